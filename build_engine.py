@@ -1,0 +1,76 @@
+"""Hatchling build hook: compiles the engine, one torch-free shared library per instruction set.
+
+`pip install .` therefore needs a C++17 compiler ($CXX, else g++); an installed wheel needs none.
+The libraries land in `smalti/renderers/engine/lib/`, which git ignores; an editable install uses them in place.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+ENGINE = Path("smalti/renderers/engine")
+
+# No -ffast-math: a library linked with it turns denormals to zero in the whole process.
+# No contraction either: forward and backward must round alike, so fused operations are written out.
+FLAGS = ["-std=c++17", "-O3", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden", "-ffp-contract=off"]
+FLAGS += ["-fno-math-errno", "-fno-trapping-math", "-static-libstdc++", "-static-libgcc", "-Wall", "-Wextra", "-Wno-psabi"]
+X86 = {
+    "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
+    "avx2": ["-march=x86-64-v3"],
+    "baseline": ["-march=x86-64"],
+    "double": ["-march=x86-64", "-DSMALTI_DOUBLE=1"],
+}
+OTHER = {"baseline": [], "double": ["-DSMALTI_DOUBLE=1"]}
+
+
+def variants(machine: str) -> dict[str, list[str]]:
+    """Name of each library and the compiler flags that make it."""
+    return X86 if machine in ("x86_64", "AMD64", "amd64") else OTHER
+
+
+def compile_engine(root: Path) -> list[Path]:
+    """Compile every variant below `root`; returns the libraries. Raises RuntimeError with the compiler's own words."""
+    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
+    if not compiler:
+        raise RuntimeError("building smalti from source needs a C++17 compiler: install g++ or set CXX (a wheel needs none)")
+    source = root / ENGINE
+    folder = source / "lib"
+    folder.mkdir(exist_ok=True)
+
+    def build(name: str, flags: list[str]) -> Path:
+        target = folder / f"smalti_{name}.so"
+        scratch = target.with_suffix(f".{os.getpid()}.tmp")  # so that a process using the old one is not disturbed
+        command = [compiler, *FLAGS, *flags, f"-I{source / 'include'}", str(source / "cpu" / "engine.cpp"), "-o", str(scratch)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"compiling the {name} engine failed:\n{' '.join(command)}\n{done.stderr}")
+        os.replace(scratch, target)
+        return target
+
+    import platform
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        return list(pool.map(lambda item: build(*item), variants(platform.machine()).items()))
+
+
+class EngineBuildHook(BuildHookInterface):
+    """Adds the compiled libraries to the wheel and marks it as one wheel for every Python 3 of this platform."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        libraries = compile_engine(Path(self.root))
+        build_data["artifacts"] += [str(path.relative_to(self.root)) for path in libraries]
+        build_data["pure_python"] = False
+        build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
+
+
+if __name__ == "__main__":
+    for path in compile_engine(Path(__file__).parent):
+        print(path)

@@ -1,0 +1,1 @@
+"""Camera values, lens models, undistortion and trajectories."""

@@ -1,0 +1,1 @@
+"""render(), its float64 specification (oracle) and the engine."""

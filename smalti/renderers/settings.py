@@ -1,0 +1,31 @@
+"""What a render is asked for, apart from the scene and the camera."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+ALPHA_MIN = 1.0 / 255.0
+"""Events below this opacity are skipped (contract, section 3 of the design)."""
+ALPHA_MAX = 0.99
+"""Cap on the opacity of a Gaussian."""
+
+
+@dataclass(frozen=True)
+class RenderSettings:
+    """Options of one render; every combination is meaningful."""
+
+    order: Literal["centre", "ray"] = "centre"
+    """`centre`: one depth per primitive. `ray`: exact per pixel; equal to `centre` among EWA Gaussians."""
+    near: float = 0.01
+    """Primitives whose centre has camera z < near are not drawn. World units."""
+    transmittance_min: float = 1e-4
+    """A ray ends after the event that brings its transmittance below this."""
+    depth: bool = False
+    """Also composite camera z (expected depth)."""
+    statistics: bool = False
+    """Also return ids (first, median, dominant), median and first-hit depth, and per-primitive contributions."""
+    absolute_gradient: bool = False
+    """In the backward pass also sum the absolute per-pixel gradient of every projected centre (AbsGS)."""
+    smooth_cutoff: bool = False
+    """Test mode: alpha fades out smoothly between 1/255 and 2/255, so that central differences mean something."""
