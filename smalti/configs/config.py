@@ -1,0 +1,255 @@
+"""The configuration of a training run: two levels of plain values, unknown keys forbidden, documented by the string below each field."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+NotNegative = Annotated[float, Field(ge=0.0)]
+Count = Annotated[int, Field(ge=0)]
+Natural = Annotated[int, Field(ge=1)]
+
+
+def parse_bytes(text: str) -> int:
+    """`256MB`, `1.5 GB`, `4096`: a number of bytes (1 MB = 10^6, 1 MiB = 2^20). ValueError with the accepted forms."""
+    units = {"": 1, "B": 1}
+    for power, letter in enumerate("KMGT", start=1):
+        units[f"{letter}B"], units[f"{letter}IB"] = 1000**power, 1024**power
+    stripped = text.strip().upper()
+    number = stripped.rstrip("KMGTIB ")
+    unit = stripped[len(number) :].strip()
+    try:
+        value = float(number) * units[unit]
+    except (KeyError, ValueError):
+        raise ValueError(f"{text!r} is not a size; write for example 256MB, 1.5GiB or a number of bytes") from None
+    if not value > 0:
+        raise ValueError(f"{text!r} is not a positive size")
+    return int(value)
+
+
+def _readable_size(text: str) -> str:
+    parse_bytes(text)
+    return text
+
+
+ByteSize = Annotated[str, AfterValidator(_readable_size)]
+
+
+class Section(BaseModel):
+    """One group of options."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """What is trained on."""
+
+    path: str = ""
+    """Folder or file of the capture."""
+    split: str = "auto"
+    """Which views are held out: `auto`, `every:8`, `none`, or a list of names (see smalti.datasets.splits)."""
+    downscale: Natural = 1
+    """Pictures are reduced by this factor when loaded."""
+    cache: ByteSize = "1GB"
+    """Bytes of decoded pictures kept in memory."""
+    background: Literal["auto", "black", "white", "random"] = "auto"
+    """Behind pictures with alpha and behind the scene: `auto` is what the data set states (black where it states nothing)."""
+    time: float | None = None
+    """Of a capture with times, train only the views of the instant nearest to this one; null trains on all views."""
+    points: str = "auto"
+    """Initial points: `auto` (the file's, else triangulated, else random), or one of those by name (see smalti.datasets.initial)."""
+    max_points: Natural = 200_000
+    """Initial points beyond this number are thinned out at random."""
+
+
+class ModelConfig(Section):
+    """What is trained."""
+
+    family: str = "gaussians"
+    """Registered primitive family."""
+    metadata: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """The family's own plain options (for Gaussians: sh_degree, filter_variance, compensated, initial_opacity, initial_scale)."""
+    order: Literal["centre", "ray"] = "centre"
+    """Compositing order stored in the scene."""
+    near: NotNegative = 0.01
+    """Near plane as a share of the scene's extent."""
+
+
+class LossConfig(Section):
+    """What is minimised."""
+
+    dssim: Fraction = 0.2
+    """w of (1 - w) L1 + w (1 - SSIM)."""
+    opacity: NotNegative = 0.0
+    """Weight of the mean opacity."""
+    scale: NotNegative = 0.0
+    """Weight of the mean size of primitives, in units of the scene's extent."""
+    anisotropy: NotNegative = 0.0
+    """Weight of the mean excess of longest over second-longest axis beyond `anisotropy_limit` (needles)."""
+    anisotropy_limit: Positive = 8.0
+    """Ratio from which a primitive counts as a needle."""
+
+
+class OptimizerConfig(Section):
+    """Adam and its schedules."""
+
+    learning_rates: dict[str, NotNegative] = Field(default_factory=dict)
+    """Rates by parameter name, over the family's own defaults; rates of positions are per unit of scene extent."""
+    position_final: Positive = 0.01
+    """Rates of positions decay exponentially to this share over the run."""
+    other_final: Positive = 1.0
+    """All other rates decay exponentially to this share over the run."""
+    warmup: Count = 0
+    """Steps of linear warm-up of all rates."""
+    beta_1: Fraction = 0.9
+    """Decay of Adam's first moment."""
+    beta_2: Fraction = 0.999
+    """Decay of Adam's second moment."""
+    epsilon: Positive = 1e-15
+    """Adam's epsilon."""
+
+
+class ScheduleConfig(Section):
+    """What changes along the run, besides learning rates."""
+
+    sh_every: Natural = 1000
+    """Steps between the colour degrees."""
+    resolution: list[tuple[int, int]] = Field(default_factory=list)
+    """Pairs [until_step, factor]: until that step, pictures are further reduced by that factor."""
+    batch: Natural = 1
+    """Views per step; their losses are averaged."""
+
+    @field_validator("resolution")
+    @classmethod
+    def _rising(cls, value: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        steps = [step for step, _ in value]
+        if steps != sorted(set(steps)) or any(factor < 1 for _, factor in value):
+            raise ValueError("steps must rise and factors be at least 1, for example [[300, 4], [900, 2]]")
+        return value
+
+
+class DensityConfig(Section):
+    """How the number of primitives changes, whatever the rule."""
+
+    rule: Literal["none", "gradient", "mcmc"] = "gradient"
+    """`gradient`: clone and split by screen gradient (3DGS). `mcmc`: relocation and noise (Kheradmand et al. 2024)."""
+    start: Count = 500
+    """First step of growth."""
+    stop: Count = 15_000
+    """Last step of growth."""
+    every: Natural = 100
+    """Steps between changes."""
+    max_primitives: Natural = 1_000_000
+    """Growth stops here."""
+    budget: ByteSize = "4GB"
+    """Bytes for parameters, gradients, optimiser state, density statistics and the renderer's arena together."""
+    opacity_min: Fraction = 0.005
+    """Primitives below are dead: pruned, or relocated by `mcmc`."""
+    near_camera: NotNegative = 0.02
+    """Primitives whose centre is nearer than this share of the scene's extent to a training camera are removed; 0 keeps them."""
+
+
+class GradientConfig(Section):
+    """Options of the `gradient` rule."""
+
+    threshold: Positive = 2e-4
+    """Mean screen gradient from which a primitive grows, per half picture size: independent of resolution."""
+    absolute: bool = False
+    """Use the sum of absolute per-pixel gradients (AbsGS); raise the threshold to about 8e-4."""
+    clone_size: Positive = 0.01
+    """Primitives up to this share of the scene's extent are cloned, larger ones split."""
+    prune_size: Positive = 0.1
+    """Primitives larger than this share of the scene's extent are pruned, after the first opacity reset."""
+    prune_screen: Positive = 0.5
+    """Primitives whose radius on a picture exceeds this share of its longer side are pruned, after the first opacity reset."""
+    reset_every: Count = 3000
+    """Steps between opacity resets; 0 for none."""
+    reset_opacity: Fraction = 0.01
+    """Opacities are cut to this at a reset."""
+
+
+class McmcConfig(Section):
+    """Options of the `mcmc` rule."""
+
+    growth: NotNegative = 0.05
+    """Share of new primitives at each change."""
+    noise: NotNegative = 5e5
+    """Noise strength, times the present learning rate of positions."""
+
+
+class ContributionConfig(Section):
+    """Pruning by what primitives contribute to the training pictures; works beside any rule."""
+
+    at: list[int] = Field(default_factory=list)
+    """Steps at which all training views are rendered with statistics and primitives judged."""
+    minimum: Fraction = 0.01
+    """Primitives whose largest weight T a in any view stays below are removed."""
+    min_views: Count = 0
+    """Primitives that weigh at least `minimum` in fewer views than this are removed; 0 or 1 for no such rule."""
+
+
+class RefineConfig(Section):
+    """What is optimised besides the scene."""
+
+    poses: NotNegative = 0.0
+    """Learning rate of camera poses (SE(3) tangent per view); 0 for none."""
+    exposure: NotNegative = 0.0
+    """Learning rate of a 3x4 colour transform per view; 0 for none."""
+    exposure_regularizer: NotNegative = 0.1
+    """Pulls each colour transform to the identity."""
+    start: Count = 0
+    """First step of refinement."""
+
+
+class RunConfig(Section):
+    """Length, seeds, checkpoints, evaluation."""
+
+    steps: Natural = 30_000
+    """The run ends after this many steps."""
+    seed: int = 0
+    """Of everything random."""
+    device: str = "cpu"
+    """`cpu` or `cuda`."""
+    wall_limit: NotNegative = 0.0
+    """Minutes after which the run stops by the clock; 0 for none. Not bit-exact."""
+    checkpoint_every: Count = 1000
+    """Steps between checkpoints; 0 saves only at the end."""
+    keep: Natural = 2
+    """Checkpoints kept."""
+    eval_every: Count = 0
+    """Steps between evaluations of the held-out views; 0 for none but the last."""
+    eval_at_cpu_seconds: list[float] = Field(default_factory=list)
+    """Evaluate when training has used so much processor time (evaluation itself excluded)."""
+    log_every: Natural = 10
+    """Steps between records in metrics.jsonl."""
+    preview_every: Natural = 100
+    """Steps between renders of the fixed view whose PSNR is displayed."""
+    bad_gradient: Literal["skip", "stop"] = "skip"
+    """NaN or Inf in a gradient: leave those primitives out of the update, or stop the run. Either way it is named."""
+    finish: list[Literal["evaluation", "curves", "sheet", "export", "video"]] = Field(
+        default_factory=lambda: ["evaluation", "curves", "sheet", "export"]
+    )
+    """What is made in the run folder at the end."""
+
+
+class TrainConfig(Section):
+    """All of it."""
+
+    preset: str = ""
+    """Name of the preset that this came from."""
+    init_from: str = ""
+    """A scene file to start from, instead of points."""
+    data: DataConfig = Field(default_factory=DataConfig)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    loss: LossConfig = Field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
+    density: DensityConfig = Field(default_factory=DensityConfig)
+    gradient: GradientConfig = Field(default_factory=GradientConfig)
+    mcmc: McmcConfig = Field(default_factory=McmcConfig)
+    contribution: ContributionConfig = Field(default_factory=ContributionConfig)
+    refine: RefineConfig = Field(default_factory=RefineConfig)
+    run: RunConfig = Field(default_factory=RunConfig)

@@ -1,0 +1,163 @@
+"""From preset, file and command line to one checked configuration; errors name the key and the near miss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from smalti.configs.config import TrainConfig
+
+
+class ConfigError(ValueError):
+    """A bad configuration: says where, what and what to write instead. The command line exits with code 2."""
+
+
+def preset_names() -> list[str]:
+    """Presets that come with the package."""
+    return sorted(
+        entry.name.removesuffix(".yaml") for entry in files("smalti.configs").iterdir() if entry.name.endswith(".yaml")
+    )
+
+
+def fields() -> Iterator[tuple[str, str, Any]]:
+    """(dotted name, documentation, default) of every option."""
+    default = TrainConfig()
+    for name, info in TrainConfig.model_fields.items():
+        section = getattr(default, name)
+        if not isinstance(section, BaseModel):
+            yield name, info.description or "", section
+            continue
+        for inner, inner_info in type(section).model_fields.items():
+            yield f"{name}.{inner}", inner_info.description or "", getattr(section, inner)
+
+
+def resolve(source: str = "", overrides: Mapping[str, Any] | None = None) -> TrainConfig:
+    """The configuration of a preset's name or a YAML file (which may name its own `preset`), with dotted `overrides` on top.
+
+    Raises ConfigError for unknown presets, unknown keys and values of the wrong type.
+    """
+    layers = _layers(source)
+    values: dict[str, Any] = {}
+    for origin, layer in layers:
+        _check_keys(layer, origin)
+        values = _merged(values, layer)
+    for name, value in (overrides or {}).items():
+        dotted = full_name(name)
+        nested: dict[str, Any] = {}
+        cursor = nested
+        *outer, last = dotted.split(".")
+        for part in outer:
+            cursor[part] = {}
+            cursor = cursor[part]
+        cursor[last] = value
+        values = _merged(values, nested)
+    return validated(values, "command line" if overrides else source)
+
+
+def validated(values: Mapping[str, Any], origin: str) -> TrainConfig:
+    """The model of plain `values`; every problem in one ConfigError."""
+    _check_keys(values, origin)
+    try:
+        return TrainConfig.model_validate(dict(values))
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            where = ".".join(str(part) for part in problem["loc"]) or "configuration"
+            lines.append(f"{where}: {problem['msg']} (got {problem['input']!r})")
+        raise ConfigError(f"{origin or 'configuration'}: " + "; ".join(lines)) from None
+
+
+def full_name(name: str) -> str:
+    """`steps` -> `run.steps` where only one section has it; dotted names are checked. Dashes count as underscores."""
+    known = [dotted for dotted, _, _ in fields()]
+    name = name.replace("-", "_")
+    parts = name.split(".")
+    if name in known or (len(parts) == 3 and ".".join(parts[:2]) in ("model.metadata", "optimizer.learning_rates")):
+        return name
+    ending = [dotted for dotted in known if dotted.split(".")[-1] == name]
+    if len(ending) == 1:
+        return ending[0]
+    if ending:
+        raise ConfigError(f"option {name!r} is in several sections: write one of {', '.join(ending)}")
+    near = get_close_matches(name, known + [dotted.split(".")[-1] for dotted in known], 1, 0.5)
+    hint = f"did you mean {near[0]!r}?" if near else "`smalti train --help` lists all options"
+    raise ConfigError(f"unknown option {name!r}; {hint}")
+
+
+def parse_value(text: str) -> Any:
+    """A command-line value, read as YAML (numbers in any notation, lists, true, null); otherwise the text itself."""
+    try:
+        return float(text) if "." not in text and "e" in text.lower() and not text.isalpha() else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError):
+        return text
+
+
+def save(config: TrainConfig, path: Path) -> None:
+    """The fully resolved configuration as YAML; `resolve(str(path))` gives it back."""
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+
+
+def load(path: Path) -> TrainConfig:
+    """A configuration that `save` wrote: complete, so that no preset is consulted."""
+    return validated(_read(path), str(path))
+
+
+def _layers(source: str) -> list[tuple[str, dict[str, Any]]]:
+    if not source:
+        return []
+    if source in preset_names():
+        values = yaml.safe_load(files("smalti.configs").joinpath(f"{source}.yaml").read_text(encoding="utf-8"))
+        return [*_layers(values.get("preset", "")), (f"preset {source}", {**values, "preset": source})]
+    path = Path(source)
+    if not path.is_file():
+        near = get_close_matches(source, preset_names(), 1, 0.4)
+        hint = f"did you mean {near[0]!r}?" if near else f"presets are {', '.join(preset_names())}"
+        raise ConfigError(f"{source!r} is neither a preset nor a file; {hint}")
+    values = _read(path)
+    base = str(values.get("preset") or "")
+    return [*(_layers(base) if base in preset_names() else []), (str(path), values)]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected a mapping of sections, got {type(values).__name__}")
+    return values
+
+
+def _check_keys(values: Mapping[str, Any], origin: str) -> None:
+    for name, value in values.items():
+        _known(name, list(TrainConfig.model_fields), origin, "")
+        annotation = TrainConfig.model_fields[name].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            continue
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{origin}: {name}: expected a section with keys, got {value!r}")
+        for inner in value:
+            _known(inner, list(annotation.model_fields), origin, f"{name}.")
+
+
+def _known(name: Any, known: list[str], origin: str, prefix: str) -> None:
+    if name in known:
+        return
+    near = get_close_matches(str(name), known, 1, 0.5)
+    hint = f"did you mean {prefix}{near[0]}?" if near else f"it has {', '.join(known)}"
+    raise ConfigError(f"{origin}: unknown key {prefix}{name}; {hint}")
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    result = deepcopy(dict(base))
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = _merged(result[key], value) if both else deepcopy(value)
+    return result

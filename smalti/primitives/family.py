@@ -1,0 +1,227 @@
+"""What a primitive family is: named parameters and the operations that trainers, editors and files may ask of them.
+
+Everything outside a family's own module works against this protocol. A family's rows are its primitives: every
+parameter tensor has one row per primitive, and every structural change (clone, split, prune, relocate) is a `RowMap`
+that says which old row each new row is copied from, so that optimiser moments and statistics can follow.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.metadata import entry_points
+from pkgutil import iter_modules
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from smalti.cameras.camera import Camera
+from smalti.primitives.similarity import Similarity
+from smalti.renderers.drawables import GaussianDrawable
+
+Drawable = GaussianDrawable
+"""What the compositor can draw (a union, as kinds are added)."""
+
+
+@dataclass(frozen=True, eq=False)
+class RowMap:
+    """A change of the rows: new row i is a copy of old row `source[i]`; where `fresh[i]`, its optimiser state starts at zero."""
+
+    source: Int[Tensor, "m"]
+    fresh: Bool[Tensor, "m"]
+
+    @staticmethod
+    def keep(mask: Bool[Tensor, "n"]) -> RowMap:
+        """Only the rows in `mask`, in their order."""
+        source = torch.nonzero(mask).squeeze(1)
+        return RowMap(source, torch.zeros_like(source, dtype=torch.bool))
+
+    @staticmethod
+    def append(count: int, rows: Int[Tensor, "k"]) -> RowMap:
+        """All `count` rows, then fresh copies of `rows`."""
+        source = torch.cat([torch.arange(count, device=rows.device), rows])
+        return RowMap(source, torch.arange(len(source), device=rows.device) >= count)
+
+    @staticmethod
+    def overwrite(count: int, targets: Int[Tensor, "k"], sources: Int[Tensor, "k"]) -> RowMap:
+        """The same number of rows; row `targets[j]` becomes a fresh copy of row `sources[j]`."""
+        source = torch.arange(count, device=targets.device)
+        source[targets] = sources
+        fresh = torch.zeros(count, dtype=torch.bool, device=targets.device)
+        fresh[targets] = True
+        return RowMap(source, fresh)
+
+    def carry(self, rows: Tensor) -> Tensor:
+        """`rows` after the change; fresh rows are zero."""
+        moved = rows[self.source]
+        moved[self.fresh] = 0
+        return moved
+
+
+class Family(ABC):
+    """A set of primitives of one sort: parameter tensors (leaves, one row per primitive) and plain metadata.
+
+    Subclasses register under the entry-point group `smalti.families`.
+    """
+
+    name: ClassVar[str]
+    """The registered name."""
+
+    def __init__(self, parameters: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
+        self.metadata: dict[str, Any] = {**self.default_metadata(), **(metadata or {})}
+        unknown = set(self.metadata) - set(self.default_metadata())
+        if unknown:
+            raise ValueError(
+                f"family {self.name}: unknown metadata {sorted(unknown)}; it has {sorted(self.default_metadata())}"
+            )
+        expected = set(self.default_learning_rates())
+        if set(parameters) != expected:
+            raise ValueError(
+                f"family {self.name}: expected the parameters {sorted(expected)}, got {sorted(parameters)}"
+            )
+        rows = {key: value.shape[0] for key, value in parameters.items()}
+        if len(set(rows.values())) > 1:
+            raise ValueError(f"family {self.name}: parameters differ in their number of rows: {rows}")
+        self.parameters: dict[str, Tensor] = {}
+        self.replace(parameters)
+
+    # -- what it is made of -------------------------------------------------------------------------------------------
+    @classmethod
+    @abstractmethod
+    def default_metadata(cls) -> dict[str, Any]:
+        """Plain values that belong to the model and are saved with it, with their defaults."""
+
+    @classmethod
+    @abstractmethod
+    def default_learning_rates(cls) -> dict[str, float]:
+        """Adam's rate per parameter name; rates of positions are per unit of scene extent."""
+
+    @classmethod
+    def position_parameters(cls) -> tuple[str, ...]:
+        """Names of parameters measured in world units, whose rates scale with the scene's extent and decay."""
+        return ()
+
+    @classmethod
+    @abstractmethod
+    def from_points(
+        cls, positions: Float[Tensor, "n 3"], colors: Float[Tensor, "n 3"], metadata: Mapping[str, Any]
+    ) -> Family:
+        """Initial primitives on coloured points (colours 0..1)."""
+
+    @abstractmethod
+    def drawables(self, camera: Camera, time: float = 0.0) -> Sequence[Drawable]:
+        """What to composite for this camera and instant, rows in the order of the primitives. Differentiable."""
+
+    def advance(self, degree: int) -> None:
+        """Use detail of colour up to `degree`; families without such degrees ignore it."""
+
+    # -- measures -----------------------------------------------------------------------------------------------------
+    @abstractmethod
+    def positions(self) -> Float[Tensor, "n 3"]:
+        """Centres, world units. Differentiable."""
+
+    @abstractmethod
+    def opacities(self) -> Float[Tensor, "n"]:
+        """0..1 per primitive. Differentiable."""
+
+    @abstractmethod
+    def sizes(self) -> Float[Tensor, "n d"]:
+        """Lengths along the primitive's own axes, world units. Differentiable."""
+
+    @abstractmethod
+    def bounds(self) -> Float[Tensor, "n 2 3"]:
+        """Axis-aligned boxes (low, high) that hold all of what is drawn. Not differentiable."""
+
+    @abstractmethod
+    def volumes(self) -> Float[Tensor, "n"]:
+        """Volume of each primitive, cubic world units. Not differentiable."""
+
+    @abstractmethod
+    def sample_surface(self, count: int, generator: torch.Generator) -> Float[Tensor, "count 3"]:
+        """Points spread over what the primitives cover, weighted by opacity and area. Not differentiable."""
+
+    @abstractmethod
+    def transform(self, similarity: Similarity) -> None:
+        """Move all primitives, in place (orientation-dependent colour included)."""
+
+    # -- density control ----------------------------------------------------------------------------------------------
+    @abstractmethod
+    def shrink_split(self, rows: Int[Tensor, "k"], copies: int, generator: torch.Generator) -> None:
+        """Turn `rows`, which came `copies` times from one parent each, into smaller ones spread inside their parent."""
+
+    @abstractmethod
+    def share_opacity(self, rows: Int[Tensor, "k"], copies: Int[Tensor, "k"]) -> None:
+        """Make `copies[j]` coincident copies of row `rows[j]` draw together what the one drew (sets `rows` only)."""
+
+    @abstractmethod
+    def perturb(self, strength: float, generator: torch.Generator) -> None:
+        """Exploration noise on positions, strong where opacity is low, shaped by each primitive's own extent."""
+
+    @abstractmethod
+    def cap_opacities(self, maximum: float) -> None:
+        """Set opacities above `maximum` to it, in place."""
+
+    # -- shared machinery ---------------------------------------------------------------------------------------------
+    def __len__(self) -> int:
+        return next(iter(self.parameters.values())).shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters live."""
+        return next(iter(self.parameters.values())).device
+
+    @property
+    def bytes_per_primitive(self) -> int:
+        """Bytes of all parameters of one primitive."""
+        return sum(value[:1].numel() * value.element_size() for value in self.parameters.values())
+
+    def replace(self, parameters: Mapping[str, Tensor]) -> None:
+        """Take other values as the new leaves (gradients start anew)."""
+        for key, value in parameters.items():
+            self.parameters[key] = value.detach().contiguous().requires_grad_(True)
+
+    def rearrange(self, rows: RowMap) -> None:
+        """Copy, drop or overwrite primitives as `rows` says."""
+        self.replace({key: value.detach()[rows.source] for key, value in self.parameters.items()})
+
+    def require_gradients(self, wanted: bool) -> None:
+        """Freeze or thaw all parameters."""
+        for value in self.parameters.values():
+            value.requires_grad_(wanted)
+
+    def to(self, device: torch.device | str) -> None:
+        """Move the parameters, in place."""
+        self.replace({key: value.detach().to(device) for key, value in self.parameters.items()})
+
+
+def family_names() -> list[str]:
+    """Names of all registered families, built in or installed."""
+    return sorted({*_built_in(), *_registered()})
+
+
+def find_family(name: str) -> type[Family]:
+    """The family class registered under `name`; a ValueError names the near miss or lists the others."""
+    registered = _registered()
+    if name in registered:
+        return registered[name].load()
+    if name in _built_in():
+        return import_module(f"smalti.primitives.{name}").FAMILY
+    near = get_close_matches(name, family_names(), 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"registered are: {', '.join(family_names())}"
+    raise ValueError(f"no primitive family is called {name!r}; {hint}")
+
+
+def _registered() -> dict[str, Any]:
+    return {point.name: point for point in entry_points(group="smalti.families")}
+
+
+def _built_in() -> list[str]:
+    """Families of this package, also where it runs from a source tree whose entry points are not installed."""
+    package = import_module("smalti.primitives")
+    names = [module.name for module in iter_modules(package.__path__)]
+    return [name for name in names if hasattr(import_module(f"smalti.primitives.{name}"), "FAMILY")]

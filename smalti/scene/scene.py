@@ -1,0 +1,156 @@
+"""The scene: named layers in a stored compositing order. Selections, edits and undo live beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from smalti.cameras.camera import Camera
+from smalti.primitives.family import Drawable, Family, find_family
+from smalti.primitives.similarity import Similarity
+from smalti.renderers.frame import Frame
+from smalti.renderers.render import render
+from smalti.renderers.settings import RenderSettings
+
+SCENE_VERSION = 1
+
+
+@dataclass(eq=False)
+class Layer:
+    """A named family instance and how it takes part in the scene."""
+
+    name: str
+    family: Family
+    visible: bool = True
+    """Drawn at all."""
+    locked: bool = False
+    """Neither trained nor edited."""
+    similarity: Similarity = field(default_factory=Similarity)
+    """scene_from_layer."""
+
+    def drawables(self, camera: Camera, time: float = 0.0) -> Sequence[Drawable]:
+        """What the family draws, with the camera moved into the layer's own frame (exact for any family).
+
+        A layer with a scale other than 1 keeps its own unit of depth; place such layers by `Family.transform`.
+        """
+        if self.similarity.is_identity:
+            return self.family.drawables(camera, time)
+        raise NotImplementedError(
+            f"layer {self.name!r}: layers with a similarity are drawn after `Scene.flattened()`; "
+            "call it once, or apply `family.transform(similarity)`"
+        )
+
+
+@dataclass(eq=False)
+class Scene:
+    """Layers by name, in the order in which equal depths are composited."""
+
+    layers: dict[str, Layer] = field(default_factory=dict)
+    order: Literal["centre", "ray"] = "centre"
+    """Compositing order; stored, never changed by adding a layer."""
+    near: float = 0.01
+    """Near plane, world units."""
+    background: tuple[float, float, float] | None = None
+    """The colour behind the scene that its training pictures stated; None where they had none (drawn as black)."""
+
+    def add(self, name: str, family: Family, **options: Any) -> Layer:
+        """A new layer; a ValueError where the name is taken."""
+        if name in self.layers:
+            raise ValueError(f"Scene.add: there is a layer {name!r} already; choose another name or remove it first")
+        self.layers[name] = Layer(name, family, **options)
+        return self.layers[name]
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers.values())
+
+    def __len__(self) -> int:
+        """Primitives in all layers."""
+        return sum(len(layer.family) for layer in self)
+
+    def visible_layers(self) -> list[Layer]:
+        """Layers that are drawn: visible and not empty."""
+        return [layer for layer in self if layer.visible and len(layer.family) > 0]
+
+    def drawables(self, camera: Camera) -> list[Drawable]:
+        """What all visible layers draw at the camera's time, in layer order."""
+        return [drawable for layer in self.visible_layers() for drawable in layer.drawables(camera, camera.time)]
+
+    def settings(self, **options: Any) -> RenderSettings:
+        """The scene's own render settings (order, near), with `options` on top."""
+        return replace(RenderSettings(order=self.order, near=self.near), **options)
+
+    def render(
+        self,
+        camera: Camera,
+        *,
+        background: Tensor | None = None,
+        settings: RenderSettings | None = None,
+        backend: str = "auto",
+    ) -> Frame:
+        """The picture of all visible layers; an empty scene gives a ValueError. `background` defaults to the scene's own."""
+        drawables = self.drawables(camera)
+        if not drawables:
+            raise ValueError("Scene.render: there is nothing to draw; no visible layer has a primitive")
+        if background is None and self.background is not None:
+            background = torch.tensor(self.background, device=drawables[0].means.device)
+        return render(drawables, camera, background=background, settings=settings or self.settings(), backend=backend)
+
+    def flattened(self) -> Scene:
+        """The same picture with every layer's similarity applied to its primitives (the input is left alone)."""
+        flat = Scene(order=self.order, near=self.near, background=self.background)
+        for layer in self:
+            family = type(layer.family)(
+                {k: v.detach().clone() for k, v in layer.family.parameters.items()}, layer.family.metadata
+            )
+            if not layer.similarity.is_identity:
+                family.transform(layer.similarity)
+            flat.add(layer.name, family, visible=layer.visible, locked=layer.locked)
+        return flat
+
+    # -- state --------------------------------------------------------------------------------------------------------
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """(tensors, plain values): all there is, for safetensors and JSON."""
+        tensors = {
+            f"{layer.name}/{key}": value.detach() for layer in self for key, value in layer.family.parameters.items()
+        }
+        layers = [
+            {
+                "name": layer.name,
+                "family": layer.family.name,
+                "metadata": layer.family.metadata,
+                "visible": layer.visible,
+                "locked": layer.locked,
+                "similarity": layer.similarity.to_plain(),
+            }
+            for layer in self
+        ]
+        background = None if self.background is None else list(self.background)
+        plain = {
+            "version": SCENE_VERSION,
+            "order": self.order,
+            "near": self.near,
+            "background": background,
+            "layers": layers,
+        }
+        return tensors, plain
+
+    @staticmethod
+    def from_state(tensors: dict[str, Tensor], plain: dict[str, Any]) -> Scene:
+        """The inverse of `state`; a ValueError for a version from the future."""
+        if plain["version"] > SCENE_VERSION:
+            raise ValueError(
+                f"scene: version {plain['version']} is newer than this program reads ({SCENE_VERSION}); update smalti"
+            )
+        background = None if plain["background"] is None else tuple(plain["background"])
+        scene = Scene(order=plain["order"], near=plain["near"], background=background)
+        for entry in plain["layers"]:
+            prefix = f"{entry['name']}/"
+            values = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+            family = find_family(entry["family"])(values, entry["metadata"])
+            similarity = Similarity.from_plain(entry["similarity"])
+            scene.add(entry["name"], family, visible=entry["visible"], locked=entry["locked"], similarity=similarity)
+        return scene

@@ -1,0 +1,110 @@
+"""A run folder: `config.yaml`, `checkpoints/`, `metrics.jsonl`, `log.txt` and what the end of a run makes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from smalti.configs import resolve
+from smalti.configs.config import TrainConfig
+from smalti.datasets.dataset import Dataset
+from smalti.scene.scene import Scene
+from smalti.trainers import checkpoints
+
+
+class Run:
+    """One training run on disk. Everything is in the input's frame: cameras, scene and exports agree."""
+
+    def __init__(self, path: Path, config: TrainConfig) -> None:
+        self.path = path
+        self.config = config
+
+    @staticmethod
+    def create(path: str | Path, config: TrainConfig) -> Run:
+        """A new folder with its resolved configuration; FileExistsError where a run is already there."""
+        path = Path(path)
+        if (path / "config.yaml").exists():
+            raise FileExistsError(
+                f"{path} holds a run already; continue it with --resume {path} or choose another --out"
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        resolve.save(config, path / "config.yaml")
+        return Run(path, config)
+
+    @staticmethod
+    def open(path: str | Path) -> Run:
+        """An existing run; FileNotFoundError where there is none."""
+        path = Path(path)
+        if not (path / "config.yaml").is_file():
+            raise FileNotFoundError(
+                f"{path} is not a run folder (it has no config.yaml); start one with `smalti train`"
+            )
+        return Run(path, resolve.load(path / "config.yaml"))
+
+    # -- scene --------------------------------------------------------------------------------------------------------
+    def steps(self) -> list[int]:
+        """Steps of which there is a checkpoint."""
+        return checkpoints.checkpoint_steps(self.path)
+
+    def latest_step(self) -> int:
+        """The step that `load_scene()` gives; CheckpointError where there is none."""
+        return int(checkpoints.checkpoint_path(self.path).name)
+
+    def load_scene(self, step: int | None = None) -> Scene:
+        """The scene at `step` (the latest by default), on the CPU; CheckpointError where there is none."""
+        return checkpoints.read_scene(checkpoints.checkpoint_path(self.path, step))
+
+    def refinement(self, step: int | None = None) -> dict[str, Any]:
+        """Refined poses and exposures by name of tensor, empty where nothing was refined."""
+        state = checkpoints.read_state(checkpoints.checkpoint_path(self.path, step))
+        return {key: value for key, value in state.tensors.items() if key.startswith("refine/")}
+
+    # -- data ---------------------------------------------------------------------------------------------------------
+    def dataset(self) -> Dataset:
+        """The capture that this run trains on."""
+        from smalti.datasets.open import open_dataset
+
+        return open_dataset(self.config.data.path)
+
+    def split(self, dataset: Dataset | None = None) -> tuple[list[int], list[int]]:
+        """(training rows, held-out rows) of `dataset.views`, as configured."""
+        return (dataset or self.dataset()).split(self.config.data.split)
+
+    # -- records ------------------------------------------------------------------------------------------------------
+    @property
+    def metrics_path(self) -> Path:
+        """One JSON object per line; `kind` is `train` or `evaluation`, every line has a `step`."""
+        return self.path / "metrics.jsonl"
+
+    def metrics(self) -> Iterator[dict[str, Any]]:
+        """All whole records so far."""
+        if not self.metrics_path.is_file():
+            return
+        for line in self.metrics_path.read_text(encoding="utf-8").splitlines():
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:
+                return  # the line that a kill cut off
+
+    def record(self, values: dict[str, Any]) -> None:
+        """Append one record."""
+        with self.metrics_path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def forget_after(self, step: int) -> None:
+        """Drop records beyond `step`, and a last line that was cut off: a resumed run writes them again."""
+        if not self.metrics_path.is_file():
+            return
+        kept = 0
+        with self.metrics_path.open("rb") as file:
+            for line in file:
+                try:
+                    if not line.endswith(b"\n") or json.loads(line)["step"] > step:
+                        break
+                except (json.JSONDecodeError, KeyError):
+                    break
+                kept += len(line)
+        with self.metrics_path.open("rb+") as file:
+            file.truncate(kept)
