@@ -1,0 +1,77 @@
+"""Exact area (box-filter) downscaling of uint8 pictures, in integers: the same bytes on every machine and thread count."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+from jaxtyping import UInt8
+
+from smalti.cameras.camera import Camera
+
+
+def downscale_factor(value: int | float | Fraction) -> Fraction:
+    """A factor of at least 1 as a fraction. Raises `ValueError`."""
+    factor = Fraction(value).limit_denominator(1000)
+    if factor < 1:
+        raise ValueError(f"downscale: expected a factor of at least 1, got {value}")
+    return factor
+
+
+def downscaled_camera(camera: Camera, factor: Fraction) -> tuple[Camera, tuple[int, int]]:
+    """The camera after downscaling and the (width, height) of the part of the picture, from its top left corner, that is used.
+
+    A whole factor crops the at most factor - 1 columns and rows that do not fill a pixel, so every pixel averages factor x
+    factor pixels. Any other factor keeps the whole picture and rounds the size; pixels then average fractional areas.
+    """
+    if factor.denominator == 1:
+        width, height = camera.width // factor.numerator, camera.height // factor.numerator
+        used = (width * factor.numerator, height * factor.numerator)
+    else:
+        width, height = round(camera.width / factor), round(camera.height / factor)
+        used = (camera.width, camera.height)
+    if width < 1 or height < 1:
+        raise ValueError(f"downscale {factor}: nothing is left of {camera.width} x {camera.height} pixels")
+    return camera.cropped(0, 0, *used).scaled_to(width, height), used
+
+
+def area_resample(
+    pixels: UInt8[np.ndarray, "height width *channels"], width: int, height: int
+) -> UInt8[np.ndarray, "new_height new_width *channels"]:
+    """Every new pixel is the mean over its exact area, rounded to nearest (halves up). Colours are averaged as stored."""
+    rows, columns = pixels.shape[:2]
+    if (columns, rows) == (width, height):
+        return pixels
+    sums = _area_sums(_area_sums(pixels.astype(np.int64), width, 1), height, 0)
+    weight = columns * rows  # each axis sums with total weight equal to its old length
+    return ((2 * sums + weight) // (2 * weight)).astype(np.uint8)
+
+
+def area_resample_alpha(
+    pixels: UInt8[np.ndarray, "height width 4"], width: int, height: int
+) -> UInt8[np.ndarray, "new_height new_width 4"]:
+    """The same for straight RGBA: colours are averaged with their alpha as weight; (0, 0, 0, 0) where nothing is covered."""
+    rows, columns = pixels.shape[:2]
+    if (columns, rows) == (width, height):
+        return pixels
+    alpha = pixels[..., 3:].astype(np.int64)
+    sums = _area_sums(_area_sums(np.concatenate([pixels[..., :3] * alpha, alpha], 2), width, 1), height, 0)
+    weight, coverage = columns * rows, sums[..., 3:]
+    colors = np.where(coverage > 0, (2 * sums[..., :3] + coverage) // np.maximum(2 * coverage, 1), 0)
+    return np.concatenate([colors, (2 * coverage + weight) // (2 * weight)], 2).astype(np.uint8)
+
+
+def _area_sums(values: np.ndarray, size: int, axis: int) -> np.ndarray:
+    """Sums along an axis over `size` equal intervals, times `size`: the integral of the step function, in integers."""
+    values = np.moveaxis(values, axis, 0)
+    length = values.shape[0]
+    if length % size == 0:
+        blocks = values.reshape(size, length // size, *values.shape[1:])
+        return np.moveaxis(blocks.sum(1) * size, 0, axis)
+    edges = np.arange(size + 1, dtype=np.int64) * length
+    whole, part = edges // size, edges % size
+    prefix = np.concatenate([np.zeros_like(values[:1]), np.cumsum(values, 0)])
+    last = np.minimum(whole, length - 1)
+    shape = (-1,) + (1,) * (values.ndim - 1)
+    integral = prefix[whole] * size + part.reshape(shape) * values[last]
+    return np.moveaxis(np.diff(integral, axis=0), 0, axis)

@@ -1,0 +1,82 @@
+"""The door to data: opens a folder or a file of any known format, and selects one instant of a dynamic set."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from smalti.datasets.dataset import Dataset, DatasetError, Notice, Points
+from smalti.datasets.formats import Format, format_names, load_format
+
+DEMO = Path(__file__).parent / "demo"
+ALIASES = {
+    "nerfstudio": "transforms",
+    "instant-ngp": "transforms",
+    "ngp": "transforms",
+    "nerf": "blender",
+    "dtu": "idr",
+}
+
+
+def open_dataset(path: str | Path, *, format: str = "auto") -> Dataset:
+    """Reads the capture at `path` (a folder, or a file such as a transforms file); "demo" is the built-in one.
+
+    Raises `DatasetError` where nothing, or more than one format, is recognised, and for whatever is wrong with the data.
+    """
+    folder = DEMO if str(path) == "demo" and not Path(path).exists() else Path(path)
+    if not folder.exists():
+        raise DatasetError(folder, "", "there is no such file or folder", "Check the path")
+    if format != "auto":
+        return _named(format, folder).read(folder)
+    names = [name for name in format_names() if load_format(name).detect(folder)]
+    if len(names) == 1:
+        return load_format(names[0]).read(folder)
+    if names:
+        problem = f"several formats are recognised: {', '.join(names)}"
+        raise DatasetError(folder, "", problem, f"Choose one with format=, for example format={names[0]!r}")
+    looked = "; ".join(load_format(name).LOOKS_FOR for name in format_names())
+    inside = sorted(child.name for child in folder.iterdir())[:8] if folder.is_dir() else []
+    found = f" (it holds {', '.join(inside)})" if inside else ""
+    raise DatasetError(folder, "", f"no known format is recognised{found}", f"Looked for: {looked}")
+
+
+def _named(name: str, path: Path) -> Format:
+    name = ALIASES.get(name, name)
+    if name not in format_names():
+        near = difflib.get_close_matches(name, [*format_names(), *ALIASES], 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise DatasetError(path, "", f"the format {name!r} is not known", f"{hint}Known: {', '.join(format_names())}")
+    return load_format(name)
+
+
+def select_views(dataset: Dataset, rows: Sequence[int]) -> Dataset:
+    """The data set with these views only, in this order; sightings of its points are kept where their view is."""
+    views = tuple(dataset.views[row] for row in rows)
+    points = dataset.points
+    if points is not None:
+        new_row = np.full(len(dataset.views), -1, np.int64)
+        new_row[np.asarray(rows, np.int64)] = np.arange(len(views))
+        view = new_row[points.observation_view]
+        seen = view >= 0
+        points = Points(
+            points.positions, points.colors, points.observation_point[seen], view[seen], points.observation_xy[seen]
+        )
+    return replace(dataset, views=views, points=points)
+
+
+def times(dataset: Dataset) -> list[float]:
+    """The distinct instants of the views, ascending."""
+    return sorted({view.camera.time for view in dataset.views})
+
+
+def at_time(dataset: Dataset, time: float) -> Dataset:
+    """The views of the instant nearest to `time` (the earlier of two equally near); a notice says which one it is."""
+    instants = times(dataset)
+    nearest = min(instants, key=lambda instant: (abs(instant - time), instant))
+    rows = [row for row, view in enumerate(dataset.views) if view.camera.time == nearest]
+    text = f"{len(rows)} views at time {nearest:g} (asked for {time:g}; {len(instants)} instants from {instants[0]:g} to {instants[-1]:g})"
+    return select_views(dataset, rows).with_notices(Notice("one-instant", text))
