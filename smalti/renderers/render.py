@@ -32,7 +32,33 @@ def render(
     Gradients reach every tensor of the drawables, the background, and the camera's rotation, translation and
     intrinsics (as free matrices; keep the rotation on SO(3) by your parametrisation).
     """
-    from smalti.renderers.oracle import render_oracle
-
     settings = settings or RenderSettings()
-    return render_oracle(drawables, camera, background, settings)
+    _validate(drawables, camera, background)
+    if backend == "oracle":
+        from smalti.renderers.oracle import render_oracle
+
+        return render_oracle(drawables, camera, background, settings)
+    if backend == "auto":
+        backend = drawables[0].means.device.type
+    if backend == "cpu":
+        from smalti.renderers.engine.cpu import render_cpu
+
+        return render_cpu(drawables, camera, background, settings)
+    raise ValueError(f"render: unknown backend {backend!r}; choose auto, cpu or oracle")
+
+
+def _validate(drawables: Sequence[GaussianDrawable], camera: Camera, background: Tensor | None) -> None:
+    """One check at the public edge, so that the kernels may trust shapes and devices."""
+    if not drawables:
+        raise ValueError("render: expected at least one drawable")
+    if camera.model != "PINHOLE" or any(camera.distortion):
+        raise ValueError(f"render: expected a pinhole camera, got {camera.model}; undistort the picture first (smalti.cameras.undistort)")
+    first = drawables[0]
+    width = None if first.features is None else first.features.shape[1]
+    for k, d in enumerate(drawables):
+        if (None if d.features is None else d.features.shape[1]) != width:
+            raise ValueError(f"render: drawable {k} has another number of feature channels than drawable 0")
+        if d.means.dtype != first.means.dtype or d.means.device != first.means.device:
+            raise ValueError(f"render: drawable {k} has another dtype or device than drawable 0")
+    if background is not None and tuple(background.shape) not in ((3,), (camera.height, camera.width, 3)):
+        raise ValueError(f"render: background: expected shape (3,) or {(camera.height, camera.width, 3)}, got {tuple(background.shape)}")

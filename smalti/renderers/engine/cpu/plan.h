@@ -1,0 +1,79 @@
+// What one render keeps for its backward pass: projected records, tile lists, transmittances. Owned by a handle that Python frees.
+#pragma once
+#include <atomic>
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "kinds/gaussian_cpu.h"
+#include "pool.h"
+
+namespace smalti {
+
+inline std::atomic<long long>& arena_bytes() {
+    static std::atomic<long long> bytes{0};
+    return bytes;
+}
+
+// A growing array of plain values, 64-byte aligned, not initialised, counted in arena_bytes().
+template <class T>
+class Array {
+public:
+    Array() = default;
+    Array(const Array&) = delete;
+    Array& operator=(const Array&) = delete;
+    ~Array() { release(); }
+    T* resize(size_t n) {
+        if (n > capacity_) {
+            release();
+            const size_t bytes = (n * sizeof(T) + 63) / 64 * 64;
+            data_ = static_cast<T*>(std::aligned_alloc(64, bytes));
+            if (!data_) throw std::bad_alloc();
+            capacity_ = n;
+            arena_bytes() += (long long)bytes;
+        }
+        size_ = n;
+        return data_;
+    }
+    void release() {
+        if (data_) arena_bytes() -= (long long)((capacity_ * sizeof(T) + 63) / 64 * 64);
+        std::free(data_);
+        data_ = nullptr;
+        capacity_ = size_ = 0;
+    }
+    T* data() { return data_; }
+    const T* data() const { return data_; }
+    size_t size() const { return size_; }
+    T& operator[](size_t k) { return data_[k]; }
+    const T& operator[](size_t k) const { return data_[k]; }
+
+private:
+    T* data_ = nullptr;
+    size_t size_ = 0, capacity_ = 0;
+};
+
+struct TileSpan {
+    short x0, x1;  // half open range of tiles in one tile row
+};
+
+struct Plan {
+    int count = 0, channels = 0, width = 0, height = 0, tiles_x = 0, tiles_y = 0, skipped = 0, slots = 0;
+    long long intersections = 0;
+    real transmittance_min = 0;
+    bool smooth = false;
+    Array<GaussianScreen> screens;  // [n]
+    Array<real> values;             // [n, channels]
+    Array<real> depths, radii;      // [n]
+    Array<Footprint> footprints;    // [n]
+    Array<int> span_start;          // [n] first span, by primitive
+    Array<TileSpan> spans;          // one per (primitive, tile row)
+    Array<int> visible;             // ids, nearest first (ties by index)
+    Array<int> tile_start, ids;     // lists
+    Array<real> tile_T;             // [tiles, 256] block order
+    Array<lane_int> tile_stop;      // [tiles, 256] block order
+    // Scratch of the backward pass, kept so that its pages are not faulted in anew.
+    Array<real> slot_values;
+};
+
+}  // namespace smalti
