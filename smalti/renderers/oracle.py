@@ -109,23 +109,23 @@ def choose(
 ) -> tuple[Int[Tensor, "m"], int, Float[Tensor, "n"]]:
     """Rows to draw, the number of unusable primitives, and camera z of all means. Not differentiable."""
     with torch.no_grad():
-        used = (drawable.sh_degree + 1) ** 2 - 1
-        tensors = [drawable.means, drawable.quaternions, drawable.scales, drawable.opacities, drawable.sh_dc]
-        tensors += [] if drawable.sh_rest is None else [drawable.sh_rest[:, :used]]
+        tensors = [drawable.means, drawable.quaternions, drawable.scales, drawable.opacities[:, None]]
         tensors += [] if drawable.features is None else [drawable.features]
         usable = (drawable.quaternions.square().sum(-1) >= 1e-24) & (drawable.scales > 0).all(-1)
         for tensor in tensors:
-            usable &= tensor.isfinite().flatten(1).all(1) if tensor.dim() > 1 else tensor.isfinite()
+            usable &= tensor.isfinite().all(-1)
         z = drawable.means @ camera.rotation[2] + camera.translation[2]
         candidates = (usable & (z >= settings.near)).nonzero()[:, 0]
         splats = project(drawable, camera, candidates, 0)
-        finite = (
-            splats.covariances.isfinite().all(-1) & splats.conics.isfinite().all(-1) & splats.colors.isfinite().all(-1)
-        )
-        skipped = int((~usable).sum() + (~finite).sum())
-        # Opacity first: the reach of an ellipse is defined only where alpha gets to 1/255 at all.
+        shape = torch.cat([splats.centres, splats.covariances, splats.determinants[:, None], splats.conics], dim=1)
+        finite = shape.isfinite().all(-1)
+        # Opacity before the overlap: the reach of an ellipse is defined only where alpha gets to 1/255 at all.
         drawn = (finite & (splats.opacities >= ALPHA_MIN)).nonzero()[:, 0]
         drawn = drawn[_touches_picture(splats.rows(drawn), camera)]
+        # A colour is judged last, because it is computed for what is drawn only.
+        colored = splats.colors[drawn].isfinite().all(-1)
+        skipped = int((~usable).sum() + (~finite).sum() + (~colored).sum())
+        drawn = drawn[colored]
         return candidates[drawn], skipped, z
 
 
