@@ -7,6 +7,7 @@ lens's own grid shifted by whole pixels: cx and cy lose exactly the crop's left 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
@@ -280,24 +281,24 @@ def _inner(lens: _Lens, lattice: _Lattice) -> _Rectangle | None:
         bounds[worst] += 1 if worst < 2 else -1
     else:
         return None
-    # The lattice is coarse: push every side out again, pixel-exactly, then make sure of all of them.
-    edges = list(lattice.rectangle(bounds).edges)
-    for side in range(4):
-        low, high = 0, lattice.step
-        while low < high:
-            middle = (low + high + 1) // 2
-            trial = _moved(edges, side, -middle)
-            fits = lattice.limit.contains(trial) and lens.missing(trial.side(side)) == 0.0
-            low, high = (middle, high) if fits else (low, middle - 1)
-        edges = list(_moved(edges, side, -low).edges)
-    while edges[0] < edges[2] and edges[1] < edges[3]:
-        rectangle = _Rectangle(*edges)
-        missing = [lens.missing(rectangle.side(side)) for side in range(4)]
+    # The lattice is coarse: make sure of every pixel of the sides, then push them out again as far as they go.
+    edges = lattice.rectangle(bounds).edges
+    while True:
+        if edges[0] >= edges[2] or edges[1] >= edges[3]:
+            return None
+        missing = [lens.missing(_Rectangle(*edges).side(side)) for side in range(4)]
         worst = int(np.argmax(missing))
         if missing[worst] == 0.0:
-            return rectangle
-        edges = list(_moved(edges, worst, 1).edges)
-    return None
+            break
+        edges = _moved(edges, worst, 1).edges
+    growing = True
+    while growing:
+        growing = False
+        for side in range(4):
+            trial = _moved(edges, side, -1)
+            if lattice.limit.contains(trial) and lens.missing(trial.side(side)) == 0.0:
+                edges, growing = trial.edges, True
+    return _Rectangle(*edges)
 
 
 def _outer(lens: _Lens, lattice: _Lattice) -> _Rectangle:
@@ -312,7 +313,7 @@ def _outer(lens: _Lens, lattice: _Lattice) -> _Rectangle:
     return _Rectangle(*edges)
 
 
-def _moved(edges: list[int], side: int, inwards: int) -> _Rectangle:
+def _moved(edges: Sequence[int], side: int, inwards: int) -> _Rectangle:
     """One side moved by whole pixels."""
     result = list(edges)
     result[side] += inwards if side < 2 else -inwards
