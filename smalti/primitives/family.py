@@ -30,7 +30,7 @@ Drawable = GaussianDrawable
 
 @dataclass(frozen=True, eq=False)
 class RowMap:
-    """A change of the rows: new row i is a copy of old row `source[i]`; where `fresh[i]`, its optimiser state starts at zero."""
+    """A change of the rows: new row i is a copy of old row `source[i]`; where `fresh[i]`, its moments start at zero."""
 
     source: Int[Tensor, "m"]
     fresh: Bool[Tensor, "m"]
@@ -107,6 +107,11 @@ class Family(ABC):
         return ()
 
     @classmethod
+    def opacity_parameters(cls) -> tuple[str, ...]:
+        """Names of the parameters behind `opacities`, whose optimiser state is dropped when opacities are reset."""
+        return ()
+
+    @classmethod
     @abstractmethod
     def from_points(
         cls, positions: Float[Tensor, "n 3"], colors: Float[Tensor, "n 3"], metadata: Mapping[str, Any]
@@ -117,7 +122,7 @@ class Family(ABC):
     def drawables(self, camera: Camera, time: float = 0.0) -> Sequence[Drawable]:
         """What to composite for this camera and instant, rows in the order of the primitives. Differentiable."""
 
-    def advance(self, degree: int) -> None:
+    def advance(self, degree: int) -> None:  # noqa: B027 - optional, most families have nothing to advance
         """Use detail of colour up to `degree`; families without such degrees ignore it."""
 
     # -- measures -----------------------------------------------------------------------------------------------------

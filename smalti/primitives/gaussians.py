@@ -60,6 +60,10 @@ class Gaussians(Family):
         return ("means",)
 
     @classmethod
+    def opacity_parameters(cls) -> tuple[str, ...]:
+        return ("logit_opacities",)
+
+    @classmethod
     def from_points(
         cls, positions: Float[Tensor, "n 3"], colors: Float[Tensor, "n 3"], metadata: Mapping[str, Any]
     ) -> Gaussians:
@@ -100,7 +104,7 @@ class Gaussians(Family):
         return math.isqrt(self.parameters["sh_rest"].shape[1] + 1) - 1
 
     def advance(self, degree: int) -> None:
-        self.metadata["active_sh_degree"] = min(degree, self.held_degree)
+        self.metadata["active_sh_degree"] = max(int(self.metadata["active_sh_degree"]), min(degree, self.held_degree))
 
     # -- measures -----------------------------------------------------------------------------------------------------
     def positions(self) -> Float[Tensor, "n 3"]:

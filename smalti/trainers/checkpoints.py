@@ -62,7 +62,10 @@ def checkpoint_path(root: Path, step: int | None = None) -> Path:
 
 
 def write_checkpoint(root: Path, step: int, scene: Scene, state: TrainerState, keep: int) -> Path:
-    """Save everything; returns the folder. Older checkpoints beyond `keep` are removed afterwards."""
+    """Save everything; returns the folder. Older checkpoints beyond `keep` are removed afterwards.
+
+    A whole checkpoint of the same step is left as it is: the state is a function of the step.
+    """
     from safetensors.torch import save_file
 
     folder = root / "checkpoints"
@@ -70,6 +73,8 @@ def write_checkpoint(root: Path, step: int, scene: Scene, state: TrainerState, k
     for leftover in folder.glob(".writing-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     final, draft = folder / f"{step:06d}", folder / f".writing-{step:06d}"
+    if final.exists():
+        return final
     draft.mkdir()
     tensors, plain = scene.state()
     save_file(_portable(tensors), draft / "scene.safetensors")
@@ -80,8 +85,6 @@ def write_checkpoint(root: Path, step: int, scene: Scene, state: TrainerState, k
     for entry in draft.iterdir():
         _flush(entry)
     _flush(draft)
-    if final.exists():
-        shutil.rmtree(final)
     draft.rename(final)
     _flush(folder)
     pointer = folder / ".latest-new"

@@ -1,0 +1,1 @@
+"""Density control: rules that change the number of primitives, written against the family protocol, one file each."""

@@ -1,0 +1,66 @@
+"""The byte budget: how many primitives may there be, and what growth was refused. Never raises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from smalti.trainers.density.population import Population
+
+
+def arena_bytes() -> int:
+    """Bytes that the renderer's engine holds, by its own count; 0 for backends that keep none."""
+    count = getattr(import_module("smalti.renderers.engine"), "arena_bytes", None)
+    return int(count()) if count is not None else 0
+
+
+@dataclass
+class Budget:
+    """Plans against parameters, gradients, moments and statistics (by their exact sizes) and the arena (by its share
+    per primitive so far, at its largest). The arena's peak is part of the training state, so that a resumed run decides alike.
+    """
+
+    total: int
+    """Bytes."""
+    most: int
+    """Primitives, whatever the bytes."""
+    arena_peak: int = 0
+    arena_per_primitive: float = 0.0
+    refused: int = 0
+    """Primitives that were wanted and not granted, over the run."""
+
+    def observe(self, primitives: int) -> None:
+        """Read the arena after a training render of so many primitives."""
+        held = arena_bytes()
+        if held > self.arena_peak:
+            self.arena_peak = held
+            self.arena_per_primitive = held / max(primitives, 1)
+
+    def used(self, populations: Sequence[Population]) -> int:
+        """Bytes in use, as counted by the program."""
+        return sum(len(each) * each.bytes_per_primitive for each in populations) + self.arena_peak
+
+    def room(self, populations: Sequence[Population], population: Population) -> int:
+        """How many more primitives `population` may take (negative where it is over)."""
+        each = population.bytes_per_primitive + self.arena_per_primitive
+        everyone = sum(len(other) for other in populations)
+        planned = sum(len(other) * other.bytes_per_primitive for other in populations)
+        planned += int(max(self.arena_per_primitive * everyone, self.arena_peak))
+        return min(int((self.total - planned) // each), self.most - everyone)
+
+    def grant(self, populations: Sequence[Population], population: Population, wanted: int) -> int:
+        """As many of `wanted` as there is room for; the rest is counted as refused."""
+        granted = max(0, min(wanted, self.room(populations, population)))
+        self.refused += wanted - granted
+        return granted
+
+    def state(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"arena_peak": self.arena_peak, "arena_per_primitive": self.arena_per_primitive, "refused": self.refused}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """The inverse of `state`."""
+        self.arena_peak, self.refused = int(state["arena_peak"]), int(state["refused"])
+        self.arena_per_primitive = float(state["arena_per_primitive"])

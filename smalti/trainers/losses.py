@@ -1,0 +1,113 @@
+"""Losses on pictures and on primitives: plain torch, device-agnostic, gradients equal for any number of threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import conv2d
+
+from smalti.cameras.camera import Camera
+from smalti.primitives.family import Family
+from smalti.renderers.frame import Frame
+
+SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
+SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
+
+DepthLoss = Callable[[Frame, Camera, int], Tensor]
+"""(frame with depth, camera, row of the view) -> scalar added to the loss."""
+
+
+@dataclass(frozen=True)
+class ImageLossWeights:
+    """(1 - dssim) * L1 + dssim * (1 - SSIM)."""
+
+    dssim: float = 0.2
+
+
+def image_loss(
+    rendered: Float[Tensor, "h w 3"],
+    target: Float[Tensor, "h w 3"],
+    mask: Float[Tensor, "h w"] | None,
+    weights: ImageLossWeights,
+) -> Float[Tensor, ""]:
+    """The photometric loss of Kerbl et al. 2023, equation 7. Differentiable with respect to `rendered` only.
+
+    With a mask both pictures are multiplied by it, and both terms are means over the pixels weighted by it: pixels
+    outside count nothing (an all-zero mask gives 0).
+    """
+    share = torch.tensor(1.0 / rendered.numel(), dtype=rendered.dtype, device=rendered.device)
+    if mask is not None:
+        share = mask[:, :, None] / (3.0 * mask.sum().clamp_min(1e-6))
+        rendered, target = rendered * mask[:, :, None], target * mask[:, :, None]
+    loss = (1.0 - weights.dssim) * ((rendered - target).abs() * share).sum()
+    if weights.dssim > 0:
+        loss = loss + weights.dssim * ((1.0 - ssim_map(rendered, target)) * share).sum()
+    return loss
+
+
+def ssim_map(first: Float[Tensor, "h w c"], second: Float[Tensor, "h w c"]) -> Float[Tensor, "h w c"]:
+    """Structural similarity of every pixel and channel, values 0..1 (Wang et al. 2004).
+
+    Gaussian window of 11 x 11 pixels, sigma 1.5; beyond the border both pictures are zero (as 3DGS does), so that the
+    map has the pictures' size. Differentiable with respect to both.
+    """
+    a, b = first.permute(2, 0, 1)[:, None], second.permute(2, 0, 1)[:, None]
+    channels = a.shape[0]
+    window = _window(a)
+    blurred = conv2d(torch.cat([a, b, a * a, b * b, a * b]), window[None, None, None, :], padding=(0, SSIM_WINDOW // 2))
+    blurred = conv2d(blurred, window[None, None, :, None], padding=(SSIM_WINDOW // 2, 0))
+    mean_a, mean_b, square_a, square_b, product = blurred.split(channels)
+    variance_a, variance_b = square_a - mean_a * mean_a, square_b - mean_b * mean_b
+    covariance = product - mean_a * mean_b
+    numerator = (2 * mean_a * mean_b + SSIM_C1) * (2 * covariance + SSIM_C2)
+    denominator = (mean_a * mean_a + mean_b * mean_b + SSIM_C1) * (variance_a + variance_b + SSIM_C2)
+    return (numerator / denominator)[:, 0].permute(1, 2, 0)
+
+
+def _window(like: Tensor) -> Float[Tensor, "11"]:
+    offset = torch.arange(SSIM_WINDOW, dtype=torch.float64) - SSIM_WINDOW // 2
+    weight = torch.exp(-offset * offset / (2 * SSIM_SIGMA**2))
+    return (weight / weight.sum()).to(like)
+
+
+@dataclass(frozen=True)
+class RegularizerWeights:
+    """Weights of `primitive_loss`; all zero means there is nothing to compute."""
+
+    opacity: float = 0.0
+    scale: float = 0.0
+    anisotropy: float = 0.0
+    anisotropy_limit: float = 8.0
+
+    @property
+    def any(self) -> bool:
+        """True where a weight is not zero."""
+        return self.opacity > 0 or self.scale > 0 or self.anisotropy > 0
+
+
+def primitive_loss(family: Family, extent: float, weights: RegularizerWeights) -> Float[Tensor, ""]:
+    """Mean opacity, mean size over `extent` (Kheradmand et al. 2024, equation 10), and mean excess of needles. Differentiable.
+
+    A needle's longest axis exceeds the second longest by more than the limit (after Xie et al. 2024, PhysGaussian).
+    """
+    loss = family.positions().new_zeros(())
+    if len(family) == 0:
+        return loss
+    if weights.opacity > 0:
+        loss = loss + weights.opacity * family.opacities().mean()
+    if weights.scale > 0:
+        loss = loss + weights.scale / extent * family.sizes().mean()
+    if weights.anisotropy > 0 and family.sizes().shape[1] > 1:
+        two = family.sizes().topk(2, dim=1).values
+        loss = loss + weights.anisotropy * (two[:, 0] / two[:, 1] - weights.anisotropy_limit).clamp_min(0).mean()
+    return loss
+
+
+def psnr_of(rendered: Float[Tensor, "h w 3"], target: Float[Tensor, "h w 3"]) -> float:
+    """Peak signal-to-noise ratio in dB of values clamped to 0..1, for the display (the protocol lives in `metrics`)."""
+    error = (rendered.detach().clamp(0, 1) - target).double().square().mean()
+    return float(-10.0 * torch.log10(error.clamp_min(1e-12)))

@@ -1,0 +1,108 @@
+"""One step's forward and backward: a function of (scene, views). Gradients add up in the leaves; nothing is updated here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from smalti.primitives.family import Drawable
+from smalti.renderers.frame import Frame
+from smalti.renderers.render import render
+from smalti.scene.scene import Layer, Scene
+from smalti.trainers.density.rule import Sighting
+from smalti.trainers.guard import BadGradient, find_bad_gradients
+from smalti.trainers.losses import (
+    DepthLoss,
+    ImageLossWeights,
+    RegularizerWeights,
+    image_loss,
+    primitive_loss,
+    psnr_of,
+)
+from smalti.trainers.refinement import Refinement
+from smalti.trainers.views import TrainingView
+
+
+@dataclass(frozen=True, eq=False)
+class StepOptions:
+    """What a step needs to know besides scene and views."""
+
+    image: ImageLossWeights
+    regularizer: RegularizerWeights
+    extent: float
+    backend: str = "auto"
+    absolute_gradient: bool = False
+    depth_loss: DepthLoss | None = None
+
+
+@dataclass(eq=False)
+class StepResult:
+    """What a step found."""
+
+    loss: float
+    psnr: float
+    """Of the step's own pictures, mean."""
+    sightings: list[dict[str, Sighting]]
+    """Per view, by layer."""
+    bad: list[BadGradient] = field(default_factory=list)
+
+
+def backward(
+    scene: Scene, views: Sequence[TrainingView], refinement: Refinement, options: StepOptions, step: int
+) -> StepResult:
+    """Mean loss over the views plus the regularisers, differentiated; views one after another, so memory does not grow."""
+    trained = [layer for layer in scene if not layer.locked and len(layer.family)]
+    for layer in trained:
+        for parameter in layer.family.parameters.values():
+            parameter.grad = None
+    total, quality = 0.0, 0.0
+    sightings: list[dict[str, Sighting]] = []
+    bad: list[BadGradient] = []
+    for view in views:
+        drawn = [(layer, list(layer.drawables(view.camera, view.camera.time))) for layer in scene.visible_layers()]
+        drawables = [drawable for _, parts in drawn for drawable in parts]
+        camera = refinement.camera(view.camera, view.index)
+        settings = scene.settings(depth=options.depth_loss is not None, absolute_gradient=options.absolute_gradient)
+        frame = render(drawables, camera, background=view.background, settings=settings, backend=options.backend)
+        color = refinement.exposed(frame.color, view.index)
+        loss = image_loss(color, view.target, view.mask, options.image)
+        extra = refinement.loss(view.index)
+        if extra is not None:
+            loss = loss + extra.to(loss)
+        if options.depth_loss is not None:
+            loss = loss + options.depth_loss(frame, camera, view.index)
+        (loss / len(views)).backward()
+        total += float(loss.detach()) / len(views)
+        quality += psnr_of(color, view.target) / len(views)
+        sightings.append(_sightings(drawn, frame, view, len(views), options.absolute_gradient))
+        if not bad:
+            bad = [each for layer in trained for each in find_bad_gradients(layer, step, (view.camera.name,))]
+    if options.regularizer.any:
+        for layer in trained:
+            loss = primitive_loss(layer.family, options.extent, options.regularizer)
+            loss.backward()
+            total += float(loss.detach())
+        if not bad:
+            bad = [each for layer in trained for each in find_bad_gradients(layer, step, ())]
+    return StepResult(total, quality, sightings, bad)
+
+
+def _sightings(
+    drawn: Sequence[tuple[Layer, list[Drawable]]], frame: Frame, view: TrainingView, batch: int, absolute: bool
+) -> dict[str, Sighting]:
+    """The frame's visibility, cut into layers; gradients as if the view had been the only one of its step."""
+    result, start = {}, 0
+    gradient = frame.visibility.screen_gradient.get("absolute" if absolute else "sum")
+    for layer, parts in drawn:
+        rows = slice(start, start + sum(len(part) for part in parts))
+        start = rows.stop
+        result[layer.name] = Sighting(
+            visible=frame.visibility.visible[rows],
+            radii=frame.visibility.radii[rows],
+            gradient=None if gradient is None else torch.as_tensor(gradient[rows]).detach() * batch,
+            width=view.camera.width,
+            height=view.camera.height,
+        )
+    return result

@@ -1,0 +1,291 @@
+"""The trainer: set-up, one step after another, density control, checkpoints. What it shows and when it stops is the loop's."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from smalti.cameras.camera import Camera
+from smalti.configs.config import TrainConfig, parse_bytes
+from smalti.datasets.dataset import Dataset
+from smalti.datasets.images import ImageCache
+from smalti.renderers.frame import Frame
+from smalti.renderers.render import render
+from smalti.scene.scene import Scene
+from smalti.trainers import checkpoints, schedules
+from smalti.trainers.adam import Adam, AdamSettings
+from smalti.trainers.density.budget import Budget
+from smalti.trainers.density.evidence import near_cameras, unsupported
+from smalti.trainers.density.population import Population
+from smalti.trainers.density.rule import Change, make_rule
+from smalti.trainers.guard import BadGradient, BadGradientError
+from smalti.trainers.initial import initial_scene, scene_extent
+from smalti.trainers.losses import DepthLoss, ImageLossWeights, RegularizerWeights
+from smalti.trainers.ordering import ViewOrder
+from smalti.trainers.refinement import Refinement
+from smalti.trainers.run import Run
+from smalti.trainers.step import StepOptions, backward
+from smalti.trainers.views import TrainingView, ViewSource, stated_background
+
+
+@dataclass(eq=False)
+class StepReport:
+    """What one step of the trainer did."""
+
+    loss: float
+    psnr: float
+    changes: dict[str, int]
+    problems: list[str]
+
+
+class Clock:
+    """Processor and wall seconds of training; what runs inside `excluded` does not count."""
+
+    def __init__(self) -> None:
+        self.cpu_before, self.wall_before = 0.0, 0.0
+        self.cpu_start, self.wall_start = time.process_time(), time.perf_counter()
+
+    @property
+    def cpu(self) -> float:
+        """Seconds of all threads, over all sittings of the run."""
+        return self.cpu_before + time.process_time() - self.cpu_start
+
+    @property
+    def wall(self) -> float:
+        """Seconds by the clock, over all sittings of the run."""
+        return self.wall_before + time.perf_counter() - self.wall_start
+
+    def __enter__(self) -> Clock:
+        self._pause = (time.process_time(), time.perf_counter())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cpu_start += time.process_time() - self._pause[0]
+        self.wall_start += time.perf_counter() - self._pause[1]
+
+
+class Trainer:
+    """A scene being trained; everything that decides its future is in `save` and `load`."""
+
+    def __init__(
+        self,
+        run: Run,
+        dataset: Dataset | None = None,
+        *,
+        resume: bool = False,
+        depth_loss: DepthLoss | None = None,
+        backend: str = "auto",
+    ) -> None:
+        self.run, self.config = run, run.config
+        self.dataset = run.dataset() if dataset is None else dataset
+        self.device = chosen_device(self.config.run.device)
+        self.generator = torch.Generator().manual_seed(self.config.run.seed)
+        self.train_rows, self.test_rows = run.split(self.dataset)
+        data = self.config.data
+        self.cache = ImageCache(self.dataset, downscale=data.downscale, bytes=parse_bytes(data.cache))
+        self.source = ViewSource(self.dataset, self.train_rows, self.cache, data.background)
+        self.cameras = self.source.cameras()
+        self.step_number = 0
+        self.clock = Clock()
+        self.backend, self.depth_loss = backend, depth_loss
+        if resume:
+            self.load()
+        else:
+            self._start()
+
+    def _start(self) -> None:
+        """The first scene."""
+        config = self.config
+        points = starting_points(config, self.dataset, self.train_rows, self.generator)
+        self.extent = scene_extent(self.cameras, points[0])
+        self.scene = initial_scene(config, points, self.extent, self.generator)
+        self.scene.background = stated_background(self.dataset, config.data.background)
+        check_names(config, self.scene)
+        self._assemble()
+        self._trim_to_budget()
+
+    def _assemble(self) -> None:
+        """Everything that leans on scene and extent."""
+        config = self.config
+        for layer in self.scene:
+            layer.family.to(self.device)
+            layer.family.require_gradients(not layer.locked)
+        settings = AdamSettings(config.optimizer.beta_1, config.optimizer.beta_2, config.optimizer.epsilon)
+        self.adam = Adam(settings)
+        self.order = ViewOrder(len(self.source), self.generator)
+        self.refinement = Refinement(config.refine, len(self.source), self.extent)
+        self.populations = [Population(layer, self.adam) for layer in self.scene if not layer.locked]
+        self.rule = make_rule(config, self.extent)
+        self.budget = Budget(parse_bytes(config.density.budget), config.density.max_primitives)
+        self.options = StepOptions(
+            image=ImageLossWeights(config.loss.dssim),
+            regularizer=RegularizerWeights(
+                config.loss.opacity, config.loss.scale, config.loss.anisotropy, config.loss.anisotropy_limit
+            ),
+            extent=self.extent,
+            backend=self.backend,
+            absolute_gradient=self.rule.absolute_gradient,
+            depth_loss=self.depth_loss,
+        )
+
+    # -- one step -----------------------------------------------------------------------------------------------------
+    def step(self) -> StepReport:
+        """Render, differentiate, update, and change the structure where it is due."""
+        config, step = self.config, self.step_number
+        for layer in self.scene:
+            layer.family.advance(schedules.color_degree(step, config.schedule))
+        views = self._next_views(schedules.reduction(step, config.schedule))
+        result = backward(self.scene, views, self.refinement, self.options, step)
+        problems = [str(each) for each in result.bad]
+        if result.bad and config.run.bad_gradient == "stop":
+            raise BadGradientError("; ".join(problems))
+        for sighting in result.sightings:
+            for population in self.populations:
+                if population.layer.name in sighting:
+                    self.rule.observe(population, sighting[population.layer.name])
+        self.budget.observe(len(self.scene))
+        self._update(views, result.bad)
+        self.step_number += 1
+        changes = self._change_structure()
+        return StepReport(result.loss, result.psnr, changes, problems)
+
+    def _next_views(self, factor: int) -> list[TrainingView]:
+        indices = self.order.next(self.config.schedule.batch)
+        self.source.prefetch(self.order.upcoming())
+        return [self.source.get(index, factor, self.generator, self.device) for index in indices]
+
+    def _update(self, views: list[TrainingView], bad: list[BadGradient]) -> None:
+        config, step = self.config, self.step_number
+        position_rate = 0.0
+        for population in self.populations:
+            family, layer = population.family, population.layer
+            rates = schedules.learning_rates(family, config.optimizer, step, config.run.steps)
+            positions = set(family.position_parameters())
+            position_rate = max([rates[name] for name in positions], default=0.0)
+            scaled = {
+                f"{layer.name}/{name}": rate * (self.extent if name in positions else 1.0)
+                for name, rate in rates.items()
+            }
+            rows = [each.rows for each in bad if each.layer == layer.name]
+            held = {name: torch.unique(torch.cat(rows)) for name in scaled} if rows else None
+            self.adam.step(population.parameters(), scaled, held)
+            self.rule.after_update(population, self._moment(step + 1, position_rate))
+        share = schedules.decay(step, config.run.steps, config.optimizer.position_final)
+        self.refinement.step([view.index for view in views], step, share)
+
+    def _moment(self, step: int, position_rate: float = 0.0) -> Change:
+        return Change(step, self.populations, self.budget, self.generator, position_rate)
+
+    # -- structure ----------------------------------------------------------------------------------------------------
+    def _change_structure(self) -> dict[str, int]:
+        step, total = self.step_number, {}
+        if step in self.config.contribution.at:
+            total = _added(total, {"unsupported": self._prune_unsupported()})
+        if self.rule.due(step):
+            centres = torch.stack([camera.centre.detach() for camera in self.cameras])
+            for population in self.populations:
+                doomed = near_cameras(population.family, centres, self.config.density.near_camera * self.extent)
+                if bool(doomed.all()):
+                    doomed = torch.zeros_like(doomed)
+                total = _added(total, self.rule.change(population, doomed, self._moment(step)))
+        return {key: value for key, value in total.items() if value}
+
+    def _prune_unsupported(self) -> int:
+        with torch.no_grad():
+            found = unsupported(self.scene, self.cameras, self.config.contribution, self._with_statistics)
+        return sum(
+            population.prune(found[population.layer.name])
+            for population in self.populations
+            if population.layer.name in found and not bool(found[population.layer.name].all())
+        )
+
+    def _with_statistics(self, scene: Scene, camera: Camera) -> Frame:
+        settings = scene.settings(statistics=True)
+        return render(scene.drawables(camera), camera, settings=settings, backend=self.backend)
+
+    def _trim_to_budget(self) -> None:
+        """Initial primitives beyond the budget go, at random: the run must be able to start."""
+        for population in self.populations:
+            over = -self.budget.room(self.populations, population)
+            if over > 0:
+                order = torch.randperm(len(population), generator=self.generator)
+                doomed = torch.zeros(len(population), dtype=torch.bool)
+                doomed[order[: min(over, len(population) - 1)]] = True
+                self.budget.refused += population.prune(doomed.to(self.device))
+
+    # -- state --------------------------------------------------------------------------------------------------------
+    def save(self) -> None:
+        """A checkpoint of this step."""
+        state = checkpoints.TrainerState()
+        tensors, counts = self.adam.state()
+        state.tensors.update({f"adam/{key}": value for key, value in tensors.items()})
+        state.tensors.update({f"refine/{key}": value for key, value in self.refinement.state().items()})
+        for population in self.populations:
+            prefix = f"density/{population.layer.name}"
+            state.tensors.update({f"{prefix}/{key}": value for key, value in population.state().items()})
+        state.tensors["generator"] = self.generator.get_state()
+        state.plain = {
+            "adam": counts,
+            "order": self.order.state(),
+            "budget": self.budget.state(),
+            "extent": self.extent,
+        }
+        state.clock = {"cpu": self.clock.cpu, "wall": self.clock.wall}
+        checkpoints.write_checkpoint(self.run.path, self.step_number, self.scene, state, self.config.run.keep)
+
+    def load(self, step: int | None = None) -> None:
+        """Continue from a checkpoint (the latest by default): the same bytes as if the run had not been interrupted."""
+        folder = checkpoints.checkpoint_path(self.run.path, step)
+        self.scene = checkpoints.read_scene(folder)
+        state = checkpoints.read_state(folder)
+        self.extent = float(state.plain["extent"])
+        self._assemble()
+        self.step_number = int(state.plain["step"])
+        self.adam.load(_below(state.tensors, "adam/"), state.plain["adam"], self.device)
+        self.refinement.load(_below(state.tensors, "refine/"))
+        for population in self.populations:
+            population.load(_below(state.tensors, f"density/{population.layer.name}/"))
+        self.generator.set_state(state.tensors["generator"])
+        self.order.load(state.plain["order"])
+        self.budget.load(state.plain["budget"])
+        self.clock.cpu_before, self.clock.wall_before = state.clock["cpu"], state.clock["wall"]
+
+
+def chosen_device(name: str) -> torch.device:
+    """The configured device; a RuntimeError with the remedy where it is not there."""
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise RuntimeError(
+            "run.device is cuda, but torch finds no CUDA device; `smalti doctor` says why, run.device=cpu works"
+        )
+    return torch.device(name)
+
+
+def starting_points(
+    config: TrainConfig, dataset: Dataset, rows: list[int], generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """(positions, colours 0..1) as `data.points` asks; none where a scene file is the start."""
+    if dataset.points is None or config.init_from:
+        return torch.zeros(0, 3), torch.zeros(0, 3)
+    points = dataset.points
+    return torch.from_numpy(points.positions).float(), torch.from_numpy(points.colors).float() / 255.0
+
+
+def check_names(config: TrainConfig, scene: Scene) -> None:
+    """A ValueError where a configured learning rate belongs to no parameter."""
+    known = sorted({name for layer in scene for name in layer.family.parameters})
+    unknown = sorted(set(config.optimizer.learning_rates) - set(known))
+    if unknown:
+        raise ValueError(
+            f"optimizer.learning_rates: no parameter is called {unknown[0]!r}; there are {', '.join(known)}"
+        )
+
+
+def _added(total: dict[str, int], more: dict[str, int]) -> dict[str, int]:
+    return {key: total.get(key, 0) + more.get(key, 0) for key in {**total, **more}}
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
