@@ -17,6 +17,12 @@ BUILT_IN = {
     "blender": "smalti.datasets.blender",
     "dnerf": "smalti.datasets.dnerf",
     "transforms": "smalti.datasets.transforms",
+    "llff": "smalti.datasets.llff",
+    "idr": "smalti.datasets.idr",
+    "middlebury": "smalti.datasets.middlebury",
+    "bundler": "smalti.datasets.bundler",
+    "rig": "smalti.datasets.rig",
+    "krt": "smalti.datasets.krt",
 }
 
 
