@@ -1,0 +1,93 @@
+"""The command `smalti`: a table of commands, each in its own module with `main(argv) -> int`, imported when it is called."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Command:
+    """One line of the table."""
+
+    module: str
+    summary: str
+
+
+COMMANDS: dict[str, Command] = {
+    "train": Command("smalti.cli.train", "train a scene from pictures; `smalti train demo` needs nothing else"),
+    "eval": Command("smalti.cli.evaluate", "measure a trained run on its held-out views"),
+    "render": Command("smalti.cli.render", "render pictures or a video of a trained run"),
+    "export": Command("smalti.cli.export", "write a trained scene as a file for other programs"),
+    "check": Command("smalti.cli.check", "examine a data set before any training"),
+    "doctor": Command("smalti.cli.doctor", "say what of this machine will be used, and what is missing"),
+}
+
+
+def version() -> str:
+    """The installed version; a source tree that is not installed says so."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        return installed("smalti")
+    except PackageNotFoundError:
+        return "unknown (run from a source tree that is not installed)"
+
+
+def usage() -> str:
+    """The text of `smalti --help`."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: smalti COMMAND [arguments]",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "smalti COMMAND --help   what a command understands",
+            "smalti --version        the version",
+        ]
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command. Returns its exit code: 0 done, 2 for a wrong call or bad data (said on stderr), 130 for Ctrl-C."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if arguments else 2
+    name, rest = arguments[0], arguments[1:]
+    if name in ("-V", "--version", "version"):
+        print(f"smalti {version()}")
+        return 0
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, 1)
+        hint = f"did you mean `smalti {near[0]}`?" if near else f"the commands are {', '.join(COMMANDS)}"
+        print(f"smalti: there is no command {name!r}; {hint}", file=sys.stderr)
+        return 2
+    return _run(COMMANDS[name], rest)
+
+
+def _run(command: Command, arguments: list[str]) -> int:
+    try:
+        return int(importlib.import_module(command.module).main(arguments))
+    except KeyboardInterrupt:
+        print("smalti: interrupted", file=sys.stderr)
+        return 130
+    except ValueError as error:
+        # Not imported above: the class brings torch, and help and version are to be quick.
+        from smalti.datasets.dataset import DatasetError
+
+        if not isinstance(error, DatasetError):
+            raise
+        print(f"smalti: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
