@@ -1,10 +1,11 @@
 """NeRF-synthetic (Blender) sets: `transforms_train.json`, `transforms_test.json`, RGBA pictures, `camera_angle_x`.
 
 The principal point is the picture's centre, W/2 and H/2 in our pixel convention (Blender's own). RGBA pictures have
-straight alpha; the published figures composite them over white, so `background` is white. `transforms_val.json` is read as
-the test split only where there is no test file (the published protocol leaves it out). Beside some test pictures lie depth
-and normal pictures; they are no views. Depth there is the distance along the ray, 8 (1 - v / 255); normals are world-space,
-clipped at zero and sRGB-encoded (measured on "chair"); `read_ray_depth` and `read_clipped_normals` decode them.
+straight alpha; the published figures composite them over white, so `background` is white. `transforms_val.json` is
+read as the test split only where there is no test file (the published protocol leaves it out). Beside some test
+pictures lie depth and normal pictures; they are no views. Depth there is the distance along the ray, 8 (1 - v / 255);
+normals are world-space, clipped at zero and sRGB-encoded (measured on "chair"); `read_ray_depth` and
+`read_clipped_normals` decode them.
 """
 
 from __future__ import annotations

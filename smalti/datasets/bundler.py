@@ -1,9 +1,9 @@
 """Bundler v0.3: `bundle.out` and the list of pictures in `list.txt`.
 
-Bundler's camera looks along -z with y up, so its axes are turned to ours (y and z change sign). Its pixel origin is the
-picture's centre with y up; it measures from (W - 1) / 2 in whole-numbered pixels, which is W / 2 in our convention. The
-radial factor 1 + k1 r^2 + k2 r^4 over normalised coordinates is COLMAP's RADIAL. Cameras with focal length 0 were not
-solved: they are left out, with a notice.
+Bundler's camera looks along -z with y up, so its axes are turned to ours (y and z change sign). Its pixel origin is
+the picture's centre with y up; it measures from (W - 1) / 2 in whole-numbered pixels, which is W / 2 in our
+convention. The radial factor 1 + k1 r^2 + k2 r^4 over normalised coordinates is COLMAP's RADIAL. Cameras with focal
+length 0 were not solved: they are left out, with a notice.
 """
 
 from __future__ import annotations

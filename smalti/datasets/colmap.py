@@ -1,8 +1,9 @@
 """COLMAP models, binary or text, of any lens, with pictures of any size, sub-folders and the rigs of COLMAP 4.
 
-The model is looked for in `sparse/0`, `sparse`, `colmap/sparse/0` and the folder itself; the pictures in `images` (else the
-least reduced `images_N`) of the first folder above that has one. Poses are world-to-camera with OpenCV axes; COLMAP's pixel
-centres are at +0.5: both are ours already. Keypoints are scaled to the picture's size where that is not the camera's.
+The model is looked for in `sparse/0`, `sparse`, `colmap/sparse/0` and the folder itself; the pictures in `images`
+(else the least reduced `images_N`) of the first folder above that has one. Poses are world-to-camera with OpenCV
+axes; COLMAP's pixel centres are at +0.5: both are ours already. Keypoints are scaled to the picture's size where that
+is not the camera's.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def _is_model(folder: Path) -> bool:
 
 
 def find_model(path: Path) -> Path | None:
-    """The model's folder for a capture's folder, a model's folder or one of the model's files; None if there is none."""
+    """The model's folder for a capture's folder, a model's folder or one of its files; None if there is none."""
     if path.is_file():
         return (
             path.parent if path.stem in ("cameras", "images", "points3D") and path.suffix in (".bin", ".txt") else None

@@ -1,4 +1,4 @@
-"""COLMAP's binary files, read with strict lengths: a missing or a surplus byte is an error that names file and record."""
+"""COLMAP's binary files, read strictly: a missing or a surplus byte is an error that names file and record."""
 
 from __future__ import annotations
 
@@ -80,7 +80,8 @@ class Cursor:
 
     def _need(self, size: int, record: str) -> None:
         if self.offset + size > len(self.data):
-            problem = f"the file is truncated: {size} bytes expected at byte {self.offset}, {len(self.data) - self.offset} left"
+            left = len(self.data) - self.offset
+            problem = f"the file is truncated: {size} bytes expected at byte {self.offset}, {left} left"
             raise DatasetError(self.file, record, problem, REMEDY)
 
 

@@ -17,7 +17,7 @@ MASK_THRESHOLD = 127
 
 
 def decode_picture(path: Path) -> UInt8[np.ndarray, "height width channels"]:
-    """RGB, or RGBA with straight alpha where the file has alpha; 16-bit pictures are reduced to 8. Raises `DatasetError`."""
+    """RGB, or straight RGBA where the file has alpha; 16-bit pictures are reduced to 8. Raises `DatasetError`."""
     from PIL import Image
 
     try:
@@ -45,7 +45,8 @@ def decode_view(view: View, videos: Videos | None = None) -> UInt8[np.ndarray, "
     """The picture of a view at its own size, whether it is a file or a frame of a video. Raises `DatasetError`."""
     pixels = decode_picture(view.image) if view.frame is None else (videos or Videos()).frame(view.image, view.frame)
     if pixels.shape[:2] != (view.camera.height, view.camera.width):
-        problem = f"it has {pixels.shape[1]} x {pixels.shape[0]} pixels, its camera {view.camera.width} x {view.camera.height}"
+        expected = f"{view.camera.width} x {view.camera.height}"
+        problem = f"it has {pixels.shape[1]} x {pixels.shape[0]} pixels, its camera {expected}"
         raise DatasetError(
             view.image, view.camera.name, problem, "The file changed after the data set was opened: open it again"
         )

@@ -1,4 +1,4 @@
-"""Exact area (box-filter) downscaling of uint8 pictures, in integers: the same bytes on every machine and thread count."""
+"""Exact area (box-filter) downscaling of uint8 pictures, in integers: the same bytes on every machine."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def downscale_factor(value: int | float | Fraction) -> Fraction:
 
 
 def downscaled_camera(camera: Camera, factor: Fraction) -> tuple[Camera, tuple[int, int]]:
-    """The camera after downscaling and the (width, height) of the part of the picture, from its top left corner, that is used.
+    """The camera after downscaling, and the (width, height) of the top left part of the picture that is used.
 
-    A whole factor crops the at most factor - 1 columns and rows that do not fill a pixel, so every pixel averages factor x
-    factor pixels. Any other factor keeps the whole picture and rounds the size; pixels then average fractional areas.
+    A whole factor crops the at most factor - 1 columns and rows that do not fill a pixel, so every pixel averages
+    factor x factor pixels. Any other factor keeps the whole picture and rounds the size; pixels then average fractional areas.
     """
     if factor.denominator == 1:
         width, height = camera.width // factor.numerator, camera.height // factor.numerator
@@ -38,7 +38,7 @@ def downscaled_camera(camera: Camera, factor: Fraction) -> tuple[Camera, tuple[i
 def area_resample(
     pixels: UInt8[np.ndarray, "height width *channels"], width: int, height: int
 ) -> UInt8[np.ndarray, "new_height new_width *channels"]:
-    """Every new pixel is the mean over its exact area, rounded to nearest (halves up). Colours are averaged as stored."""
+    """Every new pixel is the mean over its exact area, rounded to nearest (halves up), of values as stored."""
     rows, columns = pixels.shape[:2]
     if (columns, rows) == (width, height):
         return pixels
@@ -50,7 +50,7 @@ def area_resample(
 def area_resample_alpha(
     pixels: UInt8[np.ndarray, "height width 4"], width: int, height: int
 ) -> UInt8[np.ndarray, "new_height new_width 4"]:
-    """The same for straight RGBA: colours are averaged with their alpha as weight; (0, 0, 0, 0) where nothing is covered."""
+    """The same for straight RGBA: colours weighted by their alpha; (0, 0, 0, 0) where nothing is covered."""
     rows, columns = pixels.shape[:2]
     if (columns, rows) == (width, height):
         return pixels

@@ -1,10 +1,11 @@
 """IDR / NeuS / MonoSDF sets (DTU, BlendedMVS): `cameras.npz` and pictures in `image`, masks in `mask`.
 
 `world_mat_i` is the 4 x 4 projection from the world (DTU: millimetres) to pixels; it is split into K, R and t.
-`scale_mat_i` maps the unit sphere to the object in the world. It is stated in a notice and not applied: lengths stay in the
-file's unit. Only `cameras.npz` is opened for a folder; other files such as `cameras_original_1600x1200.npz` belong to other
-pictures. The programs that defined the format shoot rays through whole-numbered pixel positions: half a pixel is added to
-cx and cy. A camera whose principal point lies outside its picture was made before the picture was cropped: an error.
+`scale_mat_i` maps the unit sphere to the object in the world. It is stated in a notice and not applied: lengths stay
+in the file's unit. Only `cameras.npz` is opened for a folder; other files such as `cameras_original_1600x1200.npz`
+belong to other pictures. The programs that defined the format shoot rays through whole-numbered pixel positions: half
+a pixel is added to cx and cy. A camera whose principal point lies outside its picture was made before the picture was
+cropped: an error.
 """
 
 from __future__ import annotations
@@ -50,9 +51,7 @@ def read(path: Path) -> Dataset:
         if not (0 < intrinsics[2] < info.width and 0 < intrinsics[3] < info.height):
             where = f"({intrinsics[2]:.1f}, {intrinsics[3]:.1f})"
             problem = f"the principal point {where} lies outside the {info.width} x {info.height} picture"
-            raise DatasetError(
-                file, record, problem, "These cameras are for the pictures before they were cropped or scaled"
-            )
+            raise DatasetError(file, record, problem, "The cameras are for the pictures before they were cropped")
         camera = make_camera(pose, intrinsics, (info.width, info.height), file, record)
         mask = find_mask(root, picture, folder)
         gathering.add_sized(View(replace(camera, name=picture.name), picture, mask), info)
@@ -115,9 +114,7 @@ def _numbered(file: Path, folder: Path, count: int, gathering: Gathering) -> dic
         return dict(enumerate(pictures))
     by_number = {int(picture.stem): picture for picture in pictures if picture.stem.isdigit()}
     if len(by_number) != len(pictures) or len(pictures) > count or max(by_number) >= count:
-        problem = (
-            f"there are {count} cameras and {len(pictures)} pictures in {folder.name}; which belong together is unknown"
-        )
+        problem = f"{count} cameras, {len(pictures)} pictures in {folder.name}: which belong together is unknown"
         raise DatasetError(file, folder.name, problem, "Restore the missing pictures, or remove the surplus ones")
     for number in sorted(set(range(count)) - set(by_number)):
         gathering.miss(f"{folder.name}/{number:0{len(pictures[0].stem)}d}")
@@ -128,7 +125,8 @@ def _remarks(file: Path, scales: dict[int, np.ndarray]) -> list[Notice]:
     remarks = []
     if 0 in scales:
         radius, centre = scales[0][0, 0], scales[0][:3, 3]
-        text = f"scale_mat (not applied): a sphere of radius {radius:.6g} around ({centre[0]:.6g}, {centre[1]:.6g}, {centre[2]:.6g})"
+        where = ", ".join(f"{value:.6g}" for value in centre)
+        text = f"scale_mat (not applied): a sphere of radius {radius:.6g} around ({where})"
         remarks.append(Notice("scale-mat", text))
     others = sorted(path.name for path in file.parent.glob("*.npz") if path != file)
     if others and file.name == "cameras.npz":

@@ -42,10 +42,10 @@ class LoadedView:
 
 
 class ImageCache:
-    """`get(row)` gives the view `row` of a data set as `LoadedView`; at most `bytes` bytes of them are kept, the latest used.
+    """`get(row)` gives the view `row` of a data set as `LoadedView`; the latest used, at most `bytes` bytes, are kept.
 
-    Everything is a pure function of the data set, the row and `downscale`, so neither cache size nor prefetching changes a
-    byte. `downscale` is a whole or rational factor (`downscaled_camera` says what happens when the size is not divisible).
+    Everything is a pure function of the data set, the row and `downscale`: neither cache size nor prefetching changes
+    a byte. `downscale` is a whole or rational factor (see `downscaled_camera` for sizes that are not divisible).
     Thread-safe. `close()`, or leaving the `with` block, ends the prefetch thread; the cache itself stays usable.
     """
 
@@ -102,7 +102,7 @@ class ImageCache:
                 self._loading.pop(row).set()
 
     def prefetch(self, rows: Iterable[int]) -> None:
-        """Asks a background thread to decode these rows next; returns at once. Errors appear when the row is asked for."""
+        """Asks a background thread to decode these rows next; returns at once. Errors appear in `get`."""
         if self._thread is None or not self._thread.is_alive():
             self._stopping.clear()
             self._queue = queue.SimpleQueue()

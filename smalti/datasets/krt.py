@@ -1,10 +1,10 @@
 """KRT camera files of the MVP / Ava / Goliath line: the text file `KRT` and the newer JSON (`camera_calibration.json`).
 
-Text, per camera and separated by blank lines: name, K (3 lines), five OpenCV distortion terms k1 k2 p1 p2 k3, [R | t] (3
-lines), world-to-camera with OpenCV axes, millimetres. JSON: `KRT` is a list of records whose matrices are stored column by
-column (K and T are transposed), with four terms k1 k2 p1 p2. Pixel centres are whole numbers: half a pixel is added to cx
-and cy. Neither form says how large the pictures are: `read_cameras` asks for the size, `read` takes it from the pictures,
-which lie in a folder per camera (`images/NAME`, `image/NAME`, `NAME`).
+Text, per camera and separated by blank lines: name, K (3 lines), five OpenCV distortion terms k1 k2 p1 p2 k3, [R | t]
+(3 lines), world-to-camera with OpenCV axes, millimetres. JSON: `KRT` is a list of records whose matrices are stored
+column by column (K and T are transposed), with four terms k1 k2 p1 p2. Pixel centres are whole numbers: half a pixel
+is added to cx and cy. Neither form says how large the pictures are: `read_cameras` asks for the size, `read` takes it
+from the pictures, which lie in a folder per camera (`images/NAME`, `image/NAME`, `NAME`).
 """
 
 from __future__ import annotations

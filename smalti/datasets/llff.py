@@ -1,9 +1,9 @@
 """LLFF captures: `poses_bounds.npy` and the pictures in `images` or, reduced N times, in `images_N`.
 
-A row holds a 3 x 5 matrix (pose | H W f) and the near and far bound. The pose's columns are the camera's down, right and
-backward axes and its centre in the world. H, W and f are those of the full-size picture, whatever `images_N` holds: the
-camera is scaled to the pictures found. The principal point is the centre, W/2 and H/2 in our pixel convention. Rows and
-pictures correspond in order of name.
+A row holds a 3 x 5 matrix (pose | H W f) and the near and far bound. The pose's columns are the camera's down, right
+and backward axes and its centre in the world. H, W and f are those of the full-size picture, whatever `images_N`
+holds: the camera is scaled to the pictures found. The principal point is the centre, W/2 and H/2 in our pixel
+convention. Rows and pictures correspond in order of name.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def read(path: Path) -> Dataset:
     folder = picture_folder(root)
     pictures = list_pictures(folder)
     if len(pictures) != len(rows):
-        problem = f"there are {len(rows)} poses and {len(pictures)} pictures in {folder.name}; which belong together is unknown"
+        problem = f"{len(rows)} poses, {len(pictures)} pictures in {folder.name}: which belong together is unknown"
         raise DatasetError(file, folder.name, problem, "Restore the missing pictures, or remove the surplus ones")
     gathering = Gathering(file)
     for row, (values, picture) in enumerate(zip(rows, pictures, strict=True)):

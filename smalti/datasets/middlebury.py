@@ -1,7 +1,7 @@
 """Middlebury multi-view stereo sets: `*_par.txt` with one line per picture: name, K (9), R (9), t (3), P = K [R t].
 
-World-to-camera with OpenCV axes, in metres. The description says only that the origin is at the top left; the calibration
-software of its time counts pixel centres as whole numbers, so half a pixel is added to cx and cy.
+World-to-camera with OpenCV axes, in metres. The description says only that the origin is at the top left; the
+calibration software of its time counts pixel centres as whole numbers, so half a pixel is added to cx and cy.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ ALIASES = {
 def open_dataset(path: str | Path, *, format: str = "auto") -> Dataset:
     """Reads the capture at `path` (a folder, or a file such as a transforms file); "demo" is the built-in one.
 
-    Raises `DatasetError` where nothing, or more than one format, is recognised, and for whatever is wrong with the data.
+    Raises `DatasetError` where no format, or more than one, is recognised, and for whatever is wrong with the data.
     """
     folder = DEMO if str(path) == "demo" and not Path(path).exists() else Path(path)
     if not folder.exists():
@@ -78,5 +78,6 @@ def at_time(dataset: Dataset, time: float) -> Dataset:
     instants = times(dataset)
     nearest = min(instants, key=lambda instant: (abs(instant - time), instant))
     rows = [row for row, view in enumerate(dataset.views) if view.camera.time == nearest]
-    text = f"{len(rows)} views at time {nearest:g} (asked for {time:g}; {len(instants)} instants from {instants[0]:g} to {instants[-1]:g})"
+    span = f"{instants[0]:g}..{instants[-1]:g}"
+    text = f"{len(rows)} views at time {nearest:g} (asked for {time:g}; {len(instants)} instants in {span})"
     return select_views(dataset, rows).with_notices(Notice("one-instant", text))

@@ -53,7 +53,7 @@ def check_name(path: Path) -> None:
 
 
 def list_pictures(folder: Path) -> list[Path]:
-    """The pictures of a folder, by name; depth and hidden files are not told apart. Raises on names that are not UTF-8."""
+    """The pictures of a folder, by name; hidden files are left out. Raises on names that are not UTF-8."""
     if not folder.is_dir():
         return []
     found = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
@@ -108,7 +108,7 @@ def shown(names: Iterable[str], limit: int = 3) -> str:
 
 
 class Gathering:
-    """Collects the views of a reader: opens headers, scales cameras to the pictures' sizes, remembers what was missing."""
+    """Collects a reader's views: opens headers, scales cameras to the pictures' sizes, remembers what is missing."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -119,7 +119,7 @@ class Gathering:
         self._sizes: tuple[str, str] = ("", "")
 
     def add(self, view: View) -> int:
-        """Adds a view whose camera may be for another size than its picture has; returns its row. Raises `DatasetError`."""
+        """Adds a view whose camera may be for another size than its picture; returns its row. Raises `DatasetError`."""
         return self.add_sized(view, picture_info(view.image))
 
     def add_sized(self, view: View, info: PictureInfo) -> int:
@@ -151,10 +151,12 @@ class Gathering:
             raise DatasetError(self.file, shown(twice), "named more than once", "Keep one record per picture")
         notices = []
         if self.missing:
-            text = f"{len(self.missing)} of {len(self.missing) + len(names)} pictures are missing and left out: {shown(self.missing)}"
+            total = len(self.missing) + len(names)
+            text = f"{len(self.missing)} of {total} pictures are missing and left out: {shown(self.missing)}"
             notices.append(Notice("missing-images", text))
         if self.scaled:
-            text = f"{len(self.scaled)} cameras are for {self._sizes[0]} and were scaled to their pictures' {self._sizes[1]}"
+            record, actual = self._sizes
+            text = f"{len(self.scaled)} cameras are for {record} and were scaled to their pictures' {actual}"
             notices.append(Notice("scaled-intrinsics", text))
         return tuple(self.views), tuple(notices)
 

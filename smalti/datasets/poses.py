@@ -1,4 +1,4 @@
-"""Checked conversions of poses and intrinsics from files' conventions to ours (world-to-camera, OpenCV axes, centres at +0.5)."""
+"""Checked conversions of poses and intrinsics from files' conventions to ours."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EXPORT_AGAIN = "Export the cameras again"
 
 
 def checked_rotation(rotation: np.ndarray, file: Path, record: str) -> Float[np.ndarray, "3 3"]:
-    """The nearest rotation to a nearly exact one. Raises `DatasetError` for NaN, mirrored or not orthonormal matrices."""
+    """The rotation nearest to an almost exact one. Raises `DatasetError` for NaN, mirrored or skewed matrices."""
     if rotation.shape != (3, 3):
         raise DatasetError(file, record, f"the rotation has shape {rotation.shape}, expected 3 x 3", EXPORT_AGAIN)
     if not np.isfinite(rotation).all():
@@ -39,7 +39,7 @@ def checked_rotation(rotation: np.ndarray, file: Path, record: str) -> Float[np.
 def make_camera(
     pose: tuple[np.ndarray, np.ndarray], intrinsics: Sequence[float], size: tuple[int, int], file: Path, record: str
 ) -> Camera:
-    """A checked pinhole camera in float64 from (world-to-camera rotation, translation), fx fy cx cy and (width, height)."""
+    """A checked float64 pinhole camera from (world-to-camera R, t), fx fy cx cy and (width, height)."""
     rotation = checked_rotation(np.asarray(pose[0], np.float64), file, record)
     translation = np.asarray(pose[1], np.float64).reshape(-1)
     if translation.shape != (3,) or not np.isfinite(translation).all():
@@ -99,7 +99,7 @@ def rotation_from_quaternion(quaternion: Sequence[float], file: Path, record: st
     )
 
 
-def rotation_from_vector(vector: Sequence[float]) -> Float[np.ndarray, "3 3"]:
+def rotation_from_vector(vector: Sequence[float] | np.ndarray) -> Float[np.ndarray, "3 3"]:
     """Rodrigues' formula: the rotation about `vector` by its length in radians."""
     axis = np.asarray(vector, np.float64)
     angle = float(np.linalg.norm(axis))

@@ -1,15 +1,16 @@
-"""Calibrated rigs of several fixed cameras: OpenCV's K, distortion, R, t per camera in JSON or TOML, frames or one video each.
+"""Calibrated rigs of several fixed cameras: K, distortion, R, t in JSON or TOML, frames or one video per camera.
 
-The calibration is `cameras.json`, `calibration.json`, `cameras.toml`, `calibration.toml`, or the only other JSON or TOML file
-in the folder that has cameras. A camera is a table with a K (`K`, `matrix`, `camera_matrix`), a rotation (`R`, `rotation`,
-`R_world_to_camera`; 3 x 3 or Rodrigues' vector), a translation (`t`, `translation`, `t_world_to_camera`), and where given a
-distortion (`distortion...`, OpenCV's order k1 k2 p1 p2 k3 k4 k5 k6, or four fisheye terms with `fisheye: true`) and a size
-(`width` and `height`, `size`). World-to-camera, OpenCV axes. OpenCV's pixel centres are whole numbers: half a pixel is added
-to cx and cy, then K is scaled exactly to the pictures' size. `unit: metre` (or metres, m) is noted.
+The calibration is `cameras.json`, `calibration.json`, `cameras.toml`, `calibration.toml`, or the only other JSON or
+TOML file in the folder that has cameras. A camera is a table with a K (`K`, `matrix`, `camera_matrix`), a rotation
+(`R`, `rotation`, `R_world_to_camera`; 3 x 3 or Rodrigues' vector), a translation (`t`, `translation`,
+`t_world_to_camera`), and where given a distortion (`distortion...`, OpenCV's order k1 k2 p1 p2 k3 k4 k5 k6, or four
+fisheye terms with `fisheye: true`) and a size (`width` and `height`, `size`). World-to-camera, OpenCV axes. OpenCV's
+pixel centres are whole numbers: half a pixel is added to cx and cy, then K is scaled exactly to the pictures' size.
+`unit: metre` (or metres, m) is noted.
 
-Pictures: a folder named like the camera, directly or below one folder (`frames/cam_0`, `images/cam_0`, `frames_2/cam_0`);
-with several such places the least reduced; where there is none, a video `cam_0.mp4`. Frames with one name (or one number in
-the videos) are one instant; times run from 0 to 1 over the sequence.
+Pictures: a folder named like the camera, directly or below one folder (`frames/cam_0`, `images/cam_0`,
+`frames_2/cam_0`); with several such places the least reduced; where there is none, a video `cam_0.mp4`. Frames with
+one name (or one number in the videos) are one instant; times run from 0 to 1 over the sequence.
 """
 
 from __future__ import annotations
@@ -212,6 +213,6 @@ def _frames(source: Path) -> dict[str, tuple[Path, int | None, PictureInfo]]:
 
 
 def _instant(stem: str) -> str:
-    """The last number of a name, without leading zeros: `frame_0012` and `12` are one instant; the name where it has none."""
+    """The last number of a name without leading zeros (`frame_0012` and `12` are one instant), else the name."""
     found = re.findall(r"\d+", stem)
     return str(int(found[-1])) if found else stem

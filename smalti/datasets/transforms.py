@@ -1,8 +1,9 @@
 """nerfstudio and instant-ngp captures: a folder with `transforms.json` (or the JSON file itself).
 
-Conventions: see `transforms_file`. Pictures that the file names and the disk has not are left out with a notice. Splits:
-nerfstudio's `train_filenames`, `val_filenames`, `test_filenames` where present (validation counts as test). Points:
-`ply_file_path` where present, in the frame of the poses. Pictures with alpha are taken over white, as nerfstudio does.
+Conventions: see `transforms_file`. Pictures that the file names and the disk has not are left out with a notice.
+Splits: nerfstudio's `train_filenames`, `val_filenames`, `test_filenames` where present (validation counts as test).
+Points: `ply_file_path` where present, in the frame of the poses. Pictures with alpha are taken over white, as
+nerfstudio does.
 """
 
 from __future__ import annotations

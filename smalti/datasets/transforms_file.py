@@ -1,15 +1,15 @@
 """One transforms file (the JSON that Blender sets, nerfstudio, instant-ngp and D-NeRF share): frames to views.
 
-Poses are OpenGL camera-to-world. Intrinsics come from the frame, else from the file, else from `camera_angle_x`; a missing
-principal point is the picture's centre. Pixel convention: `cx`, `cy` count from the corner of the first pixel, as COLMAP
-writes them and both programs use them, which is ours; nothing is added. Unknown keys are ignored; lens parameters that
-would be needed and cannot be used are errors.
+Poses are OpenGL camera-to-world. Intrinsics come from the frame, else from the file, else from `camera_angle_x`; a
+missing principal point is the picture's centre. Pixel convention: `cx`, `cy` count from the corner of the first
+pixel, as COLMAP writes them and both programs use them, which is ours; nothing is added. Unknown keys are ignored;
+lens parameters that would be needed and cannot be used are errors.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def looks_like_transforms(path: Path) -> TransformsFile | None:
 def add_frames(
     file: TransformsFile, gathering: Gathering, split: str = "", splits: dict[str, str] | None = None
 ) -> None:
-    """Adds the file's frames to `gathering`; `splits` maps a frame's `file_path` to `train` or `test` where the file says so."""
+    """Adds the file's frames to `gathering`; `splits` maps a frame's `file_path` to its split."""
     root = file.path.parent
     for row, frame in enumerate(file.frames):
         name = frame["file_path"]
@@ -113,8 +113,6 @@ def _camera(file: TransformsFile, frame: dict[str, Any], picture: tuple[int, int
     pose = pose_from_world_from_camera(matrix.reshape(-1, 4), file.path, record)
     camera = make_camera(pose, intrinsics, (width, height), file.path, record)
     model, distortion = _lens(file, frame, {key: value(key) or 0.0 for key in (*DISTORTION, "k5", "k6")}, record)
-    from dataclasses import replace
-
     time = value("time") or 0.0
     if not math.isfinite(time):
         raise DatasetError(file.path, record, "`time` is not finite", REPAIR)
