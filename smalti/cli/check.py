@@ -130,14 +130,14 @@ def _lines(report: CheckReport) -> list[tuple[str, str]]:
     lines.append(("points", "none" if report.points is None else f"{report.points:,}"))
     if report.reprojection is not None:
         figures = report.reprojection
-        text = f"median {figures.median:.3f} px, p95 {figures.p95:.2f} px, {figures.sightings:,} sightings{_worst(figures)}"
-        lines.append(("reprojection", text))
+        text = f"median {figures.median:.3f} px, p95 {figures.p95:.2f} px, {figures.sightings:,} sightings"
+        lines.append(("reprojection", text + _worst(figures)))
     if report.behind is not None:
         lines.append(("behind cameras", f"{report.behind:.2%} of the sightings"))
     if report.epipolar is not None:
         figures = report.epipolar
-        text = f"median {figures.median:.3f} px, p95 {figures.p95:.2f} px at 1000 px width, {figures.pairs} pairs{_worst(figures)}"
-        lines.append(("epipolar", text))
+        text = f"median {figures.median:.3f} px, p95 {figures.p95:.2f} px at 1000 px width, {figures.pairs} pairs"
+        lines.append(("epipolar", text + _worst(figures)))
     if report.epipolar_note and (report.reprojection is None or report.epipolar is not None):
         lines.append(("" if report.epipolar else "epipolar", report.epipolar_note))
     if report.masks or report.alpha:

@@ -1,4 +1,4 @@
-"""The command `smalti`: a table of commands, each in its own module with `main(argv) -> int`, imported when it is called."""
+"""The command `smalti`: a table of commands, each a module with `main(argv) -> int` that is imported when called."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command. Returns its exit code: 0 done, 2 for a wrong call or bad data (said on stderr), 130 for Ctrl-C."""
+    """Runs one command. Returns its exit code: 0 done, 2 for a wrong call or bad data, 130 for Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())

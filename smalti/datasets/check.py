@@ -1,4 +1,4 @@
-"""Is this data set fit for training? Measures everything that can be measured before, and says what is odd and what is wrong.
+"""Is this data set fit for training? Measures what can be measured before, and says what is odd and what is wrong.
 
 What is odd becomes a warning, what is wrong a problem (exit code 2 of `smalti check`); the measures are in `checking`.
 """
@@ -43,7 +43,7 @@ class CheckOptions:
 def check_dataset(
     dataset: Dataset, options: CheckOptions | None = None, progress: Callable[[str], None] = lambda text: None
 ) -> CheckReport:
-    """Examines a data set. Raises `DatasetError` only for records that forbid any measure (poses that are not finite)."""
+    """Examines a data set. Raises `DatasetError` only for records that forbid any measure (poses not finite)."""
     options = options or CheckOptions()
     clock = _Clock(progress)
     _check_cameras(dataset)
@@ -63,7 +63,8 @@ def check_dataset(
         behind, shares = reprojection.behind_share(dataset.points, views)
         if behind > BEHIND_SHARE:
             worst = sorted(shares, key=lambda name: -shares[name])
-            text = f"{behind:.1%} of the sightings lie behind their camera, most in {shown(worst)}; those poses cannot be right"
+            text = f"{behind:.1%} of the sightings lie behind their camera, most in {shown(worst)}; "
+            text += "those poses cannot be right"
             warnings.append(Notice("points-behind-cameras", text))
 
     wanted = options.features == "always" or (options.features == "auto" and by_points is None)

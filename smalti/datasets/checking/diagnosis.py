@@ -37,13 +37,13 @@ def rotation_about(vector: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
 
 
 def explain(sightings: Sightings, rotation: np.ndarray, centre: np.ndarray, goal: float) -> str:
-    """The one change that makes a camera fit, in words; empty where none does. `goal`: a good camera's error in pixels."""
+    """The one change that makes a camera fit, in words; empty where none does. `goal`: a good camera's error, px."""
 
     def error(changed: tuple[np.ndarray, np.ndarray], stretch: float = 1.0) -> float:
         return float(np.median(sightings.errors(*changed, stretch)))
 
     before = error((rotation, centre))
-    accept = max(EXPLAINS * before, 0.0)
+    accept = EXPLAINS * before
     if before <= goal:
         return ""
     for words, mistake in MISTAKES:
@@ -62,13 +62,15 @@ def best_stretch(error: Callable[[float], float]) -> tuple[float, float]:
     """The factor of the focal length with the least error, and that error."""
     values = [error(stretch) for stretch in STRETCHES]
     best = int(np.argmin(values))
+    found, least = STRETCHES[best], values[best]
     low, high = STRETCHES[max(best - 1, 0)], STRETCHES[min(best + 1, len(STRETCHES) - 1)]
     for _ in range(3):
         steps = np.linspace(low, high, 9)
-        fine = [error(step) for step in steps]
+        fine = [error(float(step)) for step in steps]
         at = int(np.argmin(fine))
+        found, least = float(steps[at]), fine[at]
         low, high = steps[max(at - 1, 0)], steps[min(at + 1, 8)]
-    return float(steps[at]), float(fine[at])
+    return found, least
 
 
 def best_turn(sightings: Sightings, rotation: np.ndarray, centre: np.ndarray) -> tuple[Float[np.ndarray, "3"], float]:

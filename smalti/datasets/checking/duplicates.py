@@ -12,7 +12,7 @@ from smalti.datasets.dataset import Notice, View
 from smalti.datasets.pictures import shown
 
 SAME = 1e-7
-"""Poses that differ less than this (radians; share of the distance to the scene) are copies: no solver repeats a pose."""
+"""Poses that differ less (radians; share of the distance to the scene) are copies: no solver repeats a pose."""
 
 
 def same_pose_groups(poses: Poses, reach: float) -> list[int]:
@@ -47,7 +47,7 @@ def identical_cameras(views: Sequence[View], groups: Sequence[int]) -> list[Noti
     ]
     if not listed:
         return []
-    text = f"cameras with identical values: {shown(listed)}; at most one of each can be right: calibrate again or remove them"
+    text = f"cameras with identical values: {shown(listed)}; at most one of each is right: calibrate again"
     return [Notice("identical-cameras", text)]
 
 

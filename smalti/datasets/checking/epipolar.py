@@ -73,7 +73,7 @@ def match_instant(
     spread = max(1, count // 5)
     more = {
         _pair(i, int(j))
-        for i in np.flatnonzero(partners < 2)
+        for i in np.flatnonzero(partners < 2).tolist()
         for j in [*near[i, NEIGHBOURS:], *((i + step) % count for step in range(spread, count, spread))]
         if i != j
     }

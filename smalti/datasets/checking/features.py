@@ -1,7 +1,7 @@
-"""Matched features between neighbouring views: SIFT on small pictures, and only matches that fit some epipolar geometry.
+"""Matched features between neighbouring views: SIFT on small pictures, kept where they fit some epipolar geometry.
 
-The selection never looks at the poses of the file (a fundamental matrix is fitted to the matches themselves), so a wrong
-pose cannot hide its own errors. SIFT and the robust fit are pycolmap's (extra `sfm`).
+The selection never looks at the poses of the file (a fundamental matrix is fitted to the matches themselves), so a
+wrong pose cannot hide its own errors. SIFT and the robust fit are pycolmap's (extra `sfm`).
 Sources: Lowe 2004 (features, ratio test); Arandjelovic and Zisserman 2012 (root-normalised descriptors).
 """
 
@@ -24,7 +24,7 @@ from smalti.datasets.checking.geometry import rays_of
 INSTALL = "pip install 'smalti[sfm]'"
 LONG_SIDE = 800
 """Pictures are made at most this large before features are looked for, pixels."""
-FEW_FEATURES = 500
+FEW_FEATURES = 200
 """Below this number the pictures are searched again at twice the resolution."""
 MOST_FEATURES = 2000
 LEAST_MATCHES = 20
@@ -135,7 +135,7 @@ def match(first: Features, second: Features) -> tuple[np.ndarray, np.ndarray]:
 def verified(
     pycolmap: ModuleType, first: Features, second: Features, focal: tuple[float, float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rays of the matches that fit one fundamental matrix; empty where too few do. `focal`: pixels at 1000 pixels width."""
+    """Rays of the matches that fit one fundamental matrix, none where too few do. `focal`: pixels at 1000 px width."""
     rows, columns = match(first, second)
     a, b = first.rays[rows], second.rays[columns]
     nothing = np.zeros((0, 3)), np.zeros((0, 3))

@@ -77,7 +77,7 @@ def epipolar_angles(
     apart = length > 1e-7
     direction = baseline / np.where(apart, length, 1.0)[:, None]
     volume = np.abs((np.cross(first, second) * direction).sum(1))
-    # |d . (a x b)| is the sine of one ray's angle to the plane (d, other ray), times the sine of the other to the baseline.
+    # |d . (a x b)| is the sine of one ray's angle to the plane (d, other ray), times that of the other to the baseline.
     sine_first = np.maximum(np.linalg.norm(np.cross(direction, first), axis=1), 1e-6)
     sine_second = np.maximum(np.linalg.norm(np.cross(direction, second), axis=1), 1e-6)
     first_to_plane = np.arcsin(np.minimum(volume / sine_second, 1.0))
@@ -87,7 +87,7 @@ def epipolar_angles(
 
 
 def looking_at(poses: Poses) -> Float[np.ndarray, "3"]:
-    """The point nearest to all optical axes (least squares); in front of the cameras' middle where the axes are parallel."""
+    """The point nearest to all optical axes (least squares); where they are parallel, one in front of the cameras."""
     projectors = np.eye(3) - poses.forward[:, :, None] * poses.forward[:, None, :]
     normal = projectors.sum(0)
     right_side = np.einsum("vij,vj->i", projectors, poses.centre)

@@ -57,7 +57,7 @@ def drawing_frame(poses: Poses, origin: np.ndarray) -> Frame:
 
 
 def frustum(view: View, depth: float) -> Float[np.ndarray, "5 3"]:
-    """The camera's centre and the corners of its picture at `depth`, world axes. Corners that no ray reaches fall back to a narrow one."""
+    """The camera's centre and the corners of its picture at `depth`, world axes; very wide lenses drawn narrower."""
     camera = view.camera
     width, height = float(camera.width), float(camera.height)
     corners = np.array([[0.0, 0.0], [width, 0.0], [width, height], [0.0, height]])

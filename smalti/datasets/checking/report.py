@@ -1,4 +1,4 @@
-"""The result of a check: plain frozen values that print and turn into JSON. Decides names and units, measures nothing."""
+"""The result of a check: frozen values that print and turn into JSON. Decides names and units, measures nothing."""
 
 from __future__ import annotations
 

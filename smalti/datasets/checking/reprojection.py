@@ -24,7 +24,7 @@ def check_points(points: Points, views: Sequence[View], root: str) -> None:
         (points.observation_point, len(points.positions), "point"),
         (points.observation_view, len(views), "view"),
     ):
-        if len(rows) and not (0 <= int(rows.min()) and int(rows.max()) < count):
+        if len(rows) and (int(rows.min()) < 0 or int(rows.max()) >= count):
             raise DatasetError(root, "sightings", f"they name a {what} that is not there", remedy)
     finite = np.isfinite(points.observation_xy).all(1)
     if not finite.all():

@@ -1,4 +1,4 @@
-"""Decodes every picture once, small: finds broken, blank and identical ones, the brightness, and hands them to the features."""
+"""Decodes every picture once, small: finds broken and blank ones and the brightness, and shows them to the features."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from smalti.datasets.checking.report import Exposure, Problem
-from smalti.datasets.decode import Videos, decode_view
 from smalti.datasets.dataset import DatasetError, Notice, View
+from smalti.datasets.decode import Videos, decode_view
 from smalti.datasets.pictures import check_name, shown
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def facts_of(picture: SmallPicture) -> PictureFacts:
 
 
 def scan(views: Sequence[View], long_side: int, look: Callable[[int, SmallPicture], None]) -> Scan:
-    """Decodes all pictures, calls `look(row, picture)` for each (from several threads), and collects facts and problems."""
+    """Decodes all pictures, calls `look(row, picture)` for each (from several threads), collects facts and problems."""
     videos = Videos()
 
     def one(row: int) -> tuple[PictureFacts | None, Problem | None]:
@@ -166,7 +166,8 @@ def exposure_of(names: Sequence[str], facts: Sequence[PictureFacts | None]) -> t
     odd = [f"{names[rows[at]]} ({stops[at]:+.1f} stops)" for at in np.flatnonzero(np.abs(stops) > limit)]
     if not odd:
         return exposure, []
-    text = f"{len(odd)} pictures are much darker or brighter than the others: {shown(odd)}; remove them or train with exposure"
+    text = f"{len(odd)} pictures are much darker or brighter than the others: {shown(odd)}; "
+    text += "remove them or train with exposure"
     return exposure, [Notice("odd-exposure", text)]
 
 

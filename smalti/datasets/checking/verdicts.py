@@ -96,7 +96,7 @@ def _judge(case: Case, dataset: Dataset, poses: Poses) -> Verdict:
         problem = f"the median {case.kind} error is {overall:.1f} px at 1000 px width (below 1 in a good set)"
         if why:
             problem += f"; {why}"
-        remedy = "Correct poses, intrinsics or lens model, or calibrate again; check that these are the pictures that were calibrated"
+        remedy = "Correct poses, intrinsics or lens model; check that these are the pictures that were calibrated"
         if overall > NONSENSE:
             wrong = Problem(f"wrong-{case.kind}", str(dataset.root), "cameras", problem, remedy)
             return Verdict(case.figures, (), (), (wrong,))
@@ -109,7 +109,8 @@ def _judge(case: Case, dataset: Dataset, poses: Poses) -> Verdict:
         why = explain(seen, poses.rotation[row], poses.centre[row], max(typical, 0.1)) if seen is not None else ""
         outliers.append(Outlier(case.names[row], error, typical, why))
     for outlier in outliers[:MOST_NAMED]:
-        text = f"{outlier.name}: {case.kind} error {outlier.error:.1f} px at 1000 px width, the others have {outlier.typical:.2f}"
+        text = f"{outlier.name}: {case.kind} error {outlier.error:.1f} px at 1000 px width, "
+        text += f"the others have {outlier.typical:.2f}"
         text += f"; {outlier.explanation}" if outlier.explanation else ""
         warnings.append(Notice("outlier-camera", f"{text}. {REMEDY}"))
     if len(outliers) > MOST_NAMED:
