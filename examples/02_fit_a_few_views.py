@@ -7,38 +7,25 @@ The real one (`smalti train`) adds initial points, density control, D-SSIM, sche
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
-import numpy as np
 import torch
-from PIL import Image
 
 import smalti
+from smalti.datasets.images import ImageCache
+from smalti.datasets.open import open_dataset
 
-DEMO = Path(smalti.__file__).parent / "datasets" / "demo"
-SIZE, COUNT, STEPS, VIEWS = 56, 400, 60, (0, 10, 20, 30)
+COUNT, STEPS, VIEWS = 2000, 300, (0, 10, 20, 30)
 torch.manual_seed(0)
 
+# Pictures are decoded on demand; straight alpha goes over white, as the data set says.
+dataset = open_dataset("demo")
+views = []
+with ImageCache(dataset, downscale=2) as pictures:
+    for row in VIEWS:
+        loaded = pictures.get(row)
+        assert loaded.alpha is not None
+        alpha = loaded.alpha[..., None] / 255
+        views.append((loaded.camera, loaded.image / 255 * alpha + (1 - alpha)))
 
-def load(split: str, index: int) -> tuple[smalti.Camera, torch.Tensor]:
-    """A camera and its picture [SIZE, SIZE, 3] over white."""
-    content = json.loads((DEMO / f"transforms_{split}.json").read_text())
-    frame = content["frames"][index]
-    picture = Image.open(DEMO / (frame["file_path"] + ".png"))
-    width, height = picture.size
-    world_from_opengl = torch.tensor(frame["transform_matrix"])
-    world_from_camera = world_from_opengl[:3, :3] @ torch.diag(torch.tensor([1.0, -1.0, -1.0]))
-    rotation = world_from_camera.T
-    focal = 0.5 * width / np.tan(0.5 * content["camera_angle_x"])
-    intrinsics = torch.tensor([focal, focal, width / 2, height / 2], dtype=torch.float32)
-    camera = smalti.Camera(rotation, -rotation @ world_from_opengl[:3, 3], intrinsics, width, height)
-    rgba = np.asarray(picture.resize((SIZE, SIZE), Image.Resampling.BOX), dtype=np.float32) / 255.0
-    rgb, alpha = torch.from_numpy(rgba).split([3, 1], dim=-1)
-    return camera.scaled_to(SIZE, SIZE), rgb * alpha + (1 - alpha)
-
-
-views = [load("train", index) for index in VIEWS]
 means = torch.empty(COUNT, 3).uniform_(-0.8, 0.8).requires_grad_()
 log_scales = torch.full((COUNT, 3), -2.3, requires_grad=True)
 quaternions = torch.randn(COUNT, 4).requires_grad_()
