@@ -1,4 +1,4 @@
-"""Evaluation on held-out views: one function for the trainer and for `smalti eval`, so that the figures are the same."""
+"""Evaluation on held-out views: one function for the trainer and for `smalti eval`, so the figures are the same."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class Protocol:
 def psnr(
     image: Float[Tensor, "h w 3"], truth: Float[Tensor, "h w 3"], mask: Bool[Tensor, "h w"] | None = None
 ) -> Float[Tensor, ""]:
-    """-10 log10 of the mean squared error over the pixels in `mask`, float64; inf for equal pictures. Differentiable."""
+    """-10 log10 of the mean squared error over the pixels in `mask`, inf for equal pictures. Differentiable."""
     _check(image, truth, mask)
     error = (image.double() - truth.double()).square().mean(dim=-1)
     return -10.0 * torch.log10(_mean(error, mask))

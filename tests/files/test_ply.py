@@ -16,8 +16,6 @@ from smalti.files.ply import CHUNK_ROWS, PlyError, column_names, read_ply, write
 from smalti.files.splats import FileFormatError, SplatMetadata, Splats, quaternion_of, similarity_transform
 from smalti.primitives.similarity import Similarity
 
-SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "data" / "splat_samples"
-
 
 def random_splats(count: int, rest: int = 15, seed: int = 0, **metadata: object) -> Splats:
     rng = np.random.default_rng(seed)
@@ -83,10 +81,8 @@ def test_a_file_without_our_comments_means_the_3dgs_defaults(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["playbot8k", "guitar20k"])
-def test_statistics_agree_with_another_tool(name: str) -> None:
-    path = SAMPLES / "converted" / f"{name}.ply"
-    if not path.is_file():
-        pytest.skip(f"no {path.name}: the sample data folder is not on this machine")
+def test_statistics_agree_with_another_tool(name: str, shared_data: Path) -> None:
+    path = shared_data / "splat_samples" / "converted" / f"{name}.ply"
     splats = read_ply(path)
     table = {}
     for line in (path.parent / f"{name}.summary.md").read_text().splitlines():
@@ -124,10 +120,8 @@ def test_statistics_agree_with_another_tool(name: str) -> None:
         np.testing.assert_allclose(got, expected, rtol=2e-5, atol=1e-6, err_msg=column)
 
 
-def test_a_foreign_column_order_survives(tmp_path: Path) -> None:
-    path = SAMPLES / "converted" / "playbot8k.ply"
-    if not path.is_file():
-        pytest.skip(f"no {path.name}: the sample data folder is not on this machine")
+def test_a_foreign_column_order_survives(tmp_path: Path, shared_data: Path) -> None:
+    path = shared_data / "splat_samples" / "converted" / "playbot8k.ply"
     splats = read_ply(path)
     assert splats.sh_degree == 2
     write_ply(tmp_path / "a.ply", splats)
