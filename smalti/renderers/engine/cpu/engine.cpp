@@ -133,3 +133,68 @@ SMALTI_API int smalti_backward(Plan* plan, const Drawable* drawables, int count,
         return kFine;
     });
 }
+
+// Benchmarks only: a plan from finished 2D Gaussians and tile lists, so that the compositor alone can be timed on somebody
+// else's lists. conic [n,3] (xx, xy, yy), start [tiles + 1]. Channels are three colours.
+SMALTI_API int smalti_plan_from_lists(Plan* plan, int n, int width, int height, const real* mean, const real* conic, const real* opacity,
+                                      const real* colour, const int* start, const int* ids) {
+    return guarded([&]() -> int {
+        plan->count = n, plan->channels = 3, plan->width = width, plan->height = height;
+        plan->tiles_x = (width + kTile - 1) / kTile, plan->tiles_y = (height + kTile - 1) / kTile;
+        plan->transmittance_min = real(1e-4);
+        const int tiles = plan->tiles_x * plan->tiles_y;
+        plan->screens.resize(n), plan->footprints.resize(n), plan->values.resize((size_t)n * 3);
+        std::memcpy(plan->values.data(), colour, (size_t)n * 3 * sizeof(real));
+        for (int k = 0; k < n; k++) {
+            const real a = conic[3 * k], b = conic[3 * k + 1], c = conic[3 * k + 2], det = a * c - b * b;
+            const real l11 = kFactorScale * real_sqrt(a), l21 = kFactorScale * b / real_sqrt(a), l22 = kFactorScale * real_sqrt(det / a);
+            const real lo = std::log2(opacity[k]), height_log = lo + kLog2Of255;
+            const real root_h = height_log > 0 ? real_sqrt(height_log) : 0;
+            // covariance xx = c / det, xy = -b / det
+            plan->screens[k] = {mean[2 * k], mean[2 * k + 1], l11, l21, l22, lo, 1 / l11, -root_h * b / (real_sqrt(det * c) * kFactorScale)};
+            plan->footprints[k] = {0, 32767, 0, 32767, 0};
+        }
+        std::memcpy(plan->tile_start.resize(tiles + 1), start, (tiles + 1) * sizeof(int));
+        std::memcpy(plan->ids.resize(start[tiles]), ids, start[tiles] * sizeof(int));
+        for (int t = 0; t < tiles; t++)
+            for (int k = start[t]; k < start[t + 1]; k++) {
+                Footprint& f = plan->footprints[ids[k]];
+                const short x = (short)(t % plan->tiles_x), y = (short)(t / plan->tiles_x);
+                f.x0 = std::min(f.x0, x), f.x1 = std::max(f.x1, short(x + 1));
+                f.y0 = std::min(f.y0, y), f.y1 = std::max(f.y1, short(y + 1));
+            }
+        for (int k = 0; k < n; k++)
+            if (plan->footprints[k].x1 == 0) plan->footprints[k] = {0, 0, 0, 0, 0};
+        number_slots(*plan);
+        plan->intersections = start[tiles];
+        return kFine;
+    });
+}
+
+// Its forward and backward; `slot_sums` [n, 12] (six moments, three colours, padding) or null to leave the slots unsummed.
+SMALTI_API int smalti_lists_forward(Plan* plan, real* picture, real* alpha) {
+    return guarded([&]() -> int {
+        const std::vector<KindRange> kinds = {{gaussian_functions(3, false, false, false), plan->screens.data(), 0, plan->count}};
+        composite_forward(*plan, kinds, {nullptr, 0}, {picture, alpha, nullptr, nullptr, nullptr, nullptr, nullptr});
+        return kFine;
+    });
+}
+
+SMALTI_API int smalti_lists_backward(Plan* plan, const real* picture, const real* alpha, real* slot_sums) {
+    return guarded([&]() -> int {
+        const std::vector<KindRange> kinds = {{gaussian_functions(3, false, false, false), plan->screens.data(), 0, plan->count}};
+        composite_backward(*plan, kinds, kGaussianMoments, {nullptr, 0}, {picture, alpha, nullptr});
+        const int stride = slot_stride(kGaussianMoments, 3);
+        parallel_ranges(plan->count, 4096, [&](int begin, int end, int, int) {
+            for (int k = begin; k < end; k++) {
+                real* out = slot_sums + (size_t)k * stride;
+                for (int j = 0; j < stride; j++) out[j] = 0;
+                const Footprint& f = plan->footprints[k];
+                const real* slot = plan->slot_values.data() + (size_t)f.slot * stride;
+                for (int s = slot_count(f); s > 0; s--, slot += stride)
+                    for (int j = 0; j < stride; j++) out[j] += slot[j];
+            }
+        });
+        return kFine;
+    });
+}
