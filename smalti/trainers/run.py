@@ -63,10 +63,11 @@ class Run:
 
     # -- data ---------------------------------------------------------------------------------------------------------
     def dataset(self) -> Dataset:
-        """The capture that this run trains on."""
-        from smalti.datasets.open import open_dataset
+        """The capture that this run trains on (of one with times, the configured instant). DatasetError for bad data."""
+        from smalti.datasets.open import at_time, open_dataset
 
-        return open_dataset(self.config.data.path)
+        dataset = open_dataset(self.config.data.path)
+        return dataset if self.config.data.time is None else at_time(dataset, self.config.data.time)
 
     def split(self, dataset: Dataset | None = None) -> tuple[list[int], list[int]]:
         """(training rows, held-out rows) of `dataset.views`, as configured."""

@@ -11,7 +11,10 @@ from smalti.trainers.density.population import Population
 
 
 def arena_bytes() -> int:
-    """Bytes that the renderer's engine holds, by its own count; 0 for backends that keep none."""
+    """Bytes that the engine's most recent render needed, by its own count; 0 for backends that keep none.
+
+    It must be a function of that render alone: growth is planned with it, and a resumed run has to plan alike.
+    """
     count = getattr(import_module("smalti.renderers.engine"), "arena_bytes", None)
     return int(count()) if count is not None else 0
 

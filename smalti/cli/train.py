@@ -1,0 +1,150 @@
+"""`smalti train`: a capture becomes a scene."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+USAGE = """usage: smalti train PRESET|FILE --data PATH [--out RUN] [--init-from SCENE] [--FIELD VALUE ...]
+       smalti train --resume RUN
+       smalti train demo
+
+  PRESET|FILE        {presets}, or a YAML file (which may name a preset to start from)
+  --data PATH        folder or file of the capture; `demo` is the built-in one
+  --out RUN          run folder; by default runs/<data>-<preset>-<date>
+  --init-from SCENE  start from a scene file instead of points
+  --resume RUN       continue an interrupted run, bit for bit
+  --set FIELD=VALUE  any option below; the same as --FIELD VALUE. A name without a dot will do where it is unique.
+"""
+
+
+class CallError(ValueError):
+    """A command line that cannot be understood."""
+
+
+@dataclass
+class Call:
+    """The command line, read."""
+
+    source: str = ""
+    data: str = ""
+    out: str = ""
+    init_from: str = ""
+    resume: str = ""
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Returns 0 for a finished run, 2 for a bad call or configuration, 130 where Ctrl-C saved and stopped it."""
+    from smalti.configs.resolve import ConfigError
+
+    arguments = list(argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(help_text())
+        return 0 if arguments else 2
+    try:
+        call = read_call(arguments)
+        return _train(call)
+    except (CallError, ConfigError, FileExistsError, FileNotFoundError, RuntimeError) as error:
+        print(f"smalti train: {error}", file=sys.stderr)
+        return 2
+
+
+def read_call(arguments: Sequence[str]) -> Call:
+    """Positional source, the named options, and everything else as overrides. CallError says what is wrong."""
+    from smalti.configs.resolve import full_name, parse_value
+
+    call, pending = Call(), list(arguments)
+    while pending:
+        word = pending.pop(0)
+        if not word.startswith("--"):
+            if call.source:
+                raise CallError(f"unexpected {word!r}: the preset is {call.source!r} already; options begin with --")
+            call.source = word
+            continue
+        name, equals, value = word[2:].partition("=")
+        if not equals:
+            if not pending:
+                raise CallError(f"--{name} needs a value")
+            value = pending.pop(0)
+        if name == "set":
+            name, equals, value = value.partition("=")
+            if not equals:
+                raise CallError(f"--set {name}: write --set FIELD=VALUE")
+        if name in ("data", "out", "resume", "init-from"):
+            setattr(call, name.replace("-", "_"), value)
+        else:
+            call.overrides[full_name(name)] = parse_value(value)
+    if call.resume and (call.source or call.data or call.out or call.init_from or call.overrides):
+        raise CallError("--resume continues a run exactly as it was configured; it takes no other option")
+    if not call.resume and not call.source:
+        raise CallError("name a preset or a configuration file; `smalti train --help` lists them")
+    return call
+
+
+def _train(call: Call) -> int:
+    from smalti.configs.resolve import resolve
+    from smalti.trainers.run import Run
+
+    if call.resume:
+        return conduct(Run.open(call.resume), resume=True)
+    named = {"data.path": call.data, "init_from": call.init_from}
+    overrides = {**call.overrides, **{key: value for key, value in named.items() if value}}
+    config = resolve(call.source, overrides)
+    if not config.data.path:
+        raise CallError(
+            "say what to train on: --data PATH (a COLMAP folder, a transforms.json, ...), or `smalti train demo`"
+        )
+    path = Path(call.out) if call.out else default_folder(config.data.path, config.preset or Path(call.source).stem)
+    return conduct(Run.create(path, config), resume=False)
+
+
+def default_folder(data: str, preset: str) -> Path:
+    """runs/<data>-<preset>-<date>, the data by its folder's or file's name."""
+    path = Path(data)
+    name = path.stem if path.suffix else path.name
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    parts = [name] if name == preset else [name, preset]
+    return Path("runs") / "-".join([*parts, stamp])
+
+
+def conduct(run: Any, *, resume: bool) -> int:
+    """Train, finish, and say where everything is."""
+    from smalti.trainers.display import make_display
+    from smalti.trainers.finish import finish
+    from smalti.trainers.loop import train
+    from smalti.trainers.trainer import Trainer
+
+    trainer = Trainer(run, resume=resume)
+    for notice in trainer.dataset.notices:
+        print(f"note: {notice.text}")
+    begin = f"from step {trainer.step_number}" if resume else "from the start"
+    print(
+        f"training {run.path} {begin}: {len(trainer.train_rows)} views, {len(trainer.test_rows)} held out, "
+        f"{len(trainer.scene):,} primitives, backend {trainer.backend}"
+    )
+    ending = train(trainer, make_display(str(run.path)))
+    resume_line = f"continue with: smalti train --resume {run.path}"
+    if ending == "interrupted":
+        print(f"saved at step {trainer.step_number}; {resume_line}")
+        return 130
+    if ending == "out of time":
+        print(f"the wall-clock limit ended the run at step {trainer.step_number}; {resume_line}")
+    for line in finish(trainer):
+        print(line)
+    return 0
+
+
+def help_text() -> str:
+    """The usage and every option with its documentation and default."""
+    from smalti.configs.resolve import fields, preset_names
+
+    lines = [USAGE.format(presets=", ".join(preset_names())), "options:"]
+    for name, text, default in fields():
+        lines.append(f"  --{name} (default {default!r})" if default != "" else f"  --{name}")
+        lines.append(f"        {text}")
+    return "\n".join(lines)
