@@ -186,7 +186,7 @@ class Family(ABC):
         return sum(value[:1].numel() * value.element_size() for value in self.parameters.values())
 
     def replace(self, parameters: Mapping[str, Tensor]) -> None:
-        """Take other values as the new leaves (gradients start anew)."""
+        """Take these tensors, without a copy, as the new leaves (gradients start anew)."""
         for key, value in parameters.items():
             self.parameters[key] = value.detach().contiguous().requires_grad_(True)
 

@@ -1,0 +1,105 @@
+"""Configuration: precedence, errors with near misses, the saved file starts the same run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from smalti.cli.train import CallError, help_text, read_call
+from smalti.configs.config import TrainConfig, parse_bytes
+from smalti.configs.resolve import ConfigError, fields, load, parse_value, preset_names, resolve, save
+
+
+@pytest.mark.parametrize("name", ["demo", "gaussians", "gaussians-fast", "gaussians-mcmc"])
+def test_every_preset_is_valid_and_says_its_name(name: str) -> None:
+    assert name in preset_names()
+    assert resolve(name).preset == name
+
+
+def test_command_line_beats_file_beats_preset(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("preset: gaussians-fast\nrun:\n  steps: 77\n  seed: 5\n")
+    config = resolve(str(file), {"seed": 9})
+    assert (config.run.steps, config.run.seed) == (77, 9)
+    assert config.density.rule == resolve("gaussians-fast").density.rule == "mcmc"
+
+
+def test_the_saved_configuration_starts_the_same_run(tmp_path: Path) -> None:
+    config = resolve("demo", {"steps": 5, "optimizer.learning_rates.means": 1e-3, "model.metadata.sh_degree": 1})
+    save(config, tmp_path / "config.yaml")
+    assert load(tmp_path / "config.yaml") == config
+    assert resolve(str(tmp_path / "config.yaml")) == config
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"run.stepz": 3}, "did you mean 'run.steps'"),
+        ({"dssm": 3}, "did you mean 'dssim'"),
+        ({"start": 3}, "density.start, refine.start"),
+        ({"run.steps": "many"}, "run.steps: .*integer"),
+        ({"density.budget": "12QB"}, "not a size"),
+        ({"density.rule": "mcmcc"}, "density.rule"),
+        ({"schedule.resolution": [[30, 2], [20, 1]]}, "steps must rise"),
+        ({"run.steps": float("nan")}, "run.steps"),
+    ],
+)
+def test_bad_options_say_what_to_write(overrides: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        resolve("gaussians", overrides)
+
+
+def test_unknown_keys_in_a_file_name_file_key_and_near_miss(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("density:\n  max_primitve: 3\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml: unknown key density\.max_primitve; did you mean density\.max_primitives"):
+        resolve(str(file))
+    file.write_text("density: 3\n")
+    with pytest.raises(ConfigError, match="expected a section"):
+        resolve(str(file))
+    file.write_text("density: [\n")
+    with pytest.raises(ConfigError, match="cannot be read as YAML"):
+        resolve(str(file))
+
+
+def test_an_unknown_preset_names_the_near_miss() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'gaussians-fast'"):
+        resolve("gaussians-fst")
+
+
+def test_every_option_is_documented() -> None:
+    undocumented = [name for name, text, _ in fields() if not text and "." in name]
+    assert undocumented == []
+    assert "--density.budget" in help_text()
+
+
+def test_sizes() -> None:
+    assert [parse_bytes(text) for text in ("256MB", "1.5 GiB", "4096", "2kb")] == [256_000_000, 1610612736, 4096, 2000]
+    for bad in ("", "MB", "12 apples", "-3MB", "0"):
+        with pytest.raises(ValueError, match="size"):
+            parse_bytes(bad)
+
+
+def test_command_lines_are_read() -> None:
+    call = read_call(
+        ["gaussians", "--data", "x", "--set", "run.steps=1e3", "--dssim=0.5", "--eval-at-cpu-seconds", "[1, 2]", "--out", "o"]
+    )
+    assert (call.source, call.data, call.out) == ("gaussians", "x", "o")
+    assert call.overrides == {"run.steps": 1000.0, "loss.dssim": 0.5, "run.eval_at_cpu_seconds": [1, 2]}
+    assert resolve(call.source, call.overrides).run.steps == 1000
+    assert parse_value("null") is None
+    assert parse_value("every:8") == "every:8"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["gaussians", "twice"], ["gaussians", "--data"], ["--resume", "r", "--steps", "3"], ["--data", "x"], ["g", "--set", "a"]],
+)
+def test_bad_command_lines_are_refused(arguments: list[str]) -> None:
+    with pytest.raises(CallError):
+        read_call(arguments)
+
+
+def test_defaults_validate() -> None:
+    assert TrainConfig().run.steps == 30_000
