@@ -22,7 +22,8 @@ def downscaled_camera(camera: Camera, factor: Fraction) -> tuple[Camera, tuple[i
     """The camera after downscaling, and the (width, height) of the top left part of the picture that is used.
 
     A whole factor crops the at most factor - 1 columns and rows that do not fill a pixel, so every pixel averages
-    factor x factor pixels. Any other factor keeps the whole picture and rounds the size; pixels then average fractional areas.
+    factor x factor pixels. Any other factor keeps the whole picture and rounds the size; pixels then average
+    fractional areas.
     """
     if factor.denominator == 1:
         width, height = camera.width // factor.numerator, camera.height // factor.numerator

@@ -64,8 +64,8 @@ def decompose_projection(
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[float, float, float, float]]:
     """((R, t), (fx, fy, cx, cy)) of a 3 x 4 projection whose pixel centres are whole numbers; ours get +0.5.
 
-    RQ decomposition with a positive diagonal (Hartley and Zisserman, Multiple View Geometry, A4.1.1). Raises `DatasetError`
-    for singular projections and for skewed pixels.
+    RQ decomposition with a positive diagonal (Hartley and Zisserman, Multiple View Geometry, A4.1.1).
+    Raises `DatasetError` for singular projections and for skewed pixels.
     """
     if not np.isfinite(projection).all():
         raise DatasetError(file, record, "the projection holds NaN or Inf", REMEDY)
