@@ -86,9 +86,13 @@ class Camera:
 
     @staticmethod
     def look_at(
-        position: Float[Tensor, "3"], target: Float[Tensor, "3"], up: Float[Tensor, "3"], fov_x: float, size: tuple[int, int]
+        position: Float[Tensor, "3"],
+        target: Float[Tensor, "3"],
+        up: Float[Tensor, "3"],
+        fov_x: float,
+        size: tuple[int, int],
     ) -> Camera:
-        """A pinhole camera at `position` looking at `target`; `fov_x` in radians, `size` is (width, height) in pixels."""
+        """A pinhole at `position` looking at `target`; `fov_x` in radians, `size` is (width, height) in pixels."""
         forward = torch.nn.functional.normalize(target - position, dim=0)
         right = torch.linalg.cross(forward, up)
         if float(right.norm()) < 1e-8:
