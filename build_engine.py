@@ -21,7 +21,16 @@ ENGINE = Path("smalti/renderers/engine")
 # No -ffast-math: a library linked with it turns denormals to zero in the whole process.
 # No contraction either: forward and backward must round alike, so fused operations are written out.
 FLAGS = ["-std=c++17", "-O3", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden", "-ffp-contract=off"]
-FLAGS += ["-fno-math-errno", "-fno-trapping-math", "-static-libstdc++", "-static-libgcc", "-Wall", "-Wextra", "-Wno-psabi", "-Wno-maybe-uninitialized"]
+FLAGS += [
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-static-libstdc++",
+    "-static-libgcc",
+    "-Wall",
+    "-Wextra",
+    "-Wno-psabi",
+    "-Wno-maybe-uninitialized",
+]
 X86 = {
     "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
     "avx2": ["-march=x86-64-v3"],
@@ -43,11 +52,16 @@ def compile_engine(root: Path) -> list[Path]:
     """
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
     if not compiler:
-        raise RuntimeError("building smalti from source needs a C++17 compiler: install g++ or set CXX (a wheel needs none)")
+        raise RuntimeError(
+            "building smalti from source needs a C++17 compiler: install g++ or set CXX (a wheel needs none)"
+        )
     source = root / ENGINE
     folder = source / "lib"
     folder.mkdir(exist_ok=True)
-    texts = [Path(__file__), *(path for part in ("include", "cpu") for path in (source / part).rglob("*") if path.is_file())]
+    texts = [
+        Path(__file__),
+        *(path for part in ("include", "cpu") for path in (source / part).rglob("*") if path.is_file()),
+    ]
     changed = max(path.stat().st_mtime for path in texts)
 
     def build(name: str, flags: list[str]) -> Path:
@@ -55,7 +69,15 @@ def compile_engine(root: Path) -> list[Path]:
         if target.exists() and target.stat().st_mtime > changed:
             return target
         scratch = target.with_suffix(f".{os.getpid()}.tmp")  # so that a process using the old one is not disturbed
-        command = [compiler, *FLAGS, *flags, f"-I{source / 'include'}", str(source / "cpu" / "engine.cpp"), "-o", str(scratch)]
+        command = [
+            compiler,
+            *FLAGS,
+            *flags,
+            f"-I{source / 'include'}",
+            str(source / "cpu" / "engine.cpp"),
+            "-o",
+            str(scratch),
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"compiling the {name} engine failed:\n{' '.join(command)}\n{done.stderr}")

@@ -6,7 +6,14 @@ Importing this package compiles nothing, starts no thread and prints nothing; pu
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the same names as in _HOME, for type checkers and editors
+    from smalti.cameras.camera import Camera
+    from smalti.renderers.drawables import GaussianDrawable
+    from smalti.renderers.frame import Frame
+    from smalti.renderers.render import render
+    from smalti.renderers.settings import RenderSettings
 
 __version__ = "0.1.0"
 
