@@ -1,4 +1,4 @@
-"""How large a captured scene is: the extent that 3D Gaussian splatting uses, the point all cameras look at, a robust scale."""
+"""How large a captured scene is: 3DGS's extent, the point that the cameras look at, a robust scale."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def camera_directions(cameras: Sequence[Camera]) -> Float[np.ndarray, "n 3"]:
 
 
 def scene_extent(cameras: Sequence[Camera]) -> float:
-    """1.1 times the largest distance of a camera from the mean of all cameras (Kerbl et al. 2023, their `spatial_lr_scale`).
+    """1.1 times the largest distance of a camera from the mean of all cameras (3DGS, Kerbl et al. 2023).
 
-    One camera, or several at one place, have no extent: their distance to the focus (1 without one) takes its place.
+    One camera, or several at one place, have no extent: 1 takes its place.
     """
     centres = camera_centres(cameras)
     radius = 1.1 * float(np.linalg.norm(centres - centres.mean(0), axis=1).max())
@@ -48,8 +48,8 @@ def focus_point(cameras: Sequence[Camera]) -> Float[np.ndarray, "3"] | None:
 def scene_scale(dataset: Dataset) -> float:
     """A robust length: the median distance from a camera to what it sees, in the data set's unit.
 
-    By the points' sightings, else by all points in front of the cameras, else by the point that all cameras look at, else
-    the extent of the cameras.
+    By the points' sightings, else by all points in front of the cameras, else by the point that all cameras look at,
+    else the extent of the cameras.
     """
     cameras = [view.camera for view in dataset.views]
     centres, directions = camera_centres(cameras), camera_directions(cameras)

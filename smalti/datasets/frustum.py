@@ -33,7 +33,7 @@ def inside(camera: Camera, positions: Float[np.ndarray, "n 3"]) -> Bool[np.ndarr
 
 
 def frustum_points(dataset: Dataset, count: int, generator: torch.Generator) -> Points:
-    """`count` points, uniform in the volume that at least half as many cameras see as see its best part; random colours.
+    """`count` points, uniform where at least half as many cameras look as look at the best place; random colours.
 
     The volume is a ball: around the point that the cameras look at, as large as their pictures show at that distance;
     where they do not converge, one that reaches from the cameras to ten times their extent along the mean direction.

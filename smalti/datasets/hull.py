@@ -1,7 +1,7 @@
 """Initial points on the visual hull (Laurentini 1994): what all silhouettes allow, carved coarse to fine in numpy.
 
-Voxels are kept as a list, not as a grid, so the cost follows the surface. Coarse levels are conservative: a voxel goes only
-when its whole projection misses a silhouette (a box sum over an integral image); the finest level tests its middle.
+Voxels are kept as a list, not as a grid, so the cost follows the object. Coarse levels are conservative: a voxel goes
+only when its whole projection misses a silhouette (a box sum over an integral image); the finest level tests its middle.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Silhouette:
 
 
 def has_silhouettes(dataset: Dataset) -> bool:
-    """Whether every view of (one instant of) the set has a mask or a picture with alpha, and there are at least three."""
+    """Whether there are at least three views and every one has a mask or a picture with alpha."""
     views = [view for view in dataset.views if view.frame is None]
     return len(views) == len(dataset.views) >= 3 and all(
         view.mask is not None or picture_info(view.image).alpha for view in views
@@ -67,7 +67,7 @@ def has_silhouettes(dataset: Dataset) -> bool:
 
 
 def hull_points(dataset: Dataset, count: int, generator: torch.Generator) -> Points:
-    """About `count` coloured points on the hull's surface. Raises `DatasetError` where silhouettes are missing or disagree.
+    """`count` coloured points on the hull's surface. Raises `DatasetError` without silhouettes, or if they disagree.
 
     Of a dynamic set, pass one instant (`at_time`).
     """
@@ -162,7 +162,7 @@ def _surface(voxels: Int[np.ndarray, "n 3"]) -> tuple[Int[np.ndarray, "m 3"], Fl
 def _colors(
     centres: np.ndarray, normals: np.ndarray, silhouettes: list[Silhouette], edge: float
 ) -> UInt8[np.ndarray, "n 3"]:
-    """The mean colour over the views that see a point (depth test among the points), weighted by how frontal they are."""
+    """The mean colour over the views that see a point (depth test among points), weighted by how frontal they are."""
     sums, weights = np.zeros((len(centres), 3)), np.full(len(centres), 1e-12)
     lengths = np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
     for silhouette in silhouettes:

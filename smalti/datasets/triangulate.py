@@ -1,6 +1,7 @@
-"""Initial points triangulated from known poses with pycolmap (extra `sfm`): SIFT on the CPU, matches of near views, tracks.
+"""Initial points triangulated from known poses with pycolmap (extra `sfm`): SIFT on the CPU, near views, tracks.
 
-Pictures are undistorted and reduced first, so that every lens is a pinhole for COLMAP; poses and intrinsics stay as given.
+Pictures are undistorted and reduced first, so that every lens is a pinhole for COLMAP; poses and intrinsics stay as
+given.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import importlib.util
 import tempfile
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -69,7 +71,7 @@ def near_pairs(dataset: Dataset, neighbours: int = NEIGHBOURS) -> list[tuple[int
     return sorted({(min(i, int(j)), max(i, int(j))) for i in range(len(cameras)) for j in near[i]})
 
 
-def _triangulate(pycolmap: ModuleType, dataset: Dataset, folder: Path) -> object:
+def _triangulate(pycolmap: ModuleType, dataset: Dataset, folder: Path) -> Any:
     from PIL import Image
 
     database, images, pairs = folder / "database.db", folder / "images", folder / "pairs.txt"
