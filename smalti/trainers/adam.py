@@ -27,6 +27,11 @@ def adam_update(
     parameter: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], rate: float, step: int, settings: AdamSettings
 ) -> None:
     """One step, in place, of a contiguous tensor and its two moments; `step` counts from 1."""
+    if parameter.device.type == "cpu" and parameter.dtype in (torch.float32, torch.float64):
+        from smalti.renderers.engine.training import adam_update as native_adam_update
+
+        constants = (settings.beta_1, settings.beta_2, settings.epsilon)
+        return native_adam_update(parameter, gradient.contiguous(), moments, rate, step, constants)
     first, second = moments
     first.lerp_(gradient, 1.0 - settings.beta_1)
     second.mul_(settings.beta_2).addcmul_(gradient, gradient, value=1.0 - settings.beta_2)

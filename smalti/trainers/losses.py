@@ -39,6 +39,20 @@ def image_loss(
     With a mask both pictures are multiplied by it, and both terms are means over the pixels weighted by it: pixels
     outside count nothing (an all-zero mask gives 0).
     """
+    if rendered.device.type == "cpu":
+        from smalti.renderers.engine.training import image_loss as native_image_loss
+
+        return native_image_loss(rendered, target, mask, weights.dssim)
+    return image_loss_torch(rendered, target, mask, weights)
+
+
+def image_loss_torch(
+    rendered: Float[Tensor, "h w 3"],
+    target: Float[Tensor, "h w 3"],
+    mask: Float[Tensor, "h w"] | None,
+    weights: ImageLossWeights,
+) -> Float[Tensor, ""]:
+    """`image_loss` in plain torch: on devices, and as the judge of the engine's own (a hundred times faster on a CPU)."""
     share = torch.tensor(1.0 / rendered.numel(), dtype=rendered.dtype, device=rendered.device)
     if mask is not None:
         share = mask[:, :, None] / (3.0 * mask.sum().clamp_min(1e-6))

@@ -172,6 +172,15 @@ def _structures(real: Any) -> dict[str, Any]:
         "ForwardOutput": structure(
             "ForwardOutput", pointers("picture", "alpha", "first", "median", "dominant", "contribution_sum", "contribution_max")
         ),
+        "ImageLossInput": structure(
+            "ImageLossInput",
+            [
+                *pointers("rendered", "target", "mask"),
+                *[(name, c_int) for name in ("width", "height", "pixel_stride")],
+                ("dssim", real),
+            ],
+        ),
+        "AdamStep": structure("AdamStep", [*[(name, real) for name in ("rate", "beta_1", "beta_2", "epsilon")], ("step", c_longlong)]),
         "BackwardInput": structure("BackwardInput", pointers("picture", "alpha", "background")),
     }
 

@@ -1,7 +1,9 @@
 // The engine's C interface, as ctypes calls it (smalti/renderers/engine/library.py mirrors every struct and function here).
 // Functions return 0, or a code that library.py turns into an error; nothing throws across this border.
+#include "adam.h"
 #include "composite_stage.h"
 #include "gaussian_stage.h"
+#include "image_loss.h"
 
 using namespace smalti;
 
@@ -132,6 +134,17 @@ SMALTI_API int smalti_backward(Plan* plan, const Drawable* drawables, int count,
         }
         return kFine;
     });
+}
+
+SMALTI_API int smalti_image_loss(const ImageLossInput* in, real* gradient, double* loss) {
+    return guarded([&]() -> int {
+        *loss = image_loss(*in, gradient);
+        return kFine;
+    });
+}
+
+SMALTI_API void smalti_adam(real* parameter, const real* gradient, real* first, real* second, long long count, const AdamStep* step) {
+    adam_update(parameter, gradient, first, second, count, *step);
 }
 
 // Benchmarks only: a plan from finished 2D Gaussians and tile lists, so that the compositor alone can be timed on somebody
