@@ -70,19 +70,18 @@ def render_oracle(
     background: Float[Tensor, "3"] | Float[Tensor, "h w 3"] | None,
     settings: RenderSettings,
 ) -> Frame:
-    """Composite `drawables` over `background`; arguments and gradients as in `smalti.render`.
+    """Composite `drawables` over `background`; arguments and gradients as in `smalti.render`, which checks them.
 
-    `order="ray"` is the same as `"centre"`, because an EWA Gaussian's event lies at its mean. Drawables without
-    features beside others that have some contribute zeros. Raises ValueError for what cannot be drawn together.
+    `order="ray"` is the same as `"centre"`, because an EWA Gaussian's event lies at its mean.
     """
-    drawables = list(drawables)
-    like, width = _check(drawables, camera, background)
-    camera = _on(camera, like)
+    like = drawables[0].means
+    names = ("rotation", "translation", "intrinsics")
+    camera = replace(camera, **{name: getattr(camera, name).to(like) for name in names})
 
     parts, rows, depths, skipped, first_row = [], [], [], 0, 0
     for drawable in drawables:
         drawn, unusable, z = choose(drawable, camera, settings)
-        parts.append(project(drawable, camera, drawn, width))
+        parts.append(project(drawable, camera, drawn))
         rows.append(drawn + first_row)
         depths.append(z)
         skipped += unusable
@@ -116,7 +115,7 @@ def choose(
             usable &= tensor.isfinite().all(-1)
         z = drawable.means @ camera.rotation[2] + camera.translation[2]
         candidates = (usable & (z >= settings.near)).nonzero()[:, 0]
-        splats = project(drawable, camera, candidates, 0)
+        splats = project(drawable, camera, candidates)
         shape = torch.cat([splats.centres, splats.covariances, splats.determinants[:, None], splats.conics], dim=1)
         finite = shape.isfinite().all(-1)
         # Opacity before the overlap: the reach of an ellipse is defined only where alpha gets to 1/255 at all.
@@ -129,8 +128,8 @@ def choose(
         return candidates[drawn], skipped, z
 
 
-def project(drawable: GaussianDrawable, camera: Camera, rows: Int[Tensor, "m"], width: int) -> Splats:
-    """EWA projection (Zwicker et al. 2001; Kerbl et al. 2023, eq. 5) of the given rows, each with `width` features."""
+def project(drawable: GaussianDrawable, camera: Camera, rows: Int[Tensor, "m"]) -> Splats:
+    """EWA projection (Zwicker et al. 2001; Kerbl et al. 2023, eq. 5) of the given rows."""
     means, opacities = drawable.means[rows], drawable.opacities[rows]
     fx, fy, cx, cy = camera.intrinsics.unbind()
     x, y, z = (means @ camera.rotation.T + camera.translation).unbind(-1)
@@ -155,9 +154,7 @@ def project(drawable: GaussianDrawable, camera: Camera, rows: Int[Tensor, "m"], 
     directions = torch.nn.functional.normalize(means - camera.centre, dim=-1)
     rest = None if drawable.sh_rest is None else drawable.sh_rest[rows]
     colors = gaussian_color(drawable.sh_dc[rows], rest, drawable.sh_degree, directions)
-    features = means.new_zeros(len(rows), width)
-    if drawable.features is not None and width > 0:
-        features = drawable.features[rows]
+    features = means.new_zeros(len(rows), 0) if drawable.features is None else drawable.features[rows]
     covariances = torch.stack([xx + spread, xy, yy + spread], dim=-1)
     return Splats(centres, covariances, determinants, opacities, z, colors, features)
 
@@ -312,38 +309,6 @@ class ScreenGradient:
             self.found["absolute"][self._row[listed]] += gradient.detach().abs().sum(0)
 
         return add_absolute
-
-
-def _check(drawables: Sequence[GaussianDrawable], camera: Camera, background: Tensor | None) -> tuple[Tensor, int]:
-    """A tensor of the dtype and device to compute with, and the number of feature channels."""
-    if not drawables:
-        raise ValueError("render: no drawables were given; pass at least one (it may hold no primitives)")
-    if camera.model != "PINHOLE":
-        raise ValueError(f"render: {camera.model} camera; undistort the picture first (smalti.cameras.undistort)")
-    like = drawables[0].means
-    for number, drawable in enumerate(drawables):
-        if drawable.means.dtype != like.dtype or drawable.means.device != like.device:
-            raise ValueError(
-                f"render: drawable {number} is {drawable.means.dtype} on {drawable.means.device}, drawable 0 is "
-                f"{like.dtype} on {like.device}; convert one of them"
-            )
-    widths = {drawable.features.shape[1] for drawable in drawables if drawable.features is not None}
-    if len(widths) > 1:
-        raise ValueError(
-            f"render: drawables with different numbers of features {sorted(widths)}; pad them to one width"
-        )
-    allowed = [(3,), (camera.height, camera.width, 3)]
-    if background is not None and tuple(background.shape) not in allowed:
-        raise ValueError(
-            f"render: expected background of shape {allowed[0]} or {allowed[1]}, got {tuple(background.shape)}"
-        )
-    return like, widths.pop() if widths else 0
-
-
-def _on(camera: Camera, like: Tensor) -> Camera:
-    """The camera with tensors of the dtype and device of `like`, differentiably."""
-    names = ("rotation", "translation", "intrinsics")
-    return replace(camera, **{name: getattr(camera, name).to(like) for name in names})
 
 
 def _touches_picture(splats: Splats, camera: Camera) -> Bool[Tensor, "m"]:

@@ -56,9 +56,13 @@ class Backend:
         return import_module(LIBRARY).use_isa(self.isa) if self.isa not in ("", "double") else nullcontext()
 
 
+ORACLE = Backend("oracle-float64", "oracle", torch.float64)
+"""The specification."""
+
+
 def found_backends() -> list[Backend]:
-    """What can run here. The float32 oracle is among them: it is used as a renderer, and it tests these tests."""
-    backends = [Backend("oracle-float32", "oracle", torch.float32)]
+    """What can run here. The oracle is among them, in float32 too, because it tests these tests."""
+    backends = [Backend("oracle-float32", "oracle", torch.float32), ORACLE]
     if find_spec(LIBRARY) is not None:
         for isa in import_module(LIBRARY).available():
             dtype = torch.float64 if isa == "double" else torch.float32

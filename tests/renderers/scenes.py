@@ -147,8 +147,8 @@ def compensated() -> Scene:
 
 
 def two_layers() -> Scene:
-    """Layers with other filters and degrees, interleaved in depth; only one has features."""
-    first = gaussians(100, 12, degree=1, compensated=True, filter_variance=0.125, scale=0.05)
+    """Layers with other filters and degrees, interleaved in depth."""
+    first = gaussians(100, 12, degree=1, feature_count=3, compensated=True, filter_variance=0.125, scale=0.05)
     second = gaussians(80, 13, degree=3, feature_count=3)
     background = torch.tensor([1.0, 0.0, 0.5], dtype=torch.float64)
     return Scene((first, second), simple_camera(64, 48), background)
@@ -178,8 +178,14 @@ def all_culled() -> Scene:
 
 
 def smooth() -> Scene:
+    """A backdrop covers the picture: where nothing but faded events were, the depth would be a quotient of zeros."""
     settings = replace(EVERYTHING, smooth_cutoff=True, transmittance_min=0.0)
-    return Scene((gaussians(120, 18, degree=1, feature_count=2),), simple_camera(48, 48), None, settings)
+    drawable = gaussians(120, 18, degree=1, feature_count=2)
+    camera = simple_camera(48, 48)
+    means, scales, opacities = drawable.means.clone(), drawable.scales.clone(), drawable.opacities.clone()
+    means[0], scales[0], opacities[0] = single(-camera.centre), 4.0, 0.75
+    drawable = replace(drawable, means=means, scales=scales, opacities=opacities)
+    return Scene((drawable,), camera, None, settings)
 
 
 SCENES: dict[str, Callable[[], Scene]] = {

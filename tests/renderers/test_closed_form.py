@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from backends import Backend, found_backends
+from backends import ORACLE, Backend
 from scenes import Scene
 
 from smalti.cameras.camera import Camera
@@ -21,14 +20,12 @@ from smalti.renderers.settings import RenderSettings
 ALL = RenderSettings(depth=True, statistics=True)
 DC = 0.5 / math.sqrt(math.pi)
 """Y_0: a coefficient c shows as 0.5 + c Y_0."""
-ORACLE = Backend("oracle-float64", "oracle", torch.float64)
 
 
-@pytest.fixture(params=[ORACLE, *found_backends()], ids=lambda backend: backend.name)
-def draw(request: pytest.FixtureRequest) -> Iterator[Draw]:
+@pytest.fixture
+def draw(backend: Backend) -> Draw:
     """Every way to draw, in turn."""
-    with request.param.chosen():
-        yield Draw(request.param)
+    return Draw(backend)
 
 
 class Draw:
@@ -280,13 +277,14 @@ def test_negative_color_is_clamped_without_gradient(draw: Draw) -> None:
 
 
 def test_features_are_composited_with_the_same_weights(draw: Draw) -> None:
-    drawable = balls(
-        [(2.0, 0.4, [1.0] * 3), (3.0, 0.5, [1.0] * 3)], features=torch.tensor([[1.0, -2, 0, 7], [3, 4, 5, -6]]).double()
-    )
-    frame = draw((drawable, balls([(2.5, 0.5, [1.0] * 3)])), straight_camera())
+    rows = [[1.0, -2.0, 0.0, 7.0], [3.0, 4.0, 5.0, -6.0], [0.5, 0.0, 0.0, 0.0]]
+    features = torch.tensor(rows, dtype=torch.float64)
+    outer = balls([(2.0, 0.4, [1.0] * 3), (3.0, 0.5, [1.0] * 3)], features=features[:2])
+    inner = balls([(2.5, 0.5, [1.0] * 3)], features=features[2:])
+    frame = draw((outer, inner), straight_camera())
     assert frame.features is not None
-    weights = [0.4, 0.6 * 0.5 * 0.5]  # a layer without features stands between them: it only takes light
-    draw.close(frame.features[MIDDLE], np.array(weights) @ np.array([[1.0, -2, 0, 7], [3, 4, 5, -6]]))
+    weights = [0.4, 0.6 * 0.5 * 0.5, 0.6 * 0.5]
+    draw.close(frame.features[MIDDLE], np.array(weights) @ np.array(rows))
 
 
 def test_opaque_stack_is_the_nearest(draw: Draw) -> None:

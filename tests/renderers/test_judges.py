@@ -73,7 +73,7 @@ def test_projection_against_gsplat(variance: float, gsplat_reference: Any) -> No
     drawable = replace(drawable, means=1.5 * drawable.means)
     z = drawable.means @ camera.rotation[2] + camera.translation[2]
     rows = (z > 0.1).nonzero()[:, 0]
-    ours: Splats = project(drawable, camera, rows, 0)
+    ours: Splats = project(drawable, camera, rows)
 
     view = torch.eye(4, dtype=torch.float64)
     view[:3, :3], view[:3, 3] = camera.rotation, camera.translation
