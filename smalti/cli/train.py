@@ -9,6 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from smalti.cli.failures import UsageError, reported
+
 USAGE = """usage: smalti train PRESET|FILE --data PATH [--out RUN] [--init-from SCENE] [--FIELD VALUE ...]
        smalti train --resume RUN
        smalti train demo
@@ -20,10 +22,6 @@ USAGE = """usage: smalti train PRESET|FILE --data PATH [--out RUN] [--init-from 
   --resume RUN       continue an interrupted run, bit for bit
   --set FIELD=VALUE  any option below; the same as --FIELD VALUE. A name without a dot will do where it is unique.
 """
-
-
-class CallError(ValueError):
-    """A command line that cannot be understood."""
 
 
 @dataclass
@@ -38,24 +36,25 @@ class Call:
     overrides: dict[str, Any] = field(default_factory=dict)
 
 
+@reported
 def main(argv: Sequence[str]) -> int:
     """Returns 0 for a finished run, 2 for a bad call or configuration, 130 where Ctrl-C saved and stopped it."""
     from smalti.configs.resolve import ConfigError
+    from smalti.trainers.guard import BadGradientError
 
     arguments = list(argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(help_text())
         return 0 if arguments else 2
     try:
-        call = read_call(arguments)
-        return _train(call)
-    except (CallError, ConfigError, FileExistsError, FileNotFoundError, RuntimeError) as error:
-        print(f"smalti train: {error}", file=sys.stderr)
+        return _train(read_call(arguments))
+    except (ConfigError, FileExistsError, BadGradientError) as error:
+        print(f"smalti: {error}", file=sys.stderr)
         return 2
 
 
 def read_call(arguments: Sequence[str]) -> Call:
-    """Positional source, the named options, and everything else as overrides. CallError says what is wrong."""
+    """Positional source, the named options, and everything else as overrides. UsageError says what is wrong."""
     from smalti.configs.resolve import full_name, parse_value
 
     call, pending = Call(), list(arguments)
@@ -63,26 +62,26 @@ def read_call(arguments: Sequence[str]) -> Call:
         word = pending.pop(0)
         if not word.startswith("--"):
             if call.source:
-                raise CallError(f"unexpected {word!r}: the preset is {call.source!r} already; options begin with --")
+                raise UsageError(f"unexpected {word!r}: the preset is {call.source!r} already; options begin with --")
             call.source = word
             continue
         name, equals, value = word[2:].partition("=")
         if not equals:
             if not pending:
-                raise CallError(f"--{name} needs a value")
+                raise UsageError(f"--{name} needs a value")
             value = pending.pop(0)
         if name == "set":
             name, equals, value = value.partition("=")
             if not equals:
-                raise CallError(f"--set {name}: write --set FIELD=VALUE")
+                raise UsageError(f"--set {name}: write --set FIELD=VALUE")
         if name in ("data", "out", "resume", "init-from"):
             setattr(call, name.replace("-", "_"), value)
         else:
             call.overrides[full_name(name)] = parse_value(value)
     if call.resume and (call.source or call.data or call.out or call.init_from or call.overrides):
-        raise CallError("--resume continues a run exactly as it was configured; it takes no other option")
+        raise UsageError("--resume continues a run exactly as it was configured; it takes no other option")
     if not call.resume and not call.source:
-        raise CallError("name a preset or a configuration file; `smalti train --help` lists them")
+        raise UsageError("name a preset or a configuration file; `smalti train --help` lists them")
     return call
 
 
@@ -96,7 +95,7 @@ def _train(call: Call) -> int:
     overrides = {**call.overrides, **{key: value for key, value in named.items() if value}}
     config = resolve(call.source, overrides)
     if not config.data.path:
-        raise CallError(
+        raise UsageError(
             "say what to train on: --data PATH (a COLMAP folder, a transforms.json, ...), or `smalti train demo`"
         )
     path = Path(call.out) if call.out else default_folder(config.data.path, config.preset or Path(call.source).stem)

@@ -59,10 +59,12 @@ class DataConfig(Section):
     """Behind pictures with alpha and behind the scene: `auto` is what the data set states (black where it states nothing)."""
     time: float | None = None
     """Of a capture with times, train only the views of the instant nearest to this one; null trains on all views."""
-    points: str = "auto"
-    """Initial points: `auto` (the file's, else triangulated, else random), or one of those by name (see smalti.datasets.initial)."""
+    points: Literal["auto", "file", "triangulate", "hull", "frustum"] = "auto"
+    """Initial points: the file's, triangulated, on the visual hull, random; `auto` takes the first that the data allows."""
     max_points: Natural = 200_000
-    """Initial points beyond this number are thinned out at random."""
+    """Points of the file, or triangulated ones, beyond this number are thinned out at random."""
+    sampled_points: Natural = 20_000
+    """How many points are sampled where there are none (visual hull, random)."""
 
 
 class ModelConfig(Section):

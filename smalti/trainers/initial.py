@@ -11,6 +11,9 @@ from torch import Tensor
 
 from smalti.cameras.camera import Camera
 from smalti.configs.config import TrainConfig
+from smalti.datasets.dataset import Dataset
+from smalti.datasets.initial import FEWEST, initial_points
+from smalti.datasets.open import select_views
 from smalti.primitives.family import Family, find_family
 from smalti.scene.scene import Scene
 
@@ -29,15 +32,19 @@ def scene_extent(cameras: Sequence[Camera], points: Float[Tensor, "n 3"]) -> flo
     return extent if extent > 0 else 1.0
 
 
-def family_from_points(
-    config: TrainConfig, positions: Float[Tensor, "n 3"], colors: Float[Tensor, "n 3"], generator: torch.Generator
-) -> Family:
-    """Initial primitives; points beyond `data.max_points` and `density.max_primitives` are thinned out at random."""
-    most = min(config.data.max_points, config.density.max_primitives)
-    if len(positions) > most:
-        rows = torch.randperm(len(positions), generator=generator)[:most].sort().values
-        positions, colors = positions[rows], colors[rows]
-    return find_family(config.model.family).from_points(positions, colors, config.model.metadata)
+def starting_points(
+    config: TrainConfig, dataset: Dataset, rows: Sequence[int], generator: torch.Generator
+) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
+    """(positions, colours 0..1) as `data.points` asks, from the training views alone; none where a scene file is the start."""
+    if config.init_from:
+        return torch.zeros(0, 3), torch.zeros(0, 3)
+    training = select_views(dataset, rows)
+    given = 0 if dataset.points is None else len(dataset.points.positions)
+    sampled = config.data.points in ("hull", "frustum") or (config.data.points == "auto" and given < FEWEST)
+    count = config.data.sampled_points if sampled else config.data.max_points
+    count = min(count, config.density.max_primitives)
+    points = initial_points(training, count, generator, strategy=config.data.points)
+    return torch.from_numpy(points.positions).float(), torch.from_numpy(points.colors).float() / 255.0
 
 
 def family_from_file(config: TrainConfig, path: str | Path) -> tuple[Family, str]:
@@ -56,15 +63,13 @@ def family_from_file(config: TrainConfig, path: str | Path) -> tuple[Family, str
     return kind(splats.to_parameters(), {k: v for k, v in stated.items() if k in known}), splats.metadata.order
 
 
-def initial_scene(
-    config: TrainConfig, points: tuple[Tensor, Tensor], extent: float, generator: torch.Generator
-) -> Scene:
+def initial_scene(config: TrainConfig, points: tuple[Tensor, Tensor], extent: float) -> Scene:
     """One layer, named as its family, from `init_from` or from (positions, colours 0..1)."""
     order = config.model.order
     if config.init_from:
         family, order = family_from_file(config, config.init_from)
     else:
-        family = family_from_points(config, points[0], points[1], generator)
+        family = find_family(config.model.family).from_points(points[0], points[1], config.model.metadata)
     scene = Scene(order=order, near=config.model.near * extent)  # type: ignore[arg-type]
     scene.add(family.name, family)
     return scene

@@ -12,6 +12,7 @@ from smalti.cameras.camera import Camera
 from smalti.configs.config import TrainConfig, parse_bytes
 from smalti.datasets.dataset import Dataset
 from smalti.datasets.images import ImageCache
+from smalti.renderers.backends import choose
 from smalti.renderers.frame import Frame
 from smalti.renderers.render import render
 from smalti.scene.scene import Scene
@@ -22,7 +23,7 @@ from smalti.trainers.density.evidence import near_cameras, unsupported
 from smalti.trainers.density.population import Population
 from smalti.trainers.density.rule import Change, make_rule
 from smalti.trainers.guard import BadGradient, BadGradientError
-from smalti.trainers.initial import initial_scene, scene_extent
+from smalti.trainers.initial import initial_scene, scene_extent, starting_points
 from smalti.trainers.losses import DepthLoss, ImageLossWeights, RegularizerWeights
 from smalti.trainers.ordering import ViewOrder
 from smalti.trainers.refinement import Refinement
@@ -101,7 +102,7 @@ class Trainer:
         config = self.config
         points = starting_points(config, self.dataset, self.train_rows, self.generator)
         self.extent = scene_extent(self.cameras, points[0])
-        self.scene = initial_scene(config, points, self.extent, self.generator)
+        self.scene = initial_scene(config, points, self.extent)
         self.scene.background = stated_background(self.dataset, config.data.background)
         check_names(config, self.scene)
         self._assemble()
@@ -255,22 +256,9 @@ class Trainer:
 
 
 def chosen_device(name: str) -> torch.device:
-    """The configured device; a RuntimeError with the remedy where it is not there."""
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise RuntimeError(
-            "run.device is cuda, but torch finds no CUDA device; `smalti doctor` says why, run.device=cpu works"
-        )
+    """The configured device; a BackendError with the remedy where nothing can draw on it."""
+    choose("auto", name)
     return torch.device(name)
-
-
-def starting_points(
-    config: TrainConfig, dataset: Dataset, rows: list[int], generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """(positions, colours 0..1) as `data.points` asks; none where a scene file is the start."""
-    if dataset.points is None or config.init_from:
-        return torch.zeros(0, 3), torch.zeros(0, 3)
-    points = dataset.points
-    return torch.from_numpy(points.positions).float(), torch.from_numpy(points.colors).float() / 255.0
 
 
 def check_names(config: TrainConfig, scene: Scene) -> None:

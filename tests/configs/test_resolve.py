@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from smalti.cli.train import CallError, help_text, read_call
+from smalti.cli.failures import UsageError
+from smalti.cli.train import help_text, read_call
 from smalti.configs.config import TrainConfig, parse_bytes
 from smalti.configs.resolve import ConfigError, fields, load, parse_value, preset_names, resolve, save
 
@@ -97,7 +98,7 @@ def test_command_lines_are_read() -> None:
     [["gaussians", "twice"], ["gaussians", "--data"], ["--resume", "r", "--steps", "3"], ["--data", "x"], ["g", "--set", "a"]],
 )
 def test_bad_command_lines_are_refused(arguments: list[str]) -> None:
-    with pytest.raises(CallError):
+    with pytest.raises(UsageError):
         read_call(arguments)
 
 
