@@ -75,6 +75,8 @@ def show(report: CheckReport, console: Console) -> None:
     from rich.markup import escape
 
     console.print(_table(report))
+    for note in report.notes:
+        console.print(f"note [bold]{note.code}[/]: {escape(note.text)}")
     for warning in report.warnings:
         console.print(f"[yellow]warning[/] [bold]{warning.code}[/]: {escape(warning.text)}")
     for problem in report.problems:

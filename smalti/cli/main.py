@@ -19,23 +19,12 @@ class Command:
 
 COMMANDS: dict[str, Command] = {
     "train": Command("smalti.cli.train", "train a scene from pictures; `smalti train demo` needs nothing else"),
-    "eval": Command("smalti.cli.evaluate", "measure a trained run on its held-out views"),
+    "eval": Command("smalti.cli.eval", "measure a trained run on its held-out views"),
     "render": Command("smalti.cli.render", "render pictures or a video of a trained run"),
     "export": Command("smalti.cli.export", "write a trained scene as a file for other programs"),
     "check": Command("smalti.cli.check", "examine a data set before any training"),
     "doctor": Command("smalti.cli.doctor", "say what of this machine will be used, and what is missing"),
 }
-
-
-def version() -> str:
-    """The installed version; a source tree that is not installed says so."""
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as installed
-
-    try:
-        return installed("smalti")
-    except PackageNotFoundError:
-        return "unknown (run from a source tree that is not installed)"
 
 
 def usage() -> str:
@@ -63,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0 if arguments else 2
     name, rest = arguments[0], arguments[1:]
     if name in ("-V", "--version", "version"):
-        print(f"smalti {version()}")
+        from smalti import __version__
+
+        print(f"smalti {__version__}")
         return 0
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, 1)

@@ -24,6 +24,8 @@ from smalti.datasets.pictures import shown
 
 __all__ = ["CheckOptions", "CheckReport", "check_dataset"]
 
+NOTES = frozenset({"scale-mat", "one-instant"})
+"""What readers remark without anything being odd."""
 BEHIND_SHARE = 0.005
 """More sightings than this behind their cameras are worth a warning."""
 
@@ -55,7 +57,8 @@ def check_dataset(
 
     by_points: Verdict | None = None
     behind: float | None = None
-    warnings: list[Notice] = list(dataset.notices)
+    notes = [notice for notice in dataset.notices if notice.code in NOTES]
+    warnings = [notice for notice in dataset.notices if notice.code not in NOTES]
     if dataset.points is not None and len(dataset.points.observation_point):
         clock.start("reprojecting the points")
         reprojection.check_points(dataset.points, views, str(dataset.root))
@@ -89,6 +92,7 @@ def check_dataset(
     with features.quiet(pycolmap) if pycolmap is not None else nullcontext():
         seen = scan.scan(views, features.LONG_SIDE, look)
         by_features: Verdict | None = None
+        matched = None
         if pycolmap is not None:
             clock.start("matching neighbours")
             target = np.array(scale.centre)
@@ -98,6 +102,7 @@ def check_dataset(
             evidence = epipolar.weigh(matches, poses, reach, key)
             if evidence.errors:
                 by_features = judge_features(dataset, poses, reach, evidence, key)
+                matched = epipolar.meeting_points(evidence, poses)
                 missed = sorted(searched - {row for pair in matches for row in (pair.first, pair.second)})
                 note = f"no matches in {len(missed)} views: {shown([names[row] for row in missed])}" if missed else ""
             else:
@@ -118,12 +123,13 @@ def check_dataset(
         alpha=sum(fact.alpha for fact in seen.facts if fact is not None),
         exposure=exposure,
         outliers=_merged(judged),
+        notes=tuple(notes),
         warnings=tuple(warnings),
         problems=tuple(problems),
     )
     if options.overview is not None:
         clock.start("drawing the overview")
-        overview.draw_overview(dataset, poses, report, options.overview)
+        overview.draw_overview(dataset, poses, report, options.overview, matched)
         report = replace(report, overview=str(options.overview))
     return replace(report, seconds=clock.stop())
 
@@ -213,6 +219,7 @@ def _facts(dataset: Dataset, scale: Scale) -> CheckReport:
         alpha=0,
         exposure=None,
         outliers=(),
+        notes=(),
         warnings=(),
         problems=(),
     )

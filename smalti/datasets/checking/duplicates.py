@@ -7,12 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from smalti.datasets.checking.geometry import Poses
-from smalti.datasets.checking.scan import PictureFacts
-from smalti.datasets.dataset import Notice, View
+from smalti.datasets.checking.scan import PictureFacts, read_small
+from smalti.datasets.dataset import DatasetError, Notice, View
+from smalti.datasets.decode import Videos
 from smalti.datasets.pictures import shown
 
 SAME = 1e-7
 """Poses that differ less (radians; share of the distance to the scene) are copies: no solver repeats a pose."""
+
+SAME_VIEW = 0.97
+"""Correlation of two pictures of the same view (a camera back in its place: above 0.99; one degree beside it: 0.9)."""
+COMPARED_SIDE = 400
+MOST_COMPARED = 4
 
 
 def same_pose_groups(poses: Poses, reach: float) -> list[int]:
@@ -32,23 +38,43 @@ def same_pose_groups(poses: Poses, reach: float) -> list[int]:
 
 
 def identical_cameras(views: Sequence[View], groups: Sequence[int]) -> list[Notice]:
-    """Views of one instant with the same pose and intrinsics: a record was copied, one of them must be wrong."""
-    seen: dict[tuple, list[str]] = {}
-    for view, group in zip(views, groups, strict=True):
-        seen.setdefault((group, view.camera.time, _lens(view)), []).append(view.camera.name)
-    same = [names for names in seen.values() if len(names) > 1]
-    # A fixed camera at several instants is one camera; two fixed cameras with one pose are told apart by their rigs.
-    rigs: dict[int, set[str]] = {}
-    for view, group in zip(views, groups, strict=True):
-        if view.rig:
-            rigs.setdefault(group, set()).add(view.rig)
-    listed = [" = ".join(names[:4]) for names in same] or [
-        " = ".join(sorted(rig)) for rig in rigs.values() if len(rig) > 1
-    ]
+    """Views of one instant with the same pose: a record was copied, unless their pictures show the very same view.
+
+    A fixed camera at several instants is one camera; a turntable or a robot arm may come back to where it was.
+    """
+    seen: dict[tuple[int, float], list[int]] = {}
+    for row, (view, group) in enumerate(zip(views, groups, strict=True)):
+        seen.setdefault((group, view.camera.time), []).append(row)
+    listed, told = [], set()
+    for (group, _), rows in seen.items():
+        # One instant is enough to tell of fixed cameras.
+        if len(rows) > 1 and group not in told and not _same_view([views[row] for row in rows[:MOST_COMPARED]]):
+            told.add(group)
+            listed.append(" = ".join(views[row].rig or views[row].camera.name for row in rows[:MOST_COMPARED]))
     if not listed:
         return []
     text = f"cameras with identical values: {shown(listed)}; at most one of each is right: calibrate again"
     return [Notice("identical-cameras", text)]
+
+
+def _same_view(views: Sequence[View]) -> bool:
+    """Whether the pictures agree pixel by pixel, but for brightness and contrast."""
+    videos = Videos()
+    try:
+        pictures = [read_small(view, COMPARED_SIDE, videos).grey.astype(np.float64) for view in views]
+    except DatasetError:
+        return False  # broken pictures are reported elsewhere
+    finally:
+        videos.close()
+    first = pictures[0] - pictures[0].mean()
+    for picture in pictures[1:]:
+        if picture.shape != first.shape:
+            return False
+        other = picture - picture.mean()
+        correlation = (first * other).sum() / max(float(np.sqrt((first**2).sum() * (other**2).sum())), 1e-9)
+        if correlation < SAME_VIEW:
+            return False
+    return True
 
 
 def identical_pictures(
@@ -65,14 +91,3 @@ def identical_pictures(
     return [
         Notice("identical-pictures", f"different cameras show the same picture: {shown(listed)}; remove the copies")
     ]
-
-
-def _lens(view: View) -> tuple:
-    camera = view.camera
-    return (
-        camera.model,
-        camera.distortion,
-        camera.width,
-        camera.height,
-        *(float(value) for value in camera.intrinsics),
-    )

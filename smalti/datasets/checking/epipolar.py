@@ -109,3 +109,25 @@ def figures(evidence: Evidence, names: Sequence[str]) -> ErrorFigures:
         pairs=len(evidence.errors),
         per_view={names[row]: error for row, error in sorted(cameras.items())},
     )
+
+
+def meeting_points(evidence: Evidence, poses: Poses, most_error: float = 2.0) -> np.ndarray:
+    """Where matched rays meet (middle of their shortest connection): a rough cloud for looking at, world units, n x 3.
+
+    Rays that meet behind a camera, at less than two degrees, or with an error above `most_error` pixels are left out.
+    """
+    clouds = []
+    for pair in evidence.matches:
+        first, second = pair.first_rays @ poses.rotation[pair.first], pair.second_rays @ poses.rotation[pair.second]
+        step = poses.centre[pair.second] - poses.centre[pair.first]
+        cosine = (first * second).sum(1)
+        sine_squared = 1.0 - cosine**2
+        wide = sine_squared > np.sin(np.radians(2.0)) ** 2
+        divisor = np.where(wide, sine_squared, 1.0)
+        along_first = (first @ step - cosine * (second @ step)) / divisor
+        along_second = (cosine * (first @ step) - second @ step) / divisor
+        a = poses.centre[pair.first] + along_first[:, None] * first
+        b = poses.centre[pair.second] + along_second[:, None] * second
+        apart = np.linalg.norm(a - b, axis=1) / np.maximum(along_first, 1e-12) * poses.focal[pair.first]
+        clouds.append((0.5 * (a + b))[wide & (along_first > 0) & (along_second > 0) & (apart < most_error)])
+    return np.concatenate(clouds) if clouds else np.zeros((0, 3))

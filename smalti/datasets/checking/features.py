@@ -27,7 +27,7 @@ LONG_SIDE = 800
 FEW_FEATURES = 200
 """Below this number the pictures are searched again at twice the resolution."""
 MOST_FEATURES = 2000
-LEAST_MATCHES = 20
+LEAST_MATCHES = 30
 """Fewer matches say nothing about a pair."""
 RATIO = 0.8
 """Lowe's ratio: the best match must be this much nearer than the second best."""
@@ -149,7 +149,7 @@ def verified(
     if fit is None:
         return nothing
     inliers = np.asarray(fit["inlier_mask"], bool)
-    if inliers.sum() < max(LEAST_MATCHES, 0.3 * len(a)):
+    if inliers.sum() < max(LEAST_MATCHES, 0.5 * len(a)):
         return nothing
     return a[inliers], b[inliers]
 

@@ -6,12 +6,15 @@ spoils only that neighbour's pair. The worst camera is taken out, its pairs with
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
 
-LEAST_ERROR = 1.0
-"""Below this nobody is an outlier, pixels of a 1000 pixels wide picture (a good calibration reaches 0.1 to 0.5)."""
+LEAST_ERROR = 1.2
+"""Below this nobody is an outlier, pixels of a 1000 pixels wide picture (a good calibration reaches 0.1 to 0.9)."""
+ONE_WITNESS = 2.5
+"""A camera that only one other has matches with must exceed the limit this many times: the other may be wrong."""
 CONTRAST = 3.0
 """An outlier's error is at least this many times the typical one."""
 SPREADS = 6.0
@@ -24,6 +27,7 @@ DOUBTFUL = 2.0
 
 def threshold(errors: np.ndarray) -> float:
     """The error above which a camera stands out from the others."""
+    errors = np.minimum(errors, 1e9)  # sightings behind a camera count as infinitely wrong
     typical = float(np.median(errors))
     deviation = 1.4826 * float(np.median(np.abs(errors - typical)))
     return max(LEAST_ERROR, CONTRAST * typical, typical + SPREADS * deviation)
@@ -53,12 +57,14 @@ def outliers_of_pairs(pairs: Mapping[tuple[int, int], float]) -> list[tuple[int,
         if len(errors) < 3:
             return found
         limit = threshold(np.array(list(errors.values())))
+        partners = Counter(row for pair in pairs if not removed & set(pair) for row in pair)
+        errors = {row: error / (ONE_WITNESS if partners[row] < 2 else 1.0) for row, error in errors.items()}
         # Equal middles (two cameras whose only pair is shared): the sum over all pairs tells who is to blame.
         total = {row: sum(min(e, 50.0 * limit) for pair, e in pairs.items() if row in pair) for row in errors}
         worst = max(errors, key=lambda row: (errors[row], total[row]))
         if errors[worst] <= limit or len(found) >= max(1, len(errors) // 3):
             return found
-        found.append((worst, errors[worst]))
+        found.append((worst, errors[worst] * (ONE_WITNESS if partners[worst] < 2 else 1.0)))
         removed.add(worst)
 
 

@@ -70,8 +70,13 @@ def frustum(view: View, depth: float) -> Float[np.ndarray, "5 3"]:
     return np.concatenate([centre[None], rays @ rotation + centre])
 
 
-def draw_overview(dataset: Dataset, poses: Poses, report: CheckReport, path: Path) -> None:
-    """Writes the picture (PNG). `report` gives the scale, the outliers and the caption."""
+def draw_overview(
+    dataset: Dataset, poses: Poses, report: CheckReport, path: Path, matched: Float[np.ndarray, "n 3"] | None = None
+) -> None:
+    """Writes the picture (PNG). `report` gives the scale, the outliers and the caption.
+
+    `matched` are points to draw where the file has none of its own.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -79,45 +84,44 @@ def draw_overview(dataset: Dataset, poses: Poses, report: CheckReport, path: Pat
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     frame = drawing_frame(poses, np.array(report.scale.centre))
-    rows = _one_per_pose(dataset, poses)
-    depth = 0.12 * max(report.scale.camera_distance, 1e-9)
-    if len(rows) > 40:
-        depth *= 0.6
-    frusta = np.stack([frame(frustum(dataset.views[row], depth)) for row in rows])
-    cloud, colors = _cloud(dataset, frame)
+    views = [dataset.views[row] for row in _one_per_pose(poses)]
+    depth = (0.12 if len(views) <= 40 else 0.07) * max(report.scale.camera_distance, 1e-9)
+    frusta = np.stack([frame(frustum(view, depth)) for view in views])
+    own = dataset.points
+    if own is not None and len(own.positions):
+        points, colors = _cloud(frame, own.positions, own.colors / 255.0)
+    else:
+        points, colors = _cloud(frame, np.zeros((0, 3)) if matched is None else matched, None)
     unit = "m" if report.scale.unit == "metres" else "units of the file"
     for axes, (across, along), title in ((left, (0, 1), "from above"), (right, (0, 2), "from the side")):
-        _panel(
-            axes,
-            (cloud[:, [across, along]], colors),
-            frusta[:, :, [across, along]],
-            [dataset.views[row] for row in rows],
-        )
-        _names(axes, frusta[:, 0][:, [across, along]], [dataset.views[row] for row in rows], report)
+        _panel(axes, (points[:, [across, along]], colors), frusta[:, :, [across, along]], views)
+        _names(axes, frusta[:, 0][:, [across, along]], views, report)
         axes.set_title(title, fontsize=13)
         axes.set_xlabel(f"across ({unit})")
         axes.set_ylabel(f"{'away' if along == 1 else 'up'} ({unit})")
         axes.set_aspect("equal", adjustable="datalim")
         axes.grid(color="#e4e4e4", linewidth=0.6)
         axes.set_axisbelow(True)
-    _legend(left, dataset, report)
-    figure.suptitle(_caption(report, len(rows)), fontsize=13)
+    cloud = "" if len(points) == 0 else "points of the file" if report.points else "where matched features meet"
+    _legend(left, dataset, report, cloud)
+    figure.suptitle(_caption(report, len(views)), fontsize=13)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 
 
-def _one_per_pose(dataset: Dataset, poses: Poses) -> list[int]:
+def _one_per_pose(poses: Poses) -> list[int]:
     """Rows to draw: a fixed camera with many instants once."""
     values = np.concatenate([poses.rotation.reshape(-1, 9), poses.centre], axis=1)
     _, first = np.unique(np.round(values, 9), axis=0, return_index=True)
-    return sorted(int(row) for row in first) if dataset.views else []
+    return sorted(int(row) for row in first)
 
 
-def _cloud(dataset: Dataset, frame: Frame) -> tuple[Float[np.ndarray, "n 3"], np.ndarray]:
-    """Points to draw: a share of the file's, without the far strays that would shrink all the rest."""
-    if dataset.points is None or len(dataset.points.positions) == 0:
+def _cloud(frame: Frame, points: np.ndarray, colors: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Points to draw: a share of them, without the far strays that would shrink all the rest."""
+    if len(points) == 0:
         return np.zeros((0, 3)), np.zeros((0, 3))
-    positions, colors = frame(dataset.points.positions), dataset.points.colors / 255.0
+    positions = frame(points)
+    colors = np.full(positions.shape, 0.45) if colors is None else colors
     low, high = np.percentile(positions, [5.0, 95.0], axis=0)
     near = (np.abs(positions - 0.5 * (low + high)) <= 1.5 * (high - low) + 1e-12).all(1)
     positions, colors = positions[near], colors[near]
@@ -145,15 +149,15 @@ def _panel(axes: Axes, cloud: tuple[np.ndarray, np.ndarray], frusta: np.ndarray,
 def _names(axes: Axes, places: np.ndarray, views: Sequence[View], report: CheckReport) -> None:
     bad = {outlier.name: outlier for outlier in report.outliers}
     everyone = len(views) <= NAME_ALL
-    ends = {0, len(views) - 1}
-    for number, (place, view) in enumerate(zip(places, views, strict=True)):
+    for place, view in zip(places, views, strict=True):
         name = Path(view.camera.name).name or view.camera.name
-        if view.camera.name in bad:
+        record = view.rig or view.camera.name
+        if record in bad:
             axes.plot(
                 *place, "o", markersize=13, markerfacecolor="none", markeredgecolor=BAD, markeredgewidth=1.8, zorder=6
             )
-            text, color, weight = f"{name}: {bad[view.camera.name].error:.1f} px", BAD, "bold"
-        elif everyone or number in ends:
+            text, color, weight = f"{name}: {bad[record].error:.1f} px".replace("inf px", "behind"), BAD, "bold"
+        elif everyone:
             text, color, weight = name if not view.rig else view.rig, "#404040", "normal"
         else:
             continue
@@ -163,7 +167,7 @@ def _names(axes: Axes, places: np.ndarray, views: Sequence[View], report: CheckR
         )
 
 
-def _legend(axes: Axes, dataset: Dataset, report: CheckReport) -> None:
+def _legend(axes: Axes, dataset: Dataset, report: CheckReport, cloud: str) -> None:
     from matplotlib.lines import Line2D
 
     entries = [Line2D([], [], color=TRAIN, marker="o", markersize=4, label="camera")]
@@ -182,7 +186,9 @@ def _legend(axes: Axes, dataset: Dataset, report: CheckReport) -> None:
                 label="does not fit (error at 1000 px)",
             )
         )
-    if not report.points:
+    if cloud:
+        entries.append(Line2D([], [], linestyle="", color="#737373", marker="o", markersize=3, label=cloud))
+    else:
         entries.append(
             Line2D([], [], linestyle="", color="#666666", marker="+", markersize=9, label="where the cameras look")
         )
@@ -191,7 +197,7 @@ def _legend(axes: Axes, dataset: Dataset, report: CheckReport) -> None:
 
 def _caption(report: CheckReport, poses: int) -> str:
     parts = [report.name, f"{report.images_found} pictures"]
-    parts.append(f"{poses} camera positions" if poses != report.images_found else f"{report.cameras} cameras")
+    parts.append(f"{poses} poses")
     if report.points:
         parts.append(f"{report.points:,} points")
     if report.reprojection is not None:

@@ -130,6 +130,8 @@ class CheckReport:
     """Views whose picture has an alpha channel."""
     exposure: Exposure | None
     outliers: tuple[Outlier, ...]
+    notes: tuple[Notice, ...]
+    """Remarks of the reader that call for nothing."""
     warnings: tuple[Notice, ...]
     problems: tuple[Problem, ...]
     overview: str | None = None

@@ -18,6 +18,8 @@ from smalti.datasets.dataset import Dataset, Notice
 
 MOST_NAMED = 8
 """More outliers than this are not a few bad cameras; the rest is counted."""
+LEAST_PAIRS = 3
+"""Fewer pairs of views do not speak for a whole set."""
 REMEDY = "Calibrate again, or train without it"
 
 
@@ -88,12 +90,18 @@ def judge_features(dataset: Dataset, poses: Poses, reach: float, evidence: Evide
     return _judge(case, dataset, poses)
 
 
+def pixels(error: float) -> str:
+    """An error in words; it is infinite where most points lie behind the camera."""
+    return f"{error:.1f} px" if np.isfinite(error) else "infinite (points behind the camera)"
+
+
 def _judge(case: Case, dataset: Dataset, poses: Poses) -> Verdict:
     typical = float(np.median(list(case.errors.values())))
     overall = case.figures.median_at_1000
-    if overall > DOUBTFUL:
+    enough = case.figures.pairs >= LEAST_PAIRS or case.kind == "reprojection"
+    if overall > DOUBTFUL and enough:
         why = explain_all(case.everywhere, poses, DOUBTFUL)
-        problem = f"the median {case.kind} error is {overall:.1f} px at 1000 px width (below 1 in a good set)"
+        problem = f"the median {case.kind} error is {pixels(overall)} at 1000 px width (below 1 in a good set)"
         if why:
             problem += f"; {why}"
         remedy = "Correct poses, intrinsics or lens model; check that these are the pictures that were calibrated"
@@ -109,7 +117,7 @@ def _judge(case: Case, dataset: Dataset, poses: Poses) -> Verdict:
         why = explain(seen, poses.rotation[row], poses.centre[row], max(typical, 0.1)) if seen is not None else ""
         outliers.append(Outlier(case.names[row], error, typical, why))
     for outlier in outliers[:MOST_NAMED]:
-        text = f"{outlier.name}: {case.kind} error {outlier.error:.1f} px at 1000 px width, "
+        text = f"{outlier.name}: {case.kind} error {pixels(outlier.error)} at 1000 px width, "
         text += f"the others have {outlier.typical:.2f}"
         text += f"; {outlier.explanation}" if outlier.explanation else ""
         warnings.append(Notice("outlier-camera", f"{text}. {REMEDY}"))
