@@ -13,7 +13,7 @@ import smalti
 from smalti.datasets.images import ImageCache
 from smalti.datasets.open import open_dataset
 
-COUNT, STEPS, VIEWS = 1500, 200, (0, 10, 20, 30)
+COUNT, STEPS, VIEWS = 1000, 120, (0, 10, 20, 30)
 torch.manual_seed(0)
 
 # Pictures are decoded on demand; straight alpha goes over white, as the data set says.
