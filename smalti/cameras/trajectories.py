@@ -68,16 +68,15 @@ def spiral(
 ) -> list[Camera]:
     """A spiral in front of the scene (Mildenhall et al. 2019, LLFF): small circles that also go in and out.
 
-    Where the cameras face one way it stays inside their spread; round an object it stays near the middlemost camera,
-    within a tenth of its distance. Its end meets its beginning.
+    It starts from the middle of the cameras or, where that is empty (they stand round something), from the middlemost
+    of them, and stays inside their spread and within a tenth of the distance. Its end meets its beginning.
     """
     centres, focus, up = _layout(cameras, frames, focus)
-    forwards = torch.stack([camera.rotation[2].detach().double() for camera in cameras])
-    if float(forwards.mean(dim=0).norm()) > 0.8:
-        base = centres.mean(dim=0)
-    else:
-        between = torch.cdist(centres, centres).sum(dim=1)
-        base = centres[int(between.argmin())]
+    base = centres.mean(dim=0)
+    away = (centres - base).norm(dim=1)
+    if float(away.min()) > 0.5 * float(away.square().mean().sqrt()):
+        # The cameras stand round something, the middle included: start from one of them.
+        base = centres[int(torch.cdist(centres, centres).sum(dim=1).argmin())]
     forward = torch.nn.functional.normalize(focus - base, dim=0)
     right = torch.linalg.cross(forward, up if abs(float(forward @ up)) < 0.99 else _any_other(forward))
     right = torch.nn.functional.normalize(right, dim=0)

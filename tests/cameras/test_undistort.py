@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from smalti.cameras import models
+from smalti.cameras import models, undistort
 from smalti.cameras.camera import Camera
 from smalti.cameras.undistort import Undistortion, UndistortPolicy, plan, undistort_image
 
@@ -207,6 +207,25 @@ def test_off_centre_principal_point_outside_the_picture() -> None:
     assert not missing(part, pixel_centres(part.target.width, part.target.height)).any()
     right_of_part = part.left + part.target.width + 400
     assert right_of_part == pytest.approx(whole.left + whole.target.width, abs=4)
+
+
+def test_maps_are_cached_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = undistort._SamplingCache(most_bytes=2_000_000)
+    computed = []
+    compute = undistort._compute_sampling
+    monkeypatch.setattr(undistort, "_CACHE", cache)
+    monkeypatch.setattr(undistort, "_compute_sampling", lambda *key: computed.append(key) or compute(*key))
+    picture = np.zeros((240, 320), np.uint8)
+    lenses = [make("RADIAL", (200.0, 160.0, 120.0, k, 0.0), (320, 240)) for k in (-0.01, -0.02, -0.03, -0.04)]
+    for _ in range(2):
+        undistort_image(plan(lenses[0]), picture)
+        undistort_image(plan(dataclasses.replace(lenses[0], translation=torch.ones(3))), picture)
+    assert len(computed) == 1, "the pose is no part of the lens"
+    for lens in lenses:
+        undistort_image(plan(lens), picture)
+        assert 0 < cache.bytes_held <= 2_000_000
+    undistort_image(plan(lenses[0]), picture)
+    assert len(computed) == 5, "the oldest map had to go"
 
 
 def test_errors_name_the_remedy() -> None:

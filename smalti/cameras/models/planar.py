@@ -61,12 +61,9 @@ class PlanarDistortion:
             np.polymul(np.polyadd(numerator, np.polymul(twice_s, numerator_slope)), denominator),
             np.polymul(twice_s, np.polymul(numerator, denominator_slope)),
         )
-        # Leading coefficients this small only put roots where no picture is, at the price of overflows.
-        tidy = [polynomial[np.argmax(np.abs(polynomial) > 1e-30) :] for polynomial in (growth, denominator)]
         # A pole itself has no image, so the range ends just before it.
-        roots = np.concatenate([np.roots(tidy[0]), np.roots(tidy[1]) * (1.0 - 1e-9)])
-        real = roots.real[(np.abs(roots.imag) <= 1e-9 * np.abs(roots)) & (roots.real > 0.0)]
-        return min(self.reach, math.sqrt(float(real.min()))) if len(real) else self.reach
+        square = min(_first_positive_root(growth), _first_positive_root(denominator) * (1.0 - 1e-9))
+        return min(self.reach, math.sqrt(square))
 
     @cached_property
     def limit(self) -> float:
@@ -228,3 +225,14 @@ class PlanarDistortion:
             found = near & (np.linalg.norm(points, axis=1) <= self.limit)
         points[~found] = np.nan
         return points, found
+
+
+def _first_positive_root(polynomial: np.ndarray) -> float:
+    """Smallest positive real root of a polynomial whose constant term is 1 (highest power first); infinite if none.
+
+    It is found as the largest root of the reversed polynomial, which stays well conditioned however small the
+    leading coefficients are.
+    """
+    inverse = np.roots(polynomial[::-1])
+    real = inverse.real[(np.abs(inverse.imag) <= 1e-9 * np.abs(inverse)) & (inverse.real > 1e-18)]
+    return 1.0 / float(real.max()) if len(real) else math.inf
