@@ -27,16 +27,18 @@ def reported(main: Main) -> Main:
 
 def _expected() -> tuple[type[Exception], ...]:
     """Collected only when something failed: these modules bring torch."""
+    from smalti.configs.resolve import ConfigError
     from smalti.datasets.dataset import DatasetError
     from smalti.files.splats import FileFormatError
     from smalti.renderers.backends import BackendError
     from smalti.renderers.engine.library import EngineError
     from smalti.trainers.checkpoints import CheckpointError
     from smalti.trainers.lpips import LpipsUnavailable
+    from smalti.trainers.pictures import VideoUnavailable
 
     files = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
-    usage = (UsageError,)
-    return (DatasetError, FileFormatError, BackendError, EngineError, CheckpointError, LpipsUnavailable, *files, *usage)
+    missing = (BackendError, EngineError, LpipsUnavailable, VideoUnavailable)
+    return (UsageError, ConfigError, DatasetError, FileFormatError, CheckpointError, *missing, *files)
 
 
 class UsageError(ValueError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from smalti.cameras.camera import Camera
 from smalti.renderers.frame import Frame
+from smalti.scene.scene import Scene
+from smalti.trainers.evaluation import draw
 
 VIDEO_EXTENSIONS = (".mp4", ".mkv", ".mov", ".webm")
 CHANNELS = ("color", "depth", "alpha")
@@ -59,6 +62,41 @@ def depth_limits(frame: Frame) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def path_cameras(cameras: Sequence[Camera], name: str, frames: int) -> list[Camera]:
+    """The path `name` (orbit or spiral) round what `cameras` look at."""
+    from smalti.cameras import trajectories
+
+    if name not in ("orbit", "spiral"):
+        raise ValueError(f"path_cameras: expected orbit or spiral, got {name!r}")
+    return getattr(trajectories, name)(cameras, frames)
+
+
+def render_path(
+    scene: Scene,
+    cameras: Sequence[Camera],
+    background: tuple[float, float, float],
+    *,
+    channel: str = "color",
+    backend: str = "auto",
+) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+    """The pixels of one camera after another, rendered as they are asked for.
+
+    For `depth` one range of colours serves all frames: it is found on up to five of them beforehand.
+    """
+    color = torch.tensor(background, dtype=torch.float32)
+    depth = channel == "depth"
+
+    def frame_of(camera: Camera) -> Frame:
+        return draw(scene, camera.to(torch.float32), color, depth=depth, backend=backend)
+
+    limits = None
+    if depth:
+        sample = [depth_limits(frame_of(camera)) for camera in cameras[:: max(len(cameras) // 5, 1)][:5]]
+        limits = min(low for low, _ in sample), max(high for _, high in sample)
+    for camera in cameras:
+        yield frame_pixels(frame_of(camera), channel, limits)
+
+
 def write_png(path: Path, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
     """Write one picture; it appears whole or not at all."""
     from PIL import Image
@@ -75,7 +113,7 @@ def write_frames(folder: Path, pictures: Iterable[UInt8[np.ndarray, "h w 3"]]) -
     """Write `00000.png`, `00001.png` ... into `folder` (made where absent); returns how many."""
     folder.mkdir(parents=True, exist_ok=True)
     count = 0
-    for count, pixels in enumerate(pictures, start=1):  # noqa: B007
+    for count, pixels in enumerate(pictures, start=1):
         write_png(folder / f"{count - 1:05d}.png", pixels)
     return count
 

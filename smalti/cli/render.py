@@ -1,0 +1,135 @@
+"""`smalti render RUN`: a video along a camera path, a folder of its frames, or one picture of one view."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from smalti.cli.failures import UsageError, reported
+from smalti.cli.runs import OpenedRun, add_run_arguments, find_view, open_run, resized
+
+if TYPE_CHECKING:
+    from smalti.cameras.camera import Camera
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    result = argparse.ArgumentParser(prog="smalti render", description="Render pictures or a video of a trained run.")
+    add_run_arguments(result)
+    what = result.add_mutually_exclusive_group()
+    what.add_argument(
+        "--trajectory",
+        metavar="orbit|spiral|FILE",
+        help="camera path: orbit (default), spiral, or a JSON file",
+    )
+    what.add_argument("--view", metavar="NAME", help="one picture, from this view of the data set")
+    result.add_argument(
+        "--out",
+        type=Path,
+        help="video (.mp4 ...), .png for --view, or a folder for PNG frames (default: in RUN)",
+    )
+    result.add_argument("--frames", type=int, default=120, help="frames of orbit and spiral (default: 120)")
+    result.add_argument("--fps", type=float, default=30.0, help="frames per second of the video (default: 30)")
+    result.add_argument(
+        "--channels", choices=("color", "depth", "alpha"), default="color", help="what to show (default: color)"
+    )
+    result.add_argument("--width", type=int, help="pixels; the height follows (default: as in training)")
+    return result
+
+
+@reported
+def main(argv: Sequence[str]) -> int:
+    """Renders and says where the result is. Returns 0, or 2 where something is missing."""
+    from smalti.trainers.pictures import require_video
+
+    arguments = parser().parse_args(argv)
+    if arguments.frames < 1 or not arguments.fps > 0:
+        raise UsageError("--frames and --fps must be positive")
+    out = arguments.out or Path(arguments.run) / _default_name(arguments)
+    if arguments.view is None and not _is_folder(out):
+        require_video(out)  # before anything is loaded
+    opened = open_run(arguments)
+    if arguments.view is not None:
+        print(_render_view(opened, arguments, out))
+    else:
+        print(_render_path(opened, arguments, out))
+    return 0
+
+
+def _default_name(arguments: argparse.Namespace) -> str:
+    suffix = "" if arguments.channels == "color" else f"_{arguments.channels}"
+    if arguments.view is not None:
+        return f"{Path(arguments.view).stem}{suffix}.png"
+    return f"{Path(arguments.trajectory or 'orbit').stem}{suffix}.mp4"
+
+
+def _is_folder(out: Path) -> bool:
+    return out.is_dir() or out.suffix == ""
+
+
+def _render_view(opened: OpenedRun, arguments: argparse.Namespace, out: Path) -> str:
+    from smalti.trainers.pictures import render_path, write_png
+
+    dataset, images = opened.pictures()
+    row = find_view(dataset, arguments.view)
+    camera = resized(images.camera(row), arguments.width)
+    if _is_folder(out):
+        out.mkdir(parents=True, exist_ok=True)
+        out = out / _default_name(arguments)
+    elif out.suffix.lower() != ".png":
+        raise UsageError(f"--out {out}: one picture is written as .png (or into a folder)")
+    background = opened.background()
+    (pixels,) = render_path(opened.scene, [camera], background, channel=arguments.channels, backend=opened.backend)
+    write_png(out, pixels)
+    return f"{out}: {arguments.channels} of {dataset.views[row].camera.name}, {camera.width} x {camera.height}"
+
+
+def _render_path(opened: OpenedRun, arguments: argparse.Namespace, out: Path) -> str:
+    from smalti.cli.progress import track
+    from smalti.trainers.pictures import render_path, write_frames, write_video
+
+    cameras = [resized(camera, arguments.width) for camera in _cameras(opened, arguments)]
+    sizes = {(camera.width, camera.height) for camera in cameras}
+    if len(sizes) > 1 and not _is_folder(out):
+        raise UsageError(f"--trajectory {arguments.trajectory}: its cameras differ in size; give a folder as --out")
+    with track("frames", len(cameras)) as advance:
+
+        def counted():
+            background = opened.background()
+            for pixels in render_path(
+                opened.scene, cameras, background, channel=arguments.channels, backend=opened.backend
+            ):
+                advance()
+                yield pixels
+
+        if _is_folder(out):
+            count, what = write_frames(out, counted()), "PNG frames"
+        else:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            count, what = write_video(out, counted(), arguments.fps), f"frames at {arguments.fps:g} per second"
+    width, height = next(iter(sizes))
+    return f"{out}: {count} {what}, {width} x {height}, {arguments.channels}"
+
+
+def _cameras(opened: OpenedRun, arguments: argparse.Namespace) -> list[Camera]:
+    from smalti.cameras.trajectories import from_file
+    from smalti.datasets.images import pinhole_camera
+    from smalti.trainers.pictures import path_cameras
+
+    name = arguments.trajectory or "orbit"
+    if name in ("orbit", "spiral"):
+        dataset, images = opened.pictures()
+        train, _ = opened.run.split(dataset)
+        return path_cameras([images.camera(row) for row in train], name, arguments.frames)
+    path = Path(name)
+    if not path.is_file():
+        raise UsageError(f"--trajectory {name}: neither orbit nor spiral, and there is no such file")
+    try:
+        cameras = from_file(path)
+    except ValueError as error:
+        raise UsageError(f"--trajectory {error}") from error
+    if not cameras:
+        raise UsageError(f"--trajectory {name}: the file holds no camera")
+    return [pinhole_camera(camera) for camera in cameras]
