@@ -116,26 +116,28 @@ def conduct(run: Any, *, resume: bool) -> int:
     from smalti.trainers.display import make_display
     from smalti.trainers.finish import finish
     from smalti.trainers.loop import train
-    from smalti.trainers.trainer import Trainer
+    from smalti.trainers.threads import single_torch_thread
+    from smalti.trainers.trainer import Trainer, chosen_device
 
-    trainer = Trainer(run, resume=resume)
-    for notice in trainer.dataset.notices:
-        print(f"note: {notice.text}")
-    begin = f"from step {trainer.step_number}" if resume else "from the start"
-    print(
-        f"training {run.path} {begin}: {len(trainer.train_rows)} views, {len(trainer.test_rows)} held out, "
-        f"{len(trainer.scene):,} primitives, backend {trainer.backend}"
-    )
-    ending = train(trainer, make_display(str(run.path)))
-    resume_line = f"continue with: smalti train --resume {run.path}"
-    if ending == "interrupted":
-        print(f"saved at step {trainer.step_number}; {resume_line}")
-        return 130
-    if ending == "out of time":
-        print(f"the wall-clock limit ended the run at step {trainer.step_number}; {resume_line}")
-    for line in finish(trainer):
-        print(line)
-    return 0
+    with single_torch_thread(chosen_device(run.config.run.device)):
+        trainer = Trainer(run, resume=resume)
+        for notice in trainer.dataset.notices:
+            print(f"note: {notice.text}")
+        begin = f"from step {trainer.step_number}" if resume else "from the start"
+        print(
+            f"training {run.path} {begin}: {len(trainer.train_rows)} views, {len(trainer.test_rows)} held out, "
+            f"{len(trainer.scene):,} primitives, backend {trainer.backend}"
+        )
+        ending = train(trainer, make_display(str(run.path)))
+        resume_line = f"continue with: smalti train --resume {run.path}"
+        if ending == "interrupted":
+            print(f"saved at step {trainer.step_number}; {resume_line}")
+            return 130
+        if ending == "out of time":
+            print(f"the wall-clock limit ended the run at step {trainer.step_number}; {resume_line}")
+        for line in finish(trainer):
+            print(line)
+        return 0
 
 
 def help_text() -> str:

@@ -4,34 +4,89 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 from smalti.trainers import evaluation
 from smalti.trainers.trainer import Trainer
 
+VIDEO_FRAMES = 90
+
+
+class Finish:
+    """Makes the parts one by one; the figures are measured once, whoever needs them first."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer, self.run = trainer, trainer.run
+        self._result: evaluation.Evaluation | None = None
+        self.makers: dict[str, Callable[[], list[str]]] = {
+            "evaluation": self.evaluation,
+            "curves": self.curves,
+            "sheet": self.sheet,
+            "export": self.export,
+            "video": self.video,
+        }
+
+    def result(self) -> evaluation.Evaluation:
+        """The held-out views (all views where none is held out), by the function that `smalti eval` uses."""
+        if self._result is None:
+            trainer = self.trainer
+            protocol = evaluation.protocol_for(trainer.config.data, trainer.dataset)
+            rows = trainer.test_rows or trainer.train_rows
+            self._result = evaluation.evaluate(trainer.scene, trainer.cache, rows, protocol, backend=trainer.backend)
+        return self._result
+
+    def evaluation(self) -> list[str]:
+        """Figures on paper, and one more record in metrics.jsonl."""
+        trainer, result = self.trainer, self.result()
+        which = "held-out" if trainer.test_rows else "training"
+        path = self.run.path / "evaluation.json"
+        values = {"step": trainer.step_number, "views": which, **result.to_json()}
+        path.write_text(json.dumps(values, indent=1), encoding="utf-8")
+        if trainer.test_rows:
+            clock = {"cpu_seconds": round(trainer.clock.cpu, 3), "wall_seconds": round(trainer.clock.wall, 3)}
+            count = {"primitives": len(trainer.scene)}
+            self.run.record({"kind": "evaluation", "step": trainer.step_number, **clock, **count, **result.mean})
+        return [f"{which} views:", *result.lines(per_view=False), f"figures per view: {path}"]
+
+    def curves(self) -> list[str]:
+        """Learning curves."""
+        from smalti.trainers.sheets import draw_curves
+
+        path = self.run.path / "curves.png"
+        draw_curves(path, self.run.metrics())
+        return [f"learning curves: {path}"]
+
+    def sheet(self) -> list[str]:
+        """Truth, render, error."""
+        from smalti.trainers.sheets import comparison_sheet
+
+        path = self.run.path / "comparison.png"
+        comparison_sheet(path, self.trainer.scene, self.trainer.cache, self.result(), backend=self.trainer.backend)
+        return [f"comparison sheet: {path}"]
+
+    def export(self) -> list[str]:
+        """The scene as a file for other programs, in the input's frame."""
+        from smalti.scene.exchange import export_scene
+
+        done = export_scene(self.trainer.scene, self.run.path / "scene.ply")
+        return [f"scene file: {done.path} ({done.primitives:,} primitives, {done.bytes / 1e6:.1f} MB)"]
+
+    def video(self) -> list[str]:
+        """An orbit."""
+        from smalti.trainers.pictures import path_cameras, render_path, write_video
+
+        trainer, path = self.trainer, self.run.path / "orbit.mp4"
+        cameras = path_cameras(trainer.cameras, "orbit", VIDEO_FRAMES)
+        background = trainer.scene.background or (0.0, 0.0, 0.0)
+        write_video(path, render_path(trainer.scene, cameras, background, backend=trainer.backend))
+        return [f"video: {path}"]
+
 
 def finish(trainer: Trainer) -> list[str]:
-    """Make everything that `run.finish` lists; returns lines to show. What cannot be made is said and does not stop the rest."""
-    lines = []
-    for name in (each for each in trainer.config.run.finish if each in MAKERS):
+    """Make all that `run.finish` lists; returns lines to show. What cannot be made is said and does not stop the rest."""
+    parts, lines = Finish(trainer), []
+    for name in trainer.config.run.finish:
         try:
-            lines += MAKERS[name](trainer)
+            lines += parts.makers[name]()
         except (ImportError, OSError, RuntimeError, ValueError, NotImplementedError) as error:
             lines.append(f"{name}: not made: {error}")
     return lines
-
-
-def _evaluation(trainer: Trainer) -> list[str]:
-    if not trainer.test_rows:
-        return ["evaluation: no view is held out (data.split)"]
-    protocol = evaluation.protocol_for(trainer.config.data, trainer.dataset)
-    result = evaluation.evaluate(trainer.scene, trainer.cache, trainer.test_rows, protocol, backend=trainer.backend)
-    path = trainer.run.path / "evaluation.json"
-    path.write_text(json.dumps({"step": trainer.step_number, **result.to_json()}, indent=1), encoding="utf-8")
-    clock = {"cpu_seconds": round(trainer.clock.cpu, 3), "wall_seconds": round(trainer.clock.wall, 3)}
-    count = {"primitives": len(trainer.scene)}
-    trainer.run.record({"kind": "evaluation", "step": trainer.step_number, **clock, **count, **result.mean})
-    return [*result.lines(per_view=False), f"figures per view: {path}"]
-
-
-MAKERS: dict[str, Callable[[Trainer], list[str]]] = {"evaluation": _evaluation}

@@ -11,6 +11,7 @@ from smalti.primitives.family import Drawable
 from smalti.renderers.frame import Frame
 from smalti.renderers.render import render
 from smalti.scene.scene import Layer, Scene
+from smalti.trainers.density.budget import arena_bytes
 from smalti.trainers.density.rule import Sighting
 from smalti.trainers.guard import BadGradient, find_bad_gradients
 from smalti.trainers.losses import (
@@ -47,6 +48,8 @@ class StepResult:
     sightings: list[dict[str, Sighting]]
     """Per view, by layer."""
     bad: list[BadGradient] = field(default_factory=list)
+    arena: int = 0
+    """Bytes that the engine held for the largest of the renders."""
 
 
 def backward(
@@ -57,7 +60,7 @@ def backward(
     for layer in trained:
         for parameter in layer.family.parameters.values():
             parameter.grad = None
-    total, quality = 0.0, 0.0
+    total, quality, arena = 0.0, 0.0, 0
     sightings: list[dict[str, Sighting]] = []
     bad: list[BadGradient] = []
     for view in views:
@@ -74,11 +77,13 @@ def backward(
         if options.depth_loss is not None:
             loss = loss + options.depth_loss(frame, camera, view.index)
         (loss / len(views)).backward()
+        arena = max(arena, arena_bytes())
         total += float(loss.detach()) / len(views)
         quality += psnr_of(color, view.target) / len(views)
         sightings.append(_sightings(drawn, frame, view, len(views), options.absolute_gradient))
         if not bad:
             bad = [each for layer in trained for each in find_bad_gradients(layer, step, (view.camera.name,))]
+        del frame, color, loss  # one render at a time holds memory in the engine
     if options.regularizer.any:
         for layer in trained:
             loss = primitive_loss(layer.family, options.extent, options.regularizer)
@@ -86,7 +91,7 @@ def backward(
             total += float(loss.detach())
         if not bad:
             bad = [each for layer in trained for each in find_bad_gradients(layer, step, ())]
-    return StepResult(total, quality, sightings, bad)
+    return StepResult(total, quality, sightings, bad, arena)
 
 
 def _sightings(

@@ -147,7 +147,7 @@ class Trainer:
             for population in self.populations:
                 if population.layer.name in sighting:
                     self.rule.observe(population, sighting[population.layer.name])
-        self.budget.observe(len(self.scene))
+        self.budget.observe(result.arena, len(self.scene))
         self._update(views, result.bad)
         self.step_number += 1
         changes = self._change_structure()

@@ -12,7 +12,6 @@ from smalti.primitives.gaussians import Gaussians
 from smalti.renderers.render import render
 from smalti.scene.scene import Scene
 from smalti.trainers.adam import Adam, AdamSettings
-from smalti.trainers.density import budget as budgets
 from smalti.trainers.density.budget import Budget
 from smalti.trainers.density.evidence import near_cameras, unsupported
 from smalti.trainers.density.gradient import GradientRule
@@ -167,16 +166,15 @@ def test_mcmc_gives_up_the_faintest_where_the_budget_is_overrun() -> None:
     assert made.statistic("row").tolist() == list(range(41, 101))
 
 
-def test_a_budget_is_filled_and_never_exceeded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_budget_is_filled_and_never_exceeded() -> None:
     made = population(100)
-    monkeypatch.setattr(budgets, "arena_bytes", lambda: 50 * len(made))
     rule = McmcRule(resolve("gaussians-mcmc", {"mcmc.growth": 0.3}), extent=1.0)
     total = parse_bytes("100KB")
     budget = Budget(total, 10**6)
     for _ in range(12):
-        budget.observe(len(made))
+        budget.observe(50 * len(made), len(made))
         rule.change(made, nobody(made), change(made, budget=budget))
-        budget.observe(len(made))
+        budget.observe(50 * len(made), len(made))
         assert budget.used([made]) <= total
     assert budget.used([made]) > 0.95 * total
     assert budget.refused > 0

@@ -11,9 +11,10 @@ from smalti.trainers.density.population import Population
 
 
 def arena_bytes() -> int:
-    """Bytes that the engine's most recent render needed, by its own count; 0 for backends that keep none.
+    """Bytes that renders hold in the engine now, by its own count; 0 for backends that keep none.
 
-    It must be a function of that render alone: growth is planned with it, and a resumed run has to plan alike.
+    Read while one training render is alive, right after its backward pass: growth is planned with it, and a resumed run
+    has to plan alike, so it must not depend on anything but that render.
     """
     count = getattr(import_module("smalti.renderers.engine"), "arena_bytes", None)
     return int(count()) if count is not None else 0
@@ -34,9 +35,8 @@ class Budget:
     refused: int = 0
     """Primitives that were wanted and not granted, over the run."""
 
-    def observe(self, primitives: int) -> None:
-        """Read the arena after a training render of so many primitives."""
-        held = arena_bytes()
+    def observe(self, held: int, primitives: int) -> None:
+        """Take note of the arena's size in a training render of so many primitives."""
         if held > self.arena_peak:
             self.arena_peak = held
             self.arena_per_primitive = held / max(primitives, 1)
