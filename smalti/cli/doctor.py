@@ -47,12 +47,12 @@ def examine() -> dict[str, Any]:
 
     import torch
 
-    from smalti.cli.main import version as smalti_version
+    from smalti import __version__
     from smalti.renderers import backends
 
     statuses = backends.backend_statuses()
     return {
-        "smalti": smalti_version(),
+        "smalti": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "torch": {

@@ -5,7 +5,6 @@ Asking never imports gsplat, starts no compiler and creates no CUDA context.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -131,24 +130,14 @@ def oracle_status() -> BackendStatus:
 
 def cuda_engine_present() -> bool:
     """True where the Python side of the CUDA engine is part of this installation."""
-    folder = Path(__file__).parent / "engine"
-    return (folder / "cuda.py").is_file() or (folder / "cuda" / "__init__.py").is_file()
+    return (Path(__file__).parent / "engine" / "cuda.py").is_file()
 
 
 def nvrtc_library() -> Path | None:
-    """NVRTC's shared library: of the package nvidia-cuda-nvrtc (layouts of CUDA 12 and 13), else torch's own copy."""
-    places: list[Path] = []
-    for entry in sys.path:
-        base = Path(entry or ".") / "nvidia"
-        places += [base / "cu13" / "lib", base / "cuda_nvrtc" / "lib"]
-    places.append(Path(torch.__file__).parent / "lib")
-    for place in places:
-        found = [path for path in place.glob("libnvrtc.so*") if "alt" not in path.name]
-        found += list(place.glob("libnvrtc-*.so*"))
-        found = [path for path in found if "builtins" not in path.name]
-        if found:
-            return sorted(found)[0]
-    return None
+    """NVRTC's shared library, or None; nothing is loaded."""
+    from smalti.renderers.engine import nvrtc
+
+    return nvrtc.find()
 
 
 def driver_version() -> str | None:

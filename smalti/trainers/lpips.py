@@ -126,9 +126,10 @@ def availability() -> tuple[bool, str]:
 
 
 def cache_path(network: str) -> Path:
-    """Where the converted weights lie."""
+    """Where the converted weights lie: $SMALTI_CACHE, else $XDG_CACHE_HOME/smalti, else ~/.cache/smalti."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "smalti" / f"lpips-{network}-v0.1.safetensors"
+    folder = Path(os.environ.get("SMALTI_CACHE") or Path(base) / "smalti")
+    return folder / f"lpips-{network}-v0.1.safetensors"
 
 
 def source_path(network: str) -> Path | None:

