@@ -22,6 +22,7 @@ SMALTI_KIND_KERNELS
 
 SMALTI_KERNEL(emit_entries, smalti::EmitParameters, 256, (smalti::emit_entries<smalti::PlainKinds>(p)))
 SMALTI_KERNEL(tile_ranges, smalti::RangeParameters, 256, (smalti::tile_ranges(p)))
+SMALTI_KERNEL(sum_entries, smalti::SumParameters, 256, (smalti::sum_entries(p)))
 
 #define SMALTI_TILE_KERNELS(name, channels, smooth)                                                                           \
     SMALTI_KERNEL(tile_forward_##name, smalti::TileForwardParameters, 256,                                                    \

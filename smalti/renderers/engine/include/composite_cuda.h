@@ -20,6 +20,14 @@ constexpr int kBackwardBatch = 32;
 constexpr int kSumGroup = 16;        // values that `warp_sums` reduces together
 constexpr unsigned kAllLanes = 0xffffffffu;
 
+struct TileRect {
+    short x0, x1, y0, y1;  // half open
+};
+
+struct TileSpan {
+    short x0, x1;  // half open range of tiles in one tile row
+};
+
 // ------------------------------------------------------------------ kinds, composed
 template <class First, class... Rest>
 struct KindList {
@@ -82,6 +90,13 @@ struct RangeParameters {
     const int* tiles;            // [entries] sorted
     int* start;                  // [tile_count + 1]
     int entries, tile_count;
+};
+
+struct SumParameters {
+    const real* slots;           // [entries]
+    const int *counts, *first_entry;  // [n]
+    real* sums;                  // [n]
+    int count;
 };
 
 struct TileList {
@@ -150,6 +165,15 @@ SM_FN void tile_ranges(const RangeParameters& p) {
     if (k > p.entries) return;
     const int from = k == 0 ? 0 : p.tiles[k - 1] + 1, to = k == p.entries ? p.tile_count : p.tiles[k];
     for (int tile = from; tile <= to; tile++) p.start[tile] = (int)k;
+}
+
+// One thread per primitive: the sum of its entries, in an order that does not vary.
+SM_FN void sum_entries(const SumParameters& p) {
+    const long long id = global_thread();
+    if (id >= p.count) return;
+    real sum = 0;
+    for (int k = 0; k < p.counts[id]; k++) sum += p.slots[(long long)p.first_entry[id] + k];
+    p.sums[id] = sum;
 }
 
 // ------------------------------------------------------------------ pixels and sums

@@ -1,0 +1,201 @@
+"""What the engine's backends share: a render as tensors, C structures and one autograd function, and its frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from smalti.cameras.camera import Camera
+from smalti.renderers.drawables import GaussianDrawable
+from smalti.renderers.frame import Frame, Visibility
+from smalti.renderers.settings import RenderSettings
+
+PER_DRAWABLE = 7  # means, quaternions, scales, opacities, sh_dc, sh_rest, features
+CAMERA_GRADIENT = 16  # rotation 9, translation 3, fx, fy, cx, cy
+
+Tensors = Sequence[Tensor | None]
+"""PER_DRAWABLE per drawable, then rotation, translation, intrinsics, background."""
+
+
+@dataclass(eq=False)
+class Request:
+    """One render: what is not a tensor, and what the passes hand to each other."""
+
+    drawables: Sequence[GaussianDrawable]
+    camera: Camera
+    settings: RenderSettings
+    extras: dict[str, Tensor] = field(default_factory=dict)
+    """With statistics: first, median, dominant [h, w]; contribution_sum, contribution_max [n]."""
+    visibility: Visibility | None = None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.drawables[0].means.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.drawables[0].means.device
+
+    @property
+    def count(self) -> int:
+        """Primitives of all drawables."""
+        return sum(len(d) for d in self.drawables)
+
+    @property
+    def feature_count(self) -> int:
+        features = self.drawables[0].features
+        return 0 if features is None else features.shape[1]
+
+    @property
+    def channels(self) -> int:
+        """Colour, features, depth."""
+        return 3 + self.feature_count + int(self.settings.depth)
+
+
+@dataclass(eq=False)
+class Gradients:
+    """What a backward pass found."""
+
+    parameters: list[Tensor | None]
+    """PER_DRAWABLE per drawable."""
+    screen: Tensor
+    """[n, 2]"""
+    absolute: Tensor | None
+    camera: Tensor | None
+    """[CAMERA_GRADIENT], float64."""
+    background: Tensor | None
+
+
+class Engine(Protocol):
+    """What one backend does of a render; a new object per render, kept until its backward pass is done."""
+
+    def forward(self, request: Request, tensors: Tensors) -> tuple[Tensor, Tensor]:
+        """Picture [h, w, channels] and alpha [h, w]; fills the request's visibility and extras."""
+        ...
+
+    def backward(self, request: Request, tensors: Tensors, cotangents: Tensors, wanted: tuple[bool, bool]) -> Gradients:
+        """Take back `cotangents` (of picture and alpha); `wanted` says whether the camera's and background's are."""
+        ...
+
+
+def render_with(engine: Engine, request: Request, background: Tensor | None) -> Frame:
+    """Draw `request` over `background`, differentiably."""
+    dtype, device, camera = request.dtype, request.device, request.camera
+    tensors: list[Tensor | None] = []
+    for d in request.drawables:
+        tensors += [d.means, d.quaternions, d.scales, d.opacities, d.sh_dc, d.sh_rest, d.features]
+    # The camera stays where it is: its numbers travel in the kernels' parameters.
+    pose = [t.to(dtype).contiguous() for t in (camera.rotation, camera.translation, camera.intrinsics)]
+    behind = None if background is None else background.to(device, dtype).contiguous()
+    arguments = [*(None if t is None else t.to(dtype).contiguous() for t in tensors), *pose, behind]
+    picture, alpha = _Render.apply(engine, request, *arguments)  # pyright: ignore[reportGeneralTypeIssues]
+    return frame_of(request, picture, alpha)
+
+
+class _Render(torch.autograd.Function):
+    """Picture [h, w, channels] (background behind the colour) and alpha [h, w]."""
+
+    @staticmethod
+    def forward(ctx: Any, engine: Engine, request: Request, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:
+        picture, alpha = engine.forward(request, tensors)
+        ctx.engine, ctx.request = engine, request
+        ctx.save_for_backward(*[t for t in tensors if t is not None])
+        ctx.present = [t is not None for t in tensors]
+        ctx.set_materialize_grads(False)
+        return picture, alpha
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *cotangents: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        request: Request = ctx.request
+        saved = iter(ctx.saved_tensors)
+        tensors = [next(saved) if there else None for there in ctx.present]
+        needs = ctx.needs_input_grad[2:]
+        wanted = any(needs[-4:-1]), bool(needs[-1])
+        ready = [None if c is None else c.contiguous() for c in cotangents]
+        found = ctx.engine.backward(request, tensors, ready, wanted)
+        assert request.visibility is not None
+        felt = request.visibility.screen_gradient
+        felt["sum"] = found.screen
+        if found.absolute is not None:
+            felt["absolute"] = found.absolute
+        pose: list[Tensor | None] = [None] * 3
+        if found.camera is not None:
+            parts = found.camera[:9].reshape(3, 3), found.camera[9:12], found.camera[12:16]
+            pose = [part.to(like) for part, like in zip(parts, tensors[-4:-1], strict=True) if like is not None]
+        return (None, None, *found.parameters, *pose, found.background)
+
+
+def frame_of(request: Request, picture: Tensor, alpha: Tensor) -> Frame:
+    """Slice the channels and derive the depths that follow from ids."""
+    assert request.visibility is not None
+    settings, features = request.settings, request.feature_count
+    depth = None
+    if settings.depth:
+        hit = alpha > 0
+        depth = torch.where(hit, picture[..., -1] / torch.where(hit, alpha, 1.0), 0.0)
+    extras: dict[str, Any] = {}
+    if settings.statistics:
+        ids = {name: request.extras[name].long() for name in ("first", "median", "dominant")}
+        means = torch.cat([d.means for d in request.drawables])
+        z = means @ request.camera.rotation[2].to(means) + request.camera.translation[2].to(means)
+        of = lambda index: torch.where(index >= 0, z[index.clamp_min(0)], 0.0) if len(z) else torch.zeros_like(alpha)  # noqa: E731
+        extras = {
+            "ids": ids,
+            "depth_first": of(ids["first"]),
+            "depth_median": of(ids["median"]),
+            "contribution_sum": request.extras["contribution_sum"],
+            "contribution_max": request.extras["contribution_max"],
+        }
+    return Frame(
+        color=picture[..., :3],
+        alpha=alpha,
+        visibility=request.visibility,
+        features=picture[..., 3 : 3 + features] if features else None,
+        depth=depth,
+        **extras,
+    )
+
+
+def own_tensors(tensors: Tensors, number: int) -> Tensors:
+    """Those of one drawable."""
+    return tensors[PER_DRAWABLE * number : PER_DRAWABLE * (number + 1)]
+
+
+def gaussian_input(structures: SimpleNamespace, request: Request, tensors: Tensors, number: int) -> Any:
+    """The C structure GaussianInput of drawable `number`; the tensors must outlive it."""
+    drawable, own = request.drawables[number], own_tensors(tensors, number)
+    rest, features = own[5], own[6]
+    return structures.GaussianInput(
+        *[None if t is None or t.numel() == 0 else t.data_ptr() for t in own],
+        count=len(drawable),
+        sh_rest_count=0 if rest is None else rest.shape[1],
+        sh_degree=drawable.sh_degree,
+        feature_count=0 if features is None else features.shape[1],
+        filter_variance=drawable.filter_variance,
+        compensated=drawable.compensated,
+        with_depth=request.settings.depth,
+    )
+
+
+def camera_values(structures: SimpleNamespace, request: Request, tensors: Tensors) -> Any:
+    """The C structure CameraValues."""
+    rotation, translation, intrinsics = tensors[-4:-1]
+    assert rotation is not None
+    assert translation is not None
+    assert intrinsics is not None
+    return structures.CameraValues(
+        (structures.real * 9)(*rotation.detach().flatten().tolist()),
+        (structures.real * 3)(*translation.detach().tolist()),
+        *intrinsics.detach().tolist(),
+        request.settings.near,
+        request.camera.width,
+        request.camera.height,
+    )
