@@ -22,7 +22,7 @@ from smalti.datasets.pictures import Gathering, find_mask, find_picture, shown
 from smalti.datasets.poses import make_camera, rotation_from_quaternion
 
 LOOKS_FOR = "sparse/0/cameras.bin or cameras.txt (COLMAP)"
-PLACES = ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", ".")
+PLACES = ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", "0", ".")
 
 
 def _is_model(folder: Path) -> bool:
