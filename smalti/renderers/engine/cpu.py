@@ -83,7 +83,8 @@ def _frame(request: _Request, picture: Tensor, alpha: Tensor) -> Frame:
             "contribution_max": request.extras["contribution_max"],
         }
     return Frame(
-        color=picture[..., :3],
+        # Sliced only where there is more: the slice's own backward would copy the whole picture.
+        color=picture if picture.shape[-1] == 3 else picture[..., :3],
         alpha=alpha,
         visibility=request.visibility,
         features=picture[..., 3 : 3 + features] if features else None,
