@@ -74,15 +74,14 @@ class Evaluation:
         width = max(len(view.name) for view in self.views)
         rows = [f"{view.name:<{width}}  {format_scores(view.values)}" for view in self.views] if per_view else []
         rows.append(f"{'mean':<{width}}  {format_scores(self.mean)}  ({len(self.views)} views)")
-        rows.append(f"worst by {keys[0]}: {', '.join(view.name for view in self.worst())}")
+        rows.append(f"worst by {_title(keys[0])}: {', '.join(view.name for view in self.worst())}")
         return [*rows, f"protocol: {self.protocol}"]
 
 
 def format_scores(values: dict[str, float]) -> str:
-    """`psnr 28.41 dB  ssim 0.9312`."""
-    return "  ".join(
-        f"{key} {value:.2f} dB" if key == "psnr" else f"{key} {value:.4f}" for key, value in values.items()
-    )
+    """`PSNR 28.41 dB  SSIM 0.9312`."""
+    texts = {key: f"{value:.2f} dB" if key == "psnr" else f"{value:.4f}" for key, value in values.items()}
+    return "  ".join(f"{_title(key)} {text}" for key, text in texts.items())
 
 
 def protocol_for(data: DataConfig, dataset: Dataset, **options: Any) -> Protocol:
@@ -167,6 +166,10 @@ def target_of(
     if not masks:
         return truth, None
     return truth, masks[0] if len(masks) == 1 else masks[0] & masks[1]
+
+
+def _title(metric: str) -> str:
+    return metric.upper().replace("_", " ")
 
 
 def _plain(values: dict[str, float]) -> dict[str, float | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,7 +130,9 @@ def draw_curves(path: Path, records: Iterable[dict[str, Any]]) -> None:
     if last is not None:
         figure.suptitle(f"held-out PSNR {last['psnr']:.2f} dB at step {last['step']}", fontsize=11)
     if grid[1, 0].get_legend_handles_labels()[0]:
-        grid[1, 0].legend(fontsize=8, loc="lower right")
+        grid[1, 0].legend(fontsize=8, loc="best")
+    for column, key in ((0, "step"), (1, "cpu_seconds")):
+        _mark_resolutions(list(grid[:, column]), train, key)
     for axis in grid.flat:
         axis.grid(alpha=0.25)
     _save(figure, path)
@@ -150,6 +153,20 @@ def _line(
         high = np.minimum(np.arange(len(values)) + half + 1, len(values))
         values = (total[high] - total[low]) / (high - low)
     axis.plot(places, values, **{"color": "C0", "linewidth": 1.2, **style})
+
+
+def _mark_resolutions(axes: Sequence[Axes], records: list[dict[str, Any]], x: str) -> None:
+    """A dotted line where training goes on with larger pictures: loss and training PSNR jump there by design."""
+    changes = [
+        after[x]
+        for before, after in pairwise(records)
+        if before.get("reduction") != after.get("reduction") and _number(after.get(x))
+    ]
+    for place in changes:
+        for axis in axes:
+            axis.axvline(place, color="0.4", linestyle=":", linewidth=1.0)
+        style: Any = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "fontsize": 7}
+        axes[0].annotate("larger pictures", (place, 1.0), (3, -10), color="0.4", **style)
 
 
 def _number(value: Any) -> bool:

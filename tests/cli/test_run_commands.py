@@ -68,7 +68,7 @@ def test_eval_as_text_names_worst_views_and_protocol(run: Run, capsys: pytest.Ca
     assert main(["eval", str(run.path), "--rounding", "--exposure", "fitted"]) == 0
     text = capsys.readouterr().out
     assert "step 10, 300 primitives, test views" in text
-    assert "worst by psnr: test/" in text
+    assert "worst by PSNR: test/" in text
     assert "background (1, 1, 1); downscale 4" in text
     assert "rounded to 8 bit; exposure fitted" in text
 

@@ -41,6 +41,7 @@ def synthetic_records(steps: int = 600) -> list[dict[str, Any]]:
         noisy = quality + rng.normal()
         count, seconds = 1000 + 8 * step, 0.1 * step + 1e-4 * step**2
         record = {"kind": "train", "step": step, "loss": 10 ** (-noisy / 20), "psnr": noisy, "primitives": count}
+        record["reduction"] = 2 if step < 200 else 1
         record |= {"bytes": 1000 * count, "cpu_seconds": seconds, "preview_psnr": quality if step % 100 == 0 else None}
         records.append(record)
         if step % 200 == 0:
