@@ -1,4 +1,4 @@
-"""The real spherical-harmonic basis of 3D Gaussian splatting (its signs and order), degrees 0 to 3, and its rotation."""
+"""The spherical-harmonic basis (the renderer's own, so that there is one) and how coefficients turn with the world."""
 
 from __future__ import annotations
 
@@ -8,35 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from smalti.renderers.spherical_harmonics import spherical_harmonics_basis as basis
+
+__all__ = ["SH_0", "basis", "rotate_rest"]
+
 SH_0 = 0.5 * math.sqrt(1.0 / math.pi)
 """The constant basis function; colour = 0.5 + SH_0 * coefficient."""
-
-
-def basis(directions: Float[Tensor, "n 3"], degree: int) -> Float[Tensor, "n k"]:
-    """All basis functions up to `degree` at unit `directions`, k = (degree + 1)^2."""
-    x, y, z = directions.unbind(-1)
-    columns = [torch.full_like(x, SH_0)]
-    if degree >= 1:
-        c = math.sqrt(3.0 / (4.0 * math.pi))
-        columns += [-c * y, c * z, -c * x]
-    if degree >= 2:
-        c = 0.5 * math.sqrt(15.0 / math.pi)
-        third = 0.25 * math.sqrt(5.0 / math.pi)
-        columns += [c * x * y, -c * y * z, third * (3 * z * z - 1), -c * x * z, 0.5 * c * (x * x - y * y)]
-    if degree >= 3:
-        a = 0.25 * math.sqrt(35.0 / (2.0 * math.pi))
-        b = 0.5 * math.sqrt(105.0 / math.pi)
-        d = 0.25 * math.sqrt(21.0 / (2.0 * math.pi))
-        columns += [
-            -a * y * (3 * x * x - y * y),
-            b * x * y * z,
-            -d * y * (5 * z * z - 1),
-            0.25 * math.sqrt(7.0 / math.pi) * z * (5 * z * z - 3),
-            -d * x * (5 * z * z - 1),
-            0.5 * b * z * (x * x - y * y),
-            -a * x * (x * x - 3 * y * y),
-        ]
-    return torch.stack(columns, dim=-1)
 
 
 def rotate_rest(rest: Float[Tensor, "n k 3"], rotation: Float[Tensor, "3 3"]) -> Float[Tensor, "n k 3"]:
