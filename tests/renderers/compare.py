@@ -76,7 +76,7 @@ def relative_error(got: Tensor, expected: Tensor) -> float:
         return math.inf
     if expected.numel() == 0:
         return 0.0
-    difference = float((got.detach().double() - expected.detach().double()).abs().max())
+    difference = float((got.detach().cpu().double() - expected.detach().cpu().double()).abs().max())
     return difference / (float(expected.detach().abs().max()) or 1.0)
 
 

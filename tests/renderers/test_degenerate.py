@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from functools import cache
 from typing import Any
 
 import pytest
 import torch
-from backends import Backend
+from backends import ORACLE, Backend
 from compare import PLANES, Agreement, compare_frames, relative_error, take_gradients
 from scenes import Scene, gaussians, simple_camera
 from torch import Tensor
@@ -16,7 +17,7 @@ from smalti.renderers.drawables import GaussianDrawable
 from smalti.renderers.frame import Frame
 
 NAN, INF = float("nan"), float("inf")
-HOSTILE = (NAN, INF, -INF, 0.0, -0.0, 1e-45, 1e-38, -1e-38, 1e-20, -1.0, 1e10, 1e20, -1e20, 3e38, -3e38)
+HOSTILE = (NAN, INF, -INF, 0.0, -0.0, 1e-45, 1e-38, -1e-38, 1e-20, -1.0, 1e10, 1e20, -1e20)
 HOSTILE_VALUES = (NAN, INF, -INF, 0.0, -0.0, 1e-45, 1e-38, -1e-38, 1e10, -1e10)
 """For opacities, colours and features: finite but huger ones give gradients that truly overflow float32."""
 ROW = 7
@@ -50,6 +51,12 @@ def draw(backend: Backend, scene: Scene) -> tuple[Frame, dict[str, Tensor]]:
     return frame, take_gradients(frame, leaves, torch.ones_like(frame.alpha, dtype=torch.bool))
 
 
+@cache
+def draw_without(backend: Backend) -> tuple[Frame, dict[str, Tensor]]:
+    """What every scene with row 7 spoiled beyond use must look like."""
+    return draw(backend, without(spoiled("opacities", 0.5)))
+
+
 def require_finite(frame: Frame, gradients: dict[str, Tensor]) -> None:
     for name in (*PLANES, "contribution_sum", "contribution_max"):
         plane = getattr(frame, name)
@@ -80,7 +87,7 @@ def test_unusable_primitive_is_skipped_and_counted(case: str, backend: Backend) 
         value = [1e200, 1e200, 1e200]
     scene = spoiled(name, value)
     frame, gradients = draw(backend, scene)
-    expected, expected_gradients = draw(backend, without(scene))
+    expected, expected_gradients = draw_without(backend)
     assert frame.visibility.skipped == 1
     assert not bool(frame.visibility.visible[ROW])
     require_finite(frame, gradients)
@@ -114,6 +121,12 @@ DRAWN = {
 }
 
 
+@cache
+def oracle_frame(case: str, dtype: torch.dtype) -> Frame:
+    """In the backend's own dtype: an overflow is part of what a dtype means."""
+    return replace(ORACLE, dtype=dtype).render(spoiled(*DRAWN[case]).leaves(dtype)[1])
+
+
 @pytest.mark.parametrize("case", list(DRAWN))
 def test_extreme_but_usable_primitive(case: str, backend: Backend) -> None:
     """Same picture as the oracle in the same dtype; nothing counted, nothing NaN."""
@@ -121,14 +134,14 @@ def test_extreme_but_usable_primitive(case: str, backend: Backend) -> None:
     frame, gradients = draw(backend, scene)
     assert frame.visibility.skipped == 0
     require_finite(frame, gradients)
-    expected, _ = draw(Backend("oracle", "oracle", backend.dtype), scene)
+    expected = oracle_frame(case, backend.dtype)
     agreement = Agreement({"image": max(backend.image_tolerance, 2e-5), "gradient": 1e-3})
     compare_frames(agreement, frame, expected)
     assert not agreement.faults, "\n".join([str(agreement), *agreement.faults])
 
 
 @pytest.mark.parametrize("compensated", [False, True])
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_hostile_numbers_never_reach_the_picture(seed: int, compensated: bool, backend: Backend) -> None:
     """Fuzz: a tenth of all numbers is NaN, Inf, denormal, huge or tiny."""
     generator = torch.Generator().manual_seed(seed)
