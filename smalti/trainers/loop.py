@@ -87,11 +87,12 @@ class _Loop:
             self.problems += 1
             self.display.say(f"left out of the update: {problem}")
         last = step == self.options.steps
+        fresh = None
         if step == 1 or last or step % self.options.preview_every == 0:
             with trainer.clock:
-                self.preview_psnr = self._preview()
-        if last or report.changes or report.problems or step % self.options.log_every == 0:
-            trainer.run.record({"kind": "train", "step": step, **self._figures(report)})
+                fresh = self.preview_psnr = self._preview()
+        if last or fresh or report.changes or report.problems or step % self.options.log_every == 0:
+            trainer.run.record({"kind": "train", "step": step, "preview_psnr": fresh, **self._figures(report)})
         while self.marks and trainer.clock.cpu >= self.marks[0]:
             self._evaluate({"mark_cpu_seconds": self.marks.pop(0)})
         if not last and self.options.eval_every and step % self.options.eval_every == 0:
@@ -109,7 +110,6 @@ class _Loop:
         return {
             "loss": report.loss,
             "psnr": report.psnr,
-            "preview_psnr": self.preview_psnr,
             "primitives": len(trainer.scene),
             "bytes": trainer.budget.used(trainer.populations),
             "reduction": schedules.reduction(trainer.step_number - 1, trainer.config.schedule),

@@ -54,7 +54,9 @@ def test_bad_options_say_what_to_write(overrides: dict[str, object], message: st
 def test_unknown_keys_in_a_file_name_file_key_and_near_miss(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("density:\n  max_primitve: 3\n")
-    with pytest.raises(ConfigError, match=r"mine\.yaml: unknown key density\.max_primitve; did you mean density\.max_primitives"):
+    with pytest.raises(
+        ConfigError, match=r"mine\.yaml: unknown key density\.max_primitve; did you mean density\.max_primitives"
+    ):
         resolve(str(file))
     file.write_text("density: 3\n")
     with pytest.raises(ConfigError, match="expected a section"):
@@ -84,7 +86,18 @@ def test_sizes() -> None:
 
 def test_command_lines_are_read() -> None:
     call = read_call(
-        ["gaussians", "--data", "x", "--set", "run.steps=1e3", "--dssim=0.5", "--eval-at-cpu-seconds", "[1, 2]", "--out", "o"]
+        [
+            "gaussians",
+            "--data",
+            "x",
+            "--set",
+            "run.steps=1e3",
+            "--dssim=0.5",
+            "--eval-at-cpu-seconds",
+            "[1, 2]",
+            "--out",
+            "o",
+        ]
     )
     assert (call.source, call.data, call.out) == ("gaussians", "x", "o")
     assert call.overrides == {"run.steps": 1000.0, "loss.dssim": 0.5, "run.eval_at_cpu_seconds": [1, 2]}
@@ -95,7 +108,13 @@ def test_command_lines_are_read() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["gaussians", "twice"], ["gaussians", "--data"], ["--resume", "r", "--steps", "3"], ["--data", "x"], ["g", "--set", "a"]],
+    [
+        ["gaussians", "twice"],
+        ["gaussians", "--data"],
+        ["--resume", "r", "--steps", "3"],
+        ["--data", "x"],
+        ["g", "--set", "a"],
+    ],
 )
 def test_bad_command_lines_are_refused(arguments: list[str]) -> None:
     with pytest.raises(UsageError):

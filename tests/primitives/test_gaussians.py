@@ -68,7 +68,9 @@ def test_share_opacity_sets_the_rows_and_no_others() -> None:
     family.share_opacity(torch.tensor([1, 4]), torch.tensor([2, 3]))
     for row, copies in ((1, 2), (4, 3)):
         old = torch.sigmoid(before["logit_opacities"][row].double())
-        assert float(1 - (1 - family.opacities().detach()[row].double()) ** copies) == pytest.approx(float(old), rel=1e-5)
+        assert float(1 - (1 - family.opacities().detach()[row].double()) ** copies) == pytest.approx(
+            float(old), rel=1e-5
+        )
     others = [0, 2, 3, 5]
     assert torch.equal(family.parameters["log_scales"][others], before["log_scales"][others])
     assert not torch.equal(family.parameters["log_scales"][[1, 4]], before["log_scales"][[1, 4]])
@@ -89,7 +91,9 @@ def test_split_children_have_the_parents_covariance_between_them() -> None:
 
 def test_noise_moves_faint_primitives_along_their_covariance_and_leaves_solid_ones() -> None:
     family = some(20_000)
-    values = {key: value.detach()[:1].expand(20_000, *value.shape[1:]).clone() for key, value in family.parameters.items()}
+    values = {
+        key: value.detach()[:1].expand(20_000, *value.shape[1:]).clone() for key, value in family.parameters.items()
+    }
     values["logit_opacities"][:10_000] = math.log(0.001 / 0.999)
     values["logit_opacities"][10_000:] = 2.0
     family.replace({key: value.clone() for key, value in values.items()})
@@ -140,7 +144,9 @@ def test_quaternions_and_matrices_agree() -> None:
     quaternions = torch.nn.functional.normalize(torch.randn(5, 4, dtype=torch.float64), dim=1)
     matrices = rotation_matrices(quaternions)
     for quaternion, matrix in zip(quaternions, matrices, strict=True):
-        assert torch.allclose(quaternion_of(matrix).outer(quaternion_of(matrix)), quaternion.outer(quaternion), atol=1e-12)
+        assert torch.allclose(
+            quaternion_of(matrix).outer(quaternion_of(matrix)), quaternion.outer(quaternion), atol=1e-12
+        )
     product = rotation_matrices(quaternion_product(quaternions[:1], quaternions[1:2]))[0]
     assert torch.allclose(product, matrices[0] @ matrices[1], atol=1e-12)
 

@@ -19,6 +19,8 @@ from smalti.trainers.density.mcmc import McmcRule
 from smalti.trainers.density.population import Population
 from smalti.trainers.density.rule import Change, Sighting
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 
 def population(count: int = 10) -> Population:
     generator = torch.Generator().manual_seed(0)

@@ -1,0 +1,105 @@
+"""A run that is killed, while saving too, and continued ends in the same bytes as one that is not."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from smalti.cli.train import main
+from smalti.trainers.checkpoints import checkpoint_path, checkpoint_steps
+from smalti.trainers.run import Run
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMON = [
+    "--data", "demo", "--downscale", "8", "--data.points", "frustum", "--sampled_points", "300", "--steps", "36",
+    "--checkpoint_every", "5", "--log_every", "1", "--preview_every", "12", "--run.finish", "[]", "--batch", "2",
+    "--sh_every", "10", "--resolution", "[[8, 2]]", "--density.start", "4", "--density.every", "4", "--stop", "30",
+    "--data.background", "random", "--poses", "1e-4", "--exposure", "1e-3", "--contribution.at", "[18]", "--budget", "600KB",
+]  # fmt: skip
+RULES = {
+    "mcmc": ["gaussians-mcmc", "--growth", "0.2"],
+    "gradient": ["gaussians", "--threshold", "1e-5", "--reset_every", "10", "--max_primitives", "500"],
+}
+CHILD = """
+import os, signal, sys
+at, flushes = int(sys.argv[1]), 0
+flush = os.fsync
+def counted(descriptor):
+    global flushes
+    flushes += 1
+    if flushes == at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    flush(descriptor)
+os.fsync = counted
+from smalti.cli.train import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def killed_while_saving(flush: int, arguments: list[str]) -> None:
+    """Runs the command in a process that kills itself before its `flush`-th flush to disk (nine of them per checkpoint)."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", CHILD, str(flush), *arguments], env=environment, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+
+
+def killed_at_random(folder: Path, arguments: list[str]) -> None:
+    """Kills the command at a random moment after its next checkpoint."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    before = checkpoint_steps(folder)
+    child = subprocess.Popen([sys.executable, "-c", CHILD, "0", *arguments], env=environment, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while checkpoint_steps(folder) == before and child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    time.sleep(random.random() * 0.3)
+    child.kill()
+    child.wait()
+
+
+def state_bytes(folder: Path) -> dict[str, bytes]:
+    """All files of the last checkpoint but the clock."""
+    last = checkpoint_path(folder)
+    assert last.name == "000036"
+    return {entry.name: entry.read_bytes() for entry in sorted(last.iterdir()) if entry.name != "clock.json"}
+
+
+@pytest.mark.parametrize("rule", list(RULES))
+def test_a_killed_run_ends_in_the_same_bytes(rule: str, tmp_path: Path) -> None:
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    arguments = [*RULES[rule], *COMMON, "--out"]
+    assert main([*arguments, str(straight)]) == 0
+    # 9 flushes per checkpoint: 13 is in the middle of the second one's files, 25 between the third's rename and `latest`.
+    killed_while_saving({"mcmc": 13, "gradient": 16}[rule], [*arguments, str(broken)])
+    assert checkpoint_path(broken).name == "000005"
+    if rule == "mcmc":
+        killed_at_random(broken, ["--resume", str(broken)])
+    else:
+        killed_while_saving(8, ["--resume", str(broken)])
+    assert main(["--resume", str(broken)]) == 0
+    wanted, got = state_bytes(straight), state_bytes(broken)
+    assert sorted(wanted) == ["scene.json", "scene.safetensors", "state.json", "trainer.safetensors"]
+    assert [name for name in wanted if wanted[name] != got[name]] == []
+    assert not list((broken / "checkpoints").glob(".writing*"))
+    same = [{**each, "cpu_seconds": 0, "wall_seconds": 0} for each in Run.open(straight).metrics()]
+    assert [{**each, "cpu_seconds": 0, "wall_seconds": 0} for each in Run.open(broken).metrics()] == same
+    changes = [each["changes"] for each in same if each["changes"]]
+    wanted_changes = {"mcmc": {"relocated", "grown"}, "gradient": {"cloned", "split", "pruned"}}[rule]
+    assert wanted_changes & {name for change in changes for name in change}
+    assert same[-1]["refused_growth"] > 0
+
+
+def test_a_run_folder_is_not_overwritten_and_an_empty_one_cannot_be_resumed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.yaml").write_text("{}")
+    assert main(["gaussians", "--data", "demo", "--out", str(tmp_path)]) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert main(["--resume", str(tmp_path / "nowhere")]) == 2
+    assert "not a run folder" in capsys.readouterr().err
