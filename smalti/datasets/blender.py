@@ -61,8 +61,7 @@ def read_split_files(path: Path, name: str) -> Dataset:
     for file in files:
         add_frames(read_transforms(file), gathering, SPLITS.get(file.stem, ""))
     views, notices = gathering.finish()
-    background = (1.0, 1.0, 1.0) if gathering.alpha else None
-    return Dataset(files[0].parent, name, views, None, background, notices=notices)
+    return Dataset(files[0].parent, name, views, None, gathering.background, notices=notices)
 
 
 def read_ray_depth(path: Path) -> Float[np.ndarray, "height width"]:

@@ -66,7 +66,7 @@ def read(path: Path) -> Dataset:
     if not numbers.lines or "v0.3" not in numbers.lines[0]:
         raise DatasetError(file, "line 1", "this is no Bundler file of version 0.3", REMEDY)
     numbers.row = 1
-    cameras, points = (int(value) for value in numbers.line(2, "header"))
+    cameras, points = (_count(numbers, value, "header") for value in numbers.line(2, "header"))
     root, names = _names(file, cameras)
     gathering = Gathering(file)
     row_of: dict[int, int] = {}
@@ -98,7 +98,7 @@ def read(path: Path) -> Dataset:
     if unsolved:
         text = f"{len(unsolved)} of {cameras} cameras were not solved and are left out: {shown(unsolved)}"
         notices = (*notices, Notice("unsolved-cameras", text))
-    return Dataset(root, "bundler", views, cloud, notices=notices)
+    return Dataset(root, "bundler", views, cloud, gathering.background, notices=notices)
 
 
 def _names(file: Path, count: int) -> tuple[Path, list[str]]:
@@ -116,18 +116,29 @@ def _names(file: Path, count: int) -> tuple[Path, list[str]]:
     )
 
 
+def _count(numbers: _Numbers, value: float, record: str) -> int:
+    """A count that the file can hold."""
+    if not 0 <= value < 1e6 + len(numbers.lines) or value != int(value):
+        raise DatasetError(numbers.file, f"line {numbers.row}, {record}", f"{value:g} is no count", REMEDY)
+    return int(value)
+
+
 def _points(numbers: _Numbers, count: int, row_of: dict[int, int], views: tuple[View, ...]) -> Points:
+    if count > len(numbers.lines):
+        raise DatasetError(numbers.file, "line 2", f"the file is truncated: {count} points are announced", REMEDY)
     positions, colors = np.zeros((count, 3)), np.zeros((count, 3), np.uint8)
     sightings: list[tuple[int, int, float, float]] = []
     for row in range(count):
         record = f"point {row} of {count}"
         positions[row] = numbers.line(3, record)
-        colors[row] = np.clip(numbers.line(3, record), 0, 255)
+        colors[row] = np.clip(np.nan_to_num(numbers.line(3, record)), 0, 255)
         listed = numbers.line(None, record)
-        if not len(listed) or len(listed) != 1 + 4 * int(listed[0]):
+        if not len(listed) or len(listed) != 1 + 4 * _count(numbers, listed[0], record):
             raise DatasetError(
                 numbers.file, f"line {numbers.row}, {record}", "the list of views has a wrong length", REMEDY
             )
+        if not np.isfinite(listed).all():
+            raise DatasetError(numbers.file, f"line {numbers.row}, {record}", "a sighting holds NaN or Inf", REMEDY)
         for camera, _, x, y in listed[1:].reshape(-1, 4):
             if int(camera) in row_of:
                 view = row_of[int(camera)]

@@ -84,7 +84,7 @@ def read(path: Path) -> Dataset:
         row_of[number] = gathering.add(View(camera, picture, mask, rig=sensors.get(number, "")))
     views, notices = gathering.finish()
     points = _points(model, views, row_of, folder)
-    return Dataset(root, "colmap", views, points, notices=(*notices, *_other_models(folder)))
+    return Dataset(root, "colmap", views, points, gathering.background, notices=(*notices, *_other_models(folder)))
 
 
 def camera_of(model: ColmapModel, image: ImageRecord, file: Path) -> Camera:

@@ -121,6 +121,9 @@ def point_records(
     rows: list[tuple[int, tuple[float, ...], tuple[int, ...], float]], tracks: list[np.ndarray], file: Path
 ) -> PointRecords:
     """Assembles points read one at a time: (id, xyz, rgb, error) and tracks as [t, 2] arrays of picture, keypoint."""
+    outside = next((row[0] for row in rows if not 0 <= row[0] < 1 << 63), None)
+    if outside is not None:
+        raise DatasetError(file, f"point {outside}", "this number is none of a point", REMEDY)
     ids = np.array([row[0] for row in rows], np.int64)
     if len(np.unique(ids)) != len(ids):
         values, counts = np.unique(ids, return_counts=True)

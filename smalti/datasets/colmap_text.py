@@ -46,7 +46,7 @@ def read_cameras(file: Path) -> dict[int, CameraRecord]:
         try:
             number, model, width, height = int(words[0]), words[1], int(words[2]), int(words[3])
             parameters = tuple(float(word) for word in words[4:])
-        except (ValueError, IndexError) as error:
+        except (ValueError, IndexError, OverflowError) as error:
             raise _wrong(file, record, "this is no camera", error) from error
         _, count = lens(model, file, record)
         if len(parameters) != count:
@@ -72,7 +72,7 @@ def read_images(file: Path) -> dict[int, ImageRecord]:
         try:
             number, camera_id, name = int(words[0]), int(words[8]), words[9]
             pose = tuple(float(word) for word in words[1:8])
-        except (ValueError, IndexError) as error:
+        except (ValueError, IndexError, OverflowError) as error:
             raise _wrong(file, record, "this is no picture's line", error) from error
         record, line = next(lines, (record, ""))
         words = line.split()
@@ -81,7 +81,7 @@ def read_images(file: Path) -> dict[int, ImageRecord]:
         try:
             table = np.array([float(word) for word in words], np.float64).reshape(-1, 3)
             point_ids = np.array([int(word) for word in words[2::3]], np.int64)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise _wrong(file, record, f"keypoints of {name}", error) from error
         insert(
             images,
@@ -102,7 +102,7 @@ def read_points(file: Path) -> PointRecords:
             position, color = tuple(float(word) for word in words[1:4]), tuple(int(word) for word in words[4:7])
             rows.append((int(words[0]), position, color, float(words[7])))
             track = np.array([int(word) for word in words[8:]], np.int64)
-        except (ValueError, IndexError) as error:
+        except (ValueError, IndexError, OverflowError) as error:
             raise _wrong(file, record, "this is no point", error) from error
         if len(track) % 2 or max(color) > 255 or min(color) < 0:
             raise _wrong(file, record, "the track is not pairs, or a colour is not 0..255")
@@ -126,7 +126,7 @@ def read_rigs(file: Path) -> dict[int, RigRecord]:
                     has_pose, words = int(words[0]), words[1:]
                     if has_pose:
                         poses[key], words = tuple(float(word) for word in words[:7]), words[7:]
-        except (ValueError, IndexError, KeyError) as error:
+        except (ValueError, IndexError, KeyError, OverflowError) as error:
             raise _wrong(file, record, "this is no rig", error) from error
         if words or any(len(pose) != 7 for pose in poses.values()):
             raise _wrong(file, record, "the line does not end with the rig's last sensor")
@@ -143,7 +143,7 @@ def read_frames(file: Path) -> dict[int, FrameRecord]:
             number, rig_id, count = int(words[0]), int(words[1]), int(words[9])
             pose, rest = tuple(float(word) for word in words[2:9]), words[10:]
             data = tuple((SENSOR_TYPES[rest[k]], int(rest[k + 1]), int(rest[k + 2])) for k in range(0, len(rest), 3))
-        except (ValueError, IndexError, KeyError) as error:
+        except (ValueError, IndexError, KeyError, OverflowError) as error:
             raise _wrong(file, record, "this is no frame", error) from error
         if len(data) != count:
             raise _wrong(file, record, f"{count} data are announced, {len(data)} given")

@@ -1,7 +1,7 @@
 """Initial points on the visual hull (Laurentini 1994): what all silhouettes allow, carved coarse to fine in numpy.
 
 Voxels are kept as a list, not as a grid, so the cost follows the object. Coarse levels are conservative: a voxel goes
-only when its whole projection misses a silhouette (a box sum over an integral image). The finest level tests its middle.
+only when its whole projection misses a silhouette (a box sum over an integral image); at last its middle is tested.
 """
 
 from __future__ import annotations

@@ -102,7 +102,10 @@ class ImageCache:
                 self._loading.pop(row).set()
 
     def prefetch(self, rows: Iterable[int]) -> None:
-        """Asks a background thread to decode these rows next; returns at once. Errors appear in `get`."""
+        """Asks a background thread to decode these rows next; returns at once. Errors appear in `get`.
+
+        Ask for a few rows ahead only: a full cache forgets the oldest first.
+        """
         if self._thread is None or not self._thread.is_alive():
             self._stopping.clear()
             self._queue = queue.SimpleQueue()

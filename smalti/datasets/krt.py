@@ -119,6 +119,7 @@ def _json(path: Path) -> list[KrtRecord]:
         matrix = np.array(numbers(entry["K"], 9, path, record)).reshape(3, 3).T
         pose = np.array(numbers(entry["T"], 16, path, record)).reshape(4, 4).T
         terms = entry.get("distortion") or []
-        distortion = tuple(numbers(terms, len(terms), path, record))
+        count = len(terms) if isinstance(terms, list) else 4
+        distortion = tuple(numbers(terms, count, path, record))
         records.append(KrtRecord(str(entry["cameraId"]), matrix, distortion, pose[:3, :3], pose[:3, 3]))
     return records

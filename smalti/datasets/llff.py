@@ -66,13 +66,13 @@ def read(path: Path) -> Dataset:
         camera = make_camera((rotation, -rotation @ matrix[:, 3]), intrinsics, size, file, record)
         gathering.add(View(replace(camera, name=picture.name), picture, find_mask(root, picture, folder)))
     views, notices = gathering.finish()
-    return Dataset(root, "llff", views, notices=notices)
+    return Dataset(root, "llff", views, None, gathering.background, notices=notices)
 
 
 def _rows(file: Path) -> np.ndarray:
     try:
         rows = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # a damaged header raises whatever Python's own parser raises
         raise DatasetError(file, "", f"this is no complete numpy file ({error})", REMEDY) from error
     if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.shape[1] != 17 or rows.dtype.kind != "f":
         raise DatasetError(file, "", f"expected n x 17 numbers, found {getattr(rows, 'shape', type(rows))}", REMEDY)

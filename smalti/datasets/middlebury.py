@@ -67,4 +67,4 @@ def read(path: Path) -> Dataset:
         mask = find_mask(file.parent, picture, file.parent)
         gathering.add_sized(View(replace(camera, name=words[0]), picture, mask), info)
     views, notices = gathering.finish()
-    return Dataset(file.parent, "middlebury", views, metres=True, notices=notices)
+    return Dataset(file.parent, "middlebury", views, None, gathering.background, metres=True, notices=notices)

@@ -138,6 +138,11 @@ class Gathering:
         """Notes a picture that the file names and the disk has not."""
         self.missing.append(name)
 
+    @property
+    def background(self) -> tuple[float, float, float] | None:
+        """White where a picture has alpha (what published figures use), None where all are opaque."""
+        return (1.0, 1.0, 1.0) if self.alpha else None
+
     def finish(self) -> tuple[tuple[View, ...], tuple[Notice, ...]]:
         """The views and what is to be said about them. Raises `DatasetError` if no view remains."""
         if not self.views:

@@ -27,7 +27,12 @@ def read_point_ply(path: Path) -> Points:
     order, count, fields = _header(path, data[:end].decode("ascii", "replace").splitlines())
     layout = np.dtype([(name, order + kind) for name, kind in fields])
     if order == "":
-        table = np.loadtxt(io.BytesIO(data[start:]), ndmin=2, max_rows=count) if count else np.zeros((0, len(fields)))
+        try:
+            table = (
+                np.loadtxt(io.BytesIO(data[start:]), ndmin=2, max_rows=count) if count else np.zeros((0, len(fields)))
+            )
+        except ValueError as error:
+            raise DatasetError(path, "vertices", f"a row cannot be read ({error})", REMEDY) from error
         if table.shape != (count, len(fields)):
             raise DatasetError(path, "vertices", f"expected {count} rows of {len(fields)} values", REMEDY)
         columns = {name: table[:, row] for row, (name, _) in enumerate(fields)}
@@ -61,7 +66,10 @@ def _header(path: Path, lines: list[str]) -> tuple[str, int, list[tuple[str, str
             if not element and words[1] != "vertex":
                 raise DatasetError(path, "header", f"the first element is {words[1]}, not vertex", REMEDY)
             element = words[1]
-            count = int(words[2]) if element == "vertex" else count
+            if element == "vertex":
+                if not words[2].isdigit():
+                    raise DatasetError(path, "header", f"{words[2]} is no number of vertices", REMEDY)
+                count = int(words[2])
         elif words[:1] == ["property"] and element == "vertex":
             if len(words) != 3 or words[1] not in TYPES:
                 raise DatasetError(path, "header", f"a vertex property cannot be read: {line}", REMEDY)

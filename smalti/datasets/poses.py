@@ -23,7 +23,7 @@ def checked_rotation(rotation: np.ndarray, file: Path, record: str) -> Float[np.
     """The rotation nearest to an almost exact one. Raises `DatasetError` for NaN, mirrored or skewed matrices."""
     if rotation.shape != (3, 3):
         raise DatasetError(file, record, f"the rotation has shape {rotation.shape}, expected 3 x 3", EXPORT_AGAIN)
-    if not np.isfinite(rotation).all():
+    if not np.isfinite(rotation).all() or np.abs(rotation).max() > 1e100:
         raise DatasetError(file, record, "the rotation holds NaN or Inf", f"{EXPORT_AGAIN}, or remove this view")
     deviation = float(np.abs(rotation @ rotation.T - np.eye(3)).max())
     if deviation > ROTATION_TOLERANCE:

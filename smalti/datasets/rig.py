@@ -84,7 +84,7 @@ def _file(path: Path) -> Path | None:
             if _tables(_parse(file)):
                 return file
         except DatasetError:
-            if file.name in NAMES[1:] or path.is_file():  # broken, but clearly meant: reading says what is wrong
+            if file.name in NAMES or path.is_file():  # broken, but clearly meant: reading says what is wrong
                 return file
     return None
 
@@ -133,7 +133,7 @@ def rig_dataset(file: Path, rig: list[RigCamera]) -> Dataset:
     if missing:
         text = f"{len(missing)} of {len(rig)} cameras have no pictures and are left out: {shown(missing)}"
         notices = (*notices, Notice("missing-images", text))
-    return Dataset(file.parent, "rig", views, notices=notices)
+    return Dataset(file.parent, "rig", views, None, gathering.background, notices=notices)
 
 
 def opencv_lens(
@@ -178,10 +178,13 @@ def _camera(name: str, entry: Mapping[str, Any], file: Path) -> RigCamera:
         whole = None
     else:
         wide, high = numbers(size, 2, file, f"{record}: size")
+        if not (0 < wide < 1 << 20 and 0 < high < 1 << 20):
+            raise DatasetError(file, record, f"the size {wide:g} x {high:g} is no picture's", REMEDY)
         whole = (round(wide), round(high))
-    flat = list(np.ravel(np.array(terms, np.float64)))
+    count = int(np.ravel(np.array(terms, object)).size)
+    distortion = tuple(numbers(terms, count, file, f"{record}: distortion"))
     return RigCamera(
-        name, whole, matrix, tuple(flat), rotation, array("translation", (3,)), bool(entry.get("fisheye", False))
+        name, whole, matrix, distortion, rotation, array("translation", (3,)), bool(entry.get("fisheye", False))
     )
 
 

@@ -9,13 +9,14 @@ from pathlib import Path, PurePosixPath
 from smalti.datasets.dataset import DatasetError, View
 from smalti.datasets.text import read_text
 
-RULES = '"auto", "every:N", "none", "names:FILE" or "names:NAME,NAME"'
+RULES = '"auto", "files", "every:N", "none", "names:FILE" or "names:NAME,NAME"'
 
 
 def split_views(views: Sequence[View], rule: str = "auto") -> tuple[list[int], list[int]]:
     """(train, test) rows of `views`; train in the data set's order, test by name.
 
     - `auto`: the files' own split if it holds out at least one view, else `every:8`.
+    - `files`: the files' own split, even where it holds nothing out.
     - `every:N`: views sorted by name (then time), the 1st, N+1st, 2N+1st ... are held out (as Mip-NeRF 360 does).
     - `none`: everything is trained on, whatever the files say.
     - `names:...`: a comma list, or a text file with one name per line: the full name, the file name, or its stem.

@@ -50,15 +50,16 @@ def read(path: Path) -> Dataset:
         add_frames(parsed, gathering, split, _splits(parsed))
         points = points or _points(parsed)
     views, notices = gathering.finish()
-    background = (1.0, 1.0, 1.0) if gathering.alpha else None
-    return Dataset(files[0][0].parent, "transforms", views, points, background, notices=notices)
+    return Dataset(files[0][0].parent, "transforms", views, points, gathering.background, notices=notices)
 
 
 def _splits(file: TransformsFile) -> dict[str, str]:
     splits: dict[str, str] = {}
     for key, split in (("train_filenames", "train"), ("val_filenames", "test"), ("test_filenames", "test")):
-        for name in file.table.get(key) or ():
-            splits[str(name)] = split
+        names = file.table.get(key) or []
+        if not isinstance(names, list):
+            raise DatasetError(file.path, key, "it is no list of names", "Export the file again")
+        splits.update({str(name): split for name in names})
     return splits
 
 

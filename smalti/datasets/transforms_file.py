@@ -96,6 +96,8 @@ def _camera(file: TransformsFile, frame: dict[str, Any], picture: tuple[int, int
         return None
 
     wide, high = value("w"), value("h")
+    if not all(math.isfinite(side) and 0 <= side < 1 << 20 for side in (wide or 0.0, high or 0.0)):
+        raise DatasetError(file.path, record, f"the size {wide} x {high} is no picture's", REPAIR)
     width, height = round(wide if wide else picture[0]), round(high if high else picture[1])
     fx, fy = value("fl_x"), value("fl_y")
     angle_x, angle_y = value("camera_angle_x"), value("camera_angle_y")
@@ -107,9 +109,9 @@ def _camera(file: TransformsFile, frame: dict[str, Any], picture: tuple[int, int
         raise DatasetError(file.path, record, "there is neither `fl_x` nor `camera_angle_x`", "Add the focal length")
     cx, cy = value("cx"), value("cy")
     intrinsics = (fx, fx if fy is None else fy, width / 2 if cx is None else cx, height / 2 if cy is None else cy)
-    matrix = np.array(
-        numbers(frame["transform_matrix"], 12 if len(frame["transform_matrix"]) == 3 else 16, file.path, record)
-    )
+    rows = frame["transform_matrix"]
+    count = 12 if isinstance(rows, list) and len(rows) == 3 else 16
+    matrix = np.array(numbers(rows, count, file.path, record))
     pose = pose_from_world_from_camera(matrix.reshape(-1, 4), file.path, record)
     camera = make_camera(pose, intrinsics, (width, height), file.path, record)
     model, distortion = _lens(file, frame, {key: value(key) or 0.0 for key in (*DISTORTION, "k5", "k6")}, record)
