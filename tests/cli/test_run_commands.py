@@ -150,9 +150,12 @@ def test_forced_cuda_fails_at_once(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(torch.version, "cuda", None)
-    start = time.perf_counter()
-    assert main(["eval", str(run.path), "--backend", "cuda"]) == 2
-    assert time.perf_counter() - start < 1.0
+    seconds = []
+    for _ in range(3):  # the best of three: the machine may be busy
+        start = time.perf_counter()
+        assert main(["eval", str(run.path), "--backend", "cuda"]) == 2
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 1.0
     assert "was built without CUDA" in capsys.readouterr().err
 
 
