@@ -258,6 +258,35 @@ def test_similarity_carries_points_sizes_and_axes() -> None:
     np.testing.assert_array_equal(same.means, splats.means)
 
 
+def test_similarity_agrees_with_another_tool() -> None:
+    """`data/turned.ply`: these splats after `splat-transform -s 1.7 -r 10,20,30 -t 0.3,-1,2` (2.7.1), Euler angles x, y, z.
+
+    That tool works in axes turned by half a turn about z against the file's.
+    """
+
+    def turn(axis: int, degrees: float) -> np.ndarray:
+        a, b = (axis + 1) % 3, (axis + 2) % 3
+        matrix, angle = np.eye(3), math.radians(degrees)
+        matrix[a, a] = matrix[b, b] = math.cos(angle)
+        matrix[b, a] = math.sin(angle)
+        matrix[a, b] = -math.sin(angle)
+        return matrix
+
+    half = np.diag([-1.0, -1.0, 1.0])
+    rotation = torch.from_numpy(half @ turn(2, 30) @ turn(1, 20) @ turn(0, 10) @ half)
+    move = Similarity(1.7, rotation, torch.tensor([-0.3, 1.0, 2.0], dtype=torch.float64))
+    splats, expected = random_splats(24, 15, seed=4), read_ply(Path(__file__).parent / "data" / "turned.ply")
+    moved = similarity_transform(move)(splats)
+    np.testing.assert_allclose(moved.means, expected.means, atol=2e-6)
+    np.testing.assert_allclose(moved.log_scales, expected.log_scales, atol=2e-6)
+    np.testing.assert_allclose(moved.sh_rest, expected.sh_rest, atol=2e-6)
+    np.testing.assert_array_equal(moved.sh_dc, expected.sh_dc)
+    np.testing.assert_array_equal(moved.logit_opacities, expected.logit_opacities)
+    unit = [q / np.linalg.norm(q, axis=1, keepdims=True) for q in (moved.quaternions, expected.quaternions)]
+    np.testing.assert_allclose(np.abs((unit[0] * unit[1]).sum(axis=1)), 1.0, atol=1e-6)
+    assert np.abs(expected.sh_rest - splats.sh_rest).max() > 0.5
+
+
 def test_quaternion_of_half_turns() -> None:
     for axis in range(3):
         diagonal = -np.ones(3)
