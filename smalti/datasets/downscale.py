@@ -9,6 +9,9 @@ from jaxtyping import UInt8
 
 from smalti.cameras.camera import Camera
 
+LARGEST_BLOCK = 4096
+"""Pixels per new pixel up to which twice the sum of colour times alpha fits 32 bits."""
+
 
 def downscale_factor(value: int | float | Fraction) -> Fraction:
     """A factor of at least 1 as a fraction. Raises `ValueError`."""
@@ -43,8 +46,7 @@ def area_resample(
     rows, columns = pixels.shape[:2]
     if (columns, rows) == (width, height):
         return pixels
-    sums = _area_sums(_area_sums(pixels.astype(np.int64), width, 1), height, 0)
-    weight = columns * rows  # each axis sums with total weight equal to its old length
+    sums, weight = _area_sums(pixels, width, height)
     return ((2 * sums + weight) // (2 * weight)).astype(np.uint8)
 
 
@@ -55,24 +57,35 @@ def area_resample_alpha(
     rows, columns = pixels.shape[:2]
     if (columns, rows) == (width, height):
         return pixels
-    alpha = pixels[..., 3:].astype(np.int64)
-    sums = _area_sums(_area_sums(np.concatenate([pixels[..., :3] * alpha, alpha], 2), width, 1), height, 0)
-    weight, coverage = columns * rows, sums[..., 3:]
+    alpha = pixels[..., 3:].astype(np.uint32)
+    sums, weight = _area_sums(np.concatenate([pixels[..., :3] * alpha, alpha], 2), width, height)
+    coverage = sums[..., 3:]
     colors = np.where(coverage > 0, (2 * sums[..., :3] + coverage) // np.maximum(2 * coverage, 1), 0)
     return np.concatenate([colors, (2 * coverage + weight) // (2 * weight)], 2).astype(np.uint8)
 
 
-def _area_sums(values: np.ndarray, size: int, axis: int) -> np.ndarray:
-    """Sums along an axis over `size` equal intervals, times `size`: the integral of the step function, in integers."""
+def _area_sums(values: np.ndarray, width: int, height: int) -> tuple[np.ndarray, int]:
+    """(weighted sums over the new pixels' areas, total weight of each), exact in integers."""
+    rows, columns = values.shape[:2]
+    down, across = rows // height, columns // width
+    if (down * height, across * width) == (rows, columns) and down * across <= LARGEST_BLOCK:
+        total = values[0::down].astype(np.uint32)
+        for row in range(1, down):
+            total += values[row::down]
+        narrow = total[:, 0::across].copy()
+        for column in range(1, across):
+            narrow += total[:, column::across]
+        return narrow, down * across
+    return _interval_sums(_interval_sums(values.astype(np.int64), width, 1), height, 0), rows * columns
+
+
+def _interval_sums(values: np.ndarray, size: int, axis: int) -> np.ndarray:
+    """Integrals of the step function over `size` equal intervals of an axis, times `size`, so that they are whole."""
     values = np.moveaxis(values, axis, 0)
     length = values.shape[0]
-    if length % size == 0:
-        blocks = values.reshape(size, length // size, *values.shape[1:])
-        return np.moveaxis(blocks.sum(1) * size, 0, axis)
     edges = np.arange(size + 1, dtype=np.int64) * length
     whole, part = edges // size, edges % size
     prefix = np.concatenate([np.zeros_like(values[:1]), np.cumsum(values, 0)])
     last = np.minimum(whole, length - 1)
-    shape = (-1,) + (1,) * (values.ndim - 1)
-    integral = prefix[whole] * size + part.reshape(shape) * values[last]
+    integral = prefix[whole] * size + part.reshape(-1, *[1] * (values.ndim - 1)) * values[last]
     return np.moveaxis(np.diff(integral, axis=0), 0, axis)

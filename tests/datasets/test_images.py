@@ -256,3 +256,16 @@ def test_frames_of_a_video_are_exact_by_number(tmp_path: Path) -> None:
     (tmp_path / "cam_1.mp4").write_bytes(data[: len(data) // 3])
     with pytest.raises(DatasetError, match=r"cam_1.mp4: video: it cannot be decoded"):
         open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("size", [(24, 18), (16, 12), (32, 24), (31, 17)])
+def test_alpha_weighted_means_are_exact(size: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(8).integers(0, 256, (36, 48, 4), np.uint8)
+    pixels[:9, :9, 3] = 0
+    alpha = pixels[..., 3:].astype(np.float64)
+    coverage = by_areas(alpha, *size)
+    sums = by_areas(pixels[..., :3] * alpha, *size)
+    got = area_resample_alpha(pixels, *size)
+    assert np.abs(got[..., 3:] - coverage).max() <= 0.5 + 1e-9
+    expected = np.where(coverage > 1e-9, sums / np.maximum(coverage, 1e-9), 0)
+    assert np.abs(got[..., :3] - expected).max() <= 0.5 + 1e-6
