@@ -1,4 +1,6 @@
-"""The configuration of a training run: two levels of plain values, unknown keys forbidden, documented by the string below each field."""
+"""The configuration of a training run: two levels of plain values, unknown keys forbidden, documented by the string
+below each field.
+"""
 
 from __future__ import annotations
 
@@ -56,11 +58,15 @@ class DataConfig(Section):
     cache: ByteSize = "1GB"
     """Bytes of decoded pictures kept in memory."""
     background: Literal["auto", "black", "white", "random"] = "auto"
-    """Behind pictures with alpha and behind the scene: `auto` is what the data set states (black where it states nothing)."""
+    """Behind pictures with alpha and behind the scene: `auto` is what the data set states (black where it states
+    nothing).
+    """
     time: float | None = None
     """Of a capture with times, train only the views of the instant nearest to this one; null trains on all views."""
     points: Literal["auto", "file", "triangulate", "hull", "frustum"] = "auto"
-    """Initial points: the file's, triangulated, on the visual hull, random; `auto` takes the first that the data allows."""
+    """Initial points: the file's, triangulated, on the visual hull, random; `auto` takes the first that the data
+    allows.
+    """
     max_points: Natural = 200_000
     """Points of the file, or triangulated ones, beyond this number are thinned out at random."""
     sampled_points: Natural = 20_000
@@ -73,7 +79,9 @@ class ModelConfig(Section):
     family: str = "gaussians"
     """Registered primitive family."""
     metadata: dict[str, bool | int | float | str] = Field(default_factory=dict)
-    """The family's own plain options (for Gaussians: sh_degree, filter_variance, compensated, initial_opacity, initial_scale)."""
+    """The family's own plain options (for Gaussians: sh_degree, filter_variance, compensated, initial_opacity,
+    initial_scale).
+    """
     order: Literal["centre", "ray"] = "centre"
     """Compositing order stored in the scene."""
     near: NotNegative = 0.01
@@ -151,7 +159,9 @@ class DensityConfig(Section):
     opacity_min: Fraction = 0.005
     """Primitives below are dead: pruned, or relocated by `mcmc`."""
     near_camera: NotNegative = 0.02
-    """Primitives whose centre is nearer than this share of the scene's extent to a training camera are removed; 0 keeps them."""
+    """Primitives whose centre is nearer than this share of the scene's extent to a training camera are removed; 0
+    keeps them.
+    """
 
 
 class GradientConfig(Section):
@@ -166,7 +176,9 @@ class GradientConfig(Section):
     prune_size: Positive = 0.1
     """Primitives larger than this share of the scene's extent are pruned, after the first opacity reset."""
     prune_screen: Positive = 0.5
-    """Primitives whose radius on a picture exceeds this share of its longer side are pruned, after the first opacity reset."""
+    """Primitives whose radius on a picture exceeds this share of its longer side are pruned, after the first opacity
+    reset.
+    """
     reset_every: Count = 3000
     """Steps between opacity resets; 0 for none."""
     reset_opacity: Fraction = 0.01

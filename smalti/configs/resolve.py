@@ -39,7 +39,8 @@ def fields() -> Iterator[tuple[str, str, Any]]:
 
 
 def resolve(source: str = "", overrides: Mapping[str, Any] | None = None) -> TrainConfig:
-    """The configuration of a preset's name or a YAML file (which may name its own `preset`), with dotted `overrides` on top.
+    """The configuration of a preset's name or a YAML file (which may name its own `preset`), with dotted `overrides`
+    on top.
 
     Raises ConfigError for unknown presets, unknown keys and values of the wrong type.
     """

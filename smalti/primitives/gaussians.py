@@ -1,4 +1,5 @@
-"""Family `gaussians`: anisotropic 3D Gaussians with spherical-harmonic colour (Kerbl et al. 2023), drawn by kind `gaussian`.
+"""Family `gaussians`: anisotropic 3D Gaussians with spherical-harmonic colour (Kerbl et al. 2023), drawn by kind
+`gaussian`.
 
 Parameters: `means` [n, 3] world units; `log_scales` [n, 3] natural logarithm of the standard deviations; `quaternions`
 [n, 4] (w, x, y, z, any length); `logit_opacities` [n]; `sh_dc` [n, 3]; `sh_rest` [n, k, 3].
@@ -167,7 +168,7 @@ class Gaussians(Family):
 
     @torch.no_grad()
     def share_opacity(self, rows: Int[Tensor, "k"], copies: Int[Tensor, "k"]) -> None:
-        """Kheradmand et al. 2024, equation 9: the opacity at the centre and the integral along an axis stay the same."""
+        """Kheradmand et al. 2024, equation 9: opacity at the centre and integral along an axis stay the same."""
         values = self.parameters
         opacity = values["logit_opacities"][rows].double().sigmoid()
         shared, factor = shared_opacity(opacity, copies)
@@ -176,7 +177,7 @@ class Gaussians(Family):
 
     @torch.no_grad()
     def perturb(self, strength: float, generator: torch.Generator) -> None:
-        """means += strength * sigmoid(-100 (o - 0.005)) * Sigma * xi; rows whose weight is below 1e-6 are left alone."""
+        """means += strength * sigmoid(-100 (o - 0.005)) * Sigma * xi; rows of weight below 1e-6 are left alone."""
         values = self.parameters
         opacity = self.opacities()
         rows = torch.nonzero(opacity < NOISE_THRESHOLD + 13.8 / NOISE_STEEPNESS).squeeze(1)
@@ -240,7 +241,9 @@ def quaternion_product(left: Float[Tensor, "n 4"], right: Float[Tensor, "n 4"]) 
 
 
 def quaternion_of(rotation: Float[Tensor, "3 3"]) -> Float[Tensor, "4"]:
-    """The quaternion w, x, y, z of a rotation: the eigenvector of the largest eigenvalue of Bar-Itzhack's matrix (2000)."""
+    """The quaternion w, x, y, z of a rotation: the eigenvector of the largest eigenvalue of Bar-Itzhack's matrix
+    (2000).
+    """
     m = rotation.to(torch.float64).cpu()
     trace = m.trace()
     lower = [m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]]

@@ -1,4 +1,6 @@
-"""Similarity transforms x -> scale * rotation x + translation: how a layer sits in the scene, how a scene sits in its input."""
+"""Similarity transforms x -> scale * rotation x + translation: how a layer sits in the scene, how a scene sits in its
+input.
+"""
 
 from __future__ import annotations
 

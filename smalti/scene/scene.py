@@ -91,7 +91,9 @@ class Scene:
         settings: RenderSettings | None = None,
         backend: str = "auto",
     ) -> Frame:
-        """The picture of all visible layers; an empty scene gives a ValueError. `background` defaults to the scene's own."""
+        """The picture of all visible layers; an empty scene gives a ValueError. `background` defaults to the scene's
+        own.
+        """
         drawables = self.drawables(camera)
         if not drawables:
             raise ValueError("Scene.render: there is nothing to draw; no visible layer has a primitive")

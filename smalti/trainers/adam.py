@@ -108,7 +108,7 @@ class Adam:
 
 
 class RowAdam:
-    """Adam on a small table of which only the visited rows move: every row has its own step count (poses, exposures)."""
+    """Adam on a small table of which only the visited rows move: each with its own step count (poses, exposures)."""
 
     def __init__(self, shape: tuple[int, ...], settings: AdamSettings) -> None:
         self.settings = settings

@@ -1,7 +1,8 @@
-"""Checkpoints: a folder per step, written beside, flushed to disk and renamed, so that a kill at any moment leaves a whole one.
+"""Checkpoints: a folder per step, written beside, flushed to disk and renamed, so that a kill at any moment leaves a
+whole one.
 
-`scene.safetensors` + `scene.json`: the scene, all that rendering needs. `trainer.safetensors` + `state.json`: optimiser,
-density control, random numbers, data order. `clock.json`: times, which no comparison of states includes.
+`scene.safetensors` + `scene.json`: the scene, all that rendering needs. `trainer.safetensors` + `state.json`:
+optimiser, density control, random numbers, data order. `clock.json`: times, which no comparison of states includes.
 `checkpoints/latest` names the newest folder and is replaced atomically.
 """
 

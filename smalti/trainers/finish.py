@@ -82,7 +82,9 @@ class Finish:
 
 
 def finish(trainer: Trainer) -> list[str]:
-    """Make all that `run.finish` lists; returns lines to show. What cannot be made is said and does not stop the rest."""
+    """Make all that `run.finish` lists; returns lines to show. What cannot be made is said and does not stop the
+    rest.
+    """
     parts, lines = Finish(trainer), []
     for name in trainer.config.run.finish:
         try:

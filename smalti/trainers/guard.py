@@ -32,7 +32,8 @@ class BadGradient:
         shown = ", ".join(str(row) for row in self.rows[:NAMED_ROWS].tolist())
         more = f" and {len(self.rows) - NAMED_ROWS} more" if len(self.rows) > NAMED_ROWS else ""
         views = ", ".join(self.views) or "regulariser"
-        return f"step {self.step}: gradient of {self.layer}/{self.parameter} is NaN or Inf in primitives {shown}{more} (view {views})"
+        where = f"{self.layer}/{self.parameter}"
+        return f"step {self.step}: gradient of {where} is NaN or Inf in primitives {shown}{more} (view {views})"
 
 
 @torch.no_grad()

@@ -35,7 +35,9 @@ def scene_extent(cameras: Sequence[Camera], points: Float[Tensor, "n 3"]) -> flo
 def starting_points(
     config: TrainConfig, dataset: Dataset, rows: Sequence[int], generator: torch.Generator
 ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
-    """(positions, colours 0..1) as `data.points` asks, from the training views alone; none where a scene file is the start."""
+    """(positions, colours 0..1) as `data.points` asks, from the training views alone; none where a scene file is the
+    start.
+    """
     if config.init_from:
         return torch.zeros(0, 3), torch.zeros(0, 3)
     training = select_views(dataset, rows)

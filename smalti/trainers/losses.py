@@ -52,7 +52,9 @@ def image_loss_torch(
     mask: Float[Tensor, "h w"] | None,
     weights: ImageLossWeights,
 ) -> Float[Tensor, ""]:
-    """`image_loss` in plain torch: on devices, and as the judge of the engine's own (a hundred times faster on a CPU)."""
+    """`image_loss` in plain torch: on devices, and as the judge of the engine's own (a hundred times faster on a
+    CPU).
+    """
     share = torch.tensor(1.0 / rendered.numel(), dtype=rendered.dtype, device=rendered.device)
     if mask is not None:
         share = mask[:, :, None] / (3.0 * mask.sum().clamp_min(1e-6))
@@ -104,7 +106,8 @@ class RegularizerWeights:
 
 
 def primitive_loss(family: Family, extent: float, weights: RegularizerWeights) -> Float[Tensor, ""]:
-    """Mean opacity, mean size over `extent` (Kheradmand et al. 2024, equation 10), and mean excess of needles. Differentiable.
+    """Mean opacity, mean size over `extent` (Kheradmand et al. 2024, equation 10), and mean excess of needles.
+    Differentiable.
 
     A needle's longest axis exceeds the second longest by more than the limit (after Xie et al. 2024, PhysGaussian).
     """

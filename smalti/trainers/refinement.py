@@ -16,7 +16,9 @@ from smalti.trainers.adam import AdamSettings, RowAdam
 
 
 def twisted(camera: Camera, twist: Float[Tensor, "6"], extent: float) -> Camera:
-    """The camera moved by exp(twist) in its own frame: three angles in radians, then a shift in scene extents. Differentiable."""
+    """The camera moved by exp(twist) in its own frame: three angles in radians, then a shift in scene extents.
+    Differentiable.
+    """
     a, b, c = twist[:3].unbind()
     zero = torch.zeros_like(a)
     top = torch.stack([zero, -c, b, extent * twist[3], c, zero, -a, extent * twist[4], -b, a, zero, extent * twist[5]])

@@ -63,7 +63,7 @@ class Run:
 
     # -- data ---------------------------------------------------------------------------------------------------------
     def dataset(self) -> Dataset:
-        """The capture that this run trains on (of one with times, the configured instant). DatasetError for bad data."""
+        """The capture that is trained on (of one with times, the configured instant). DatasetError for bad data."""
         from smalti.datasets.open import at_time, open_dataset
 
         dataset = open_dataset(self.config.data.path)

@@ -1,4 +1,6 @@
-"""One step's forward and backward: a function of (scene, views). Gradients add up in the leaves; nothing is updated here."""
+"""One step's forward and backward: a function of (scene, views). Gradients add up in the leaves; nothing is updated
+here.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ class StepResult:
 def backward(
     scene: Scene, views: Sequence[TrainingView], refinement: Refinement, options: StepOptions, step: int
 ) -> StepResult:
-    """Mean loss over the views plus the regularisers, differentiated; views one after another, so memory does not grow."""
+    """Mean loss over the views plus the regularisers, differentiated; views one after another, so memory does not
+    grow.
+    """
     trained = [layer for layer in scene if not layer.locked and len(layer.family)]
     for layer in trained:
         for parameter in layer.family.parameters.values():

@@ -1,4 +1,4 @@
-"""Torch's own threads during training: the engine has its pool, and what is left for torch is too small to share out."""
+"""Torch's own threads during training: the engine has its pool, and what is left is too small to share out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The trainer: set-up, one step after another, density control, checkpoints. What it shows and when it stops is the loop's."""
+"""The trainer: set-up, one step after another, density control, checkpoints. What it shows and when it stops is the
+loop's.
+"""
 
 from __future__ import annotations
 

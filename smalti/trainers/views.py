@@ -1,4 +1,4 @@
-"""Training views: a loaded picture made ready for a step (floats, background behind alpha, masks, reduced resolution)."""
+"""Training views: a loaded picture made ready for a step (floats, background, masks, resolution)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ class TrainingView:
 
 
 def stated_background(dataset: Dataset, wanted: str) -> tuple[float, float, float] | None:
-    """The colour behind the scene: as configured, or what the data set states; None for opaque pictures (drawn as black)."""
+    """The colour behind the scene: as configured, or what the data set states; None for opaque pictures (drawn as
+    black).
+    """
     if wanted == "white":
         return (1.0, 1.0, 1.0)
     return (0.0, 0.0, 0.0) if wanted == "black" else dataset.background
@@ -53,7 +55,9 @@ class ViewSource:
         return [self.cache.camera(row) for row in self.rows]
 
     def get(self, index: int, factor: int, generator: torch.Generator, device: torch.device) -> TrainingView:
-        """View `index`, reduced by `factor`. Draws three numbers from the generator only where backgrounds are random."""
+        """View `index`, reduced by `factor`. Draws three numbers from the generator only where backgrounds are
+        random.
+        """
         loaded = self.cache.get(self.rows[index])
         background = self.color
         if self.random and loaded.alpha is not None:
@@ -67,7 +71,9 @@ class ViewSource:
 
 
 def prepared(loaded: LoadedView, index: int, factor: int, background: Float[Tensor, "3"]) -> TrainingView:
-    """Floats on the background's device; a whole `factor` averages blocks of pixels and drops what is left at right and bottom."""
+    """Floats on the background's device; a whole `factor` averages blocks of pixels and drops what is left at right
+    and bottom.
+    """
     device = background.device
     target = loaded.image.to(device).float() / 255.0
     if loaded.alpha is not None:

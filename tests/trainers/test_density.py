@@ -207,7 +207,7 @@ def test_what_no_view_or_too_few_views_support_is_found() -> None:
     zero = torch.zeros(3)
     cameras = [look(zero, [0.0, 0, 0]), look(zero + 0.01, [0.0, 0, 0]), look(zero, [3.0, 0, 0])]
 
-    def draw(scene: Scene, camera: Camera):  # noqa: ANN202
+    def draw(scene: Scene, camera: Camera):
         return render(scene.drawables(camera), camera, settings=scene.settings(statistics=True))
 
     with torch.no_grad():

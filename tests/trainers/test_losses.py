@@ -33,7 +33,9 @@ def test_equal_pictures_cost_nothing_and_l1_is_the_mean_difference() -> None:
 
 
 def test_ssim_of_constant_pictures_inside_and_beyond_the_border() -> None:
-    """Inside, SSIM of constants a, b is (2ab + C1) / (a^2 + b^2 + C1); at the corner the zero border enters the window."""
+    """Inside, SSIM of constants a, b is (2ab + C1) / (a^2 + b^2 + C1); at the corner the zero border enters the
+    window.
+    """
     a, b = 0.3, 0.6
     first, second = (torch.full((31, 31, 3), value, dtype=torch.float64) for value in (a, b))
     values = ssim_map(first, second)

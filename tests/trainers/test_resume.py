@@ -21,7 +21,8 @@ COMMON = [
     "--data", "demo", "--downscale", "8", "--data.points", "frustum", "--sampled_points", "300", "--steps", "36",
     "--checkpoint_every", "5", "--log_every", "1", "--preview_every", "12", "--run.finish", "[]", "--batch", "2",
     "--sh_every", "10", "--resolution", "[[8, 2]]", "--density.start", "4", "--density.every", "4", "--stop", "30",
-    "--data.background", "random", "--poses", "1e-4", "--exposure", "1e-3", "--contribution.at", "[18]", "--budget", "600KB",
+    "--data.background", "random", "--poses", "1e-4", "--exposure", "1e-3", "--contribution.at", "[18]",
+    "--budget", "600KB",
 ]  # fmt: skip
 RULES = {
     "mcmc": ["gaussians-mcmc", "--growth", "0.2"],
@@ -44,7 +45,7 @@ sys.exit(main(sys.argv[2:]))
 
 
 def killed_while_saving(flush: int, arguments: list[str]) -> None:
-    """Runs the command in a process that kills itself before its `flush`-th flush to disk (nine of them per checkpoint)."""
+    """Runs the command in a process that kills itself before its `flush`-th flush (nine of them per checkpoint)."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", CHILD, str(flush), *arguments], env=environment, capture_output=True)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
@@ -75,7 +76,7 @@ def test_a_killed_run_ends_in_the_same_bytes(rule: str, tmp_path: Path) -> None:
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     arguments = [*RULES[rule], *COMMON, "--out"]
     assert main([*arguments, str(straight)]) == 0
-    # 9 flushes per checkpoint: 13 is in the middle of the second one's files, 25 between the third's rename and `latest`.
+    # 13 is in the middle of the second checkpoint's files, 16 and 8 between a rename and `latest`.
     killed_while_saving({"mcmc": 13, "gradient": 16}[rule], [*arguments, str(broken)])
     assert checkpoint_path(broken).name == "000005"
     if rule == "mcmc":

@@ -1,4 +1,6 @@
-"""The trainer end to end on 28 x 28 pictures of the demo: it learns, it stops politely, it keeps NaN out, it starts from files."""
+"""The trainer end to end on 28 x 28 pictures of the demo: it learns, it stops politely, it keeps NaN out, it starts
+from files.
+"""
 
 from __future__ import annotations
 

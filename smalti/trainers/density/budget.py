@@ -23,7 +23,8 @@ def arena_bytes() -> int:
 @dataclass
 class Budget:
     """Plans against parameters, gradients, moments and statistics (by their exact sizes) and the arena (by its share
-    per primitive so far, at its largest). The arena's peak is part of the training state, so that a resumed run decides alike.
+    per primitive so far, at its largest). The arena's peak is part of the training state, so that a resumed run
+    decides alike.
     """
 
     total: int

@@ -1,4 +1,6 @@
-"""Which primitives the training cameras do not support: too near to a camera, too faint in every view, seen by too few views."""
+"""Which primitives the training cameras do not support: too near to a camera, too faint in every view, seen by too
+few views.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,8 @@ def unsupported(
 ) -> dict[str, Bool[Tensor, "n"]]:
     """By layer, the primitives that contribute too little: `draw` renders with statistics, one picture per camera.
 
-    Too little is a largest weight T a below `minimum` in every view, or at least `minimum` in fewer than `min_views` views.
+    Too little is a largest weight T a below `minimum` in every view, or at least `minimum` in fewer than `min_views`
+    views.
     """
     layers = scene.visible_layers()
     counts: Sequence[int] = [len(layer.family) for layer in layers]

@@ -1,8 +1,9 @@
-"""The rule of 3D Gaussian splatting (Kerbl et al. 2023, section 5.2): clone and split where the picture pulls, prune, reset.
+"""The rule of 3D Gaussian splatting (Kerbl et al. 2023, section 5.2): clone and split where the picture pulls, prune,
+reset.
 
-The pull is the mean, over the views that saw a primitive, of the length of d loss / d centre with the centre measured in half
-picture sizes, so that the threshold does not depend on the resolution. With `absolute` it is the sum of absolute per-pixel
-gradients (Ye et al. 2024, AbsGS).
+The pull is the mean, over the views that saw a primitive, of the length of d loss / d centre with the centre measured
+in half picture sizes, so that the threshold does not depend on the resolution. With `absolute` it is the sum of
+absolute per-pixel gradients (Ye et al. 2024, AbsGS).
 """
 
 from __future__ import annotations

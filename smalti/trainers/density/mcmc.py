@@ -1,8 +1,10 @@
-"""Density control as Markov chain Monte Carlo (Kheradmand et al. 2024): relocation of the dead, growth by sharing, noise.
+"""Density control as Markov chain Monte Carlo (Kheradmand et al. 2024): relocation of the dead, growth by sharing,
+noise.
 
-Relocation and growth leave the picture as it is: host and newcomers share opacity and extent exactly (their equation 9).
-Noise on positions is weighted by transparency and shaped by each primitive. It is scaled so that a scene in other units
-moves alike: strength = noise * rate / extent, with the rate per unit of extent (the paper's where the extent is 1).
+Relocation and growth leave the picture as it is: host and newcomers share opacity and extent exactly (their equation
+9). Noise on positions is weighted by transparency and shaped by each primitive. It is scaled so that a scene in other
+units moves alike: strength = noise * rate / extent, with the rate per unit of extent (the paper's where the extent is
+1).
 """
 
 from __future__ import annotations
