@@ -25,6 +25,8 @@ LONG_SIDE = 400
 TOLERATED = 0.03
 """Share of the views that may disagree: silhouettes of photographs have holes."""
 MOST_VIEWS = 60
+LARGEST_SHARE = 0.75
+"""Masks that leave more than this of the pictures only blot something out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +77,11 @@ def hull_points(dataset: Dataset, count: int, generator: torch.Generator) -> Poi
         remedy = "Use another strategy (file, triangulate, frustum)"
         raise DatasetError(dataset.root, "visual hull", "not every view has a mask or alpha", remedy)
     silhouettes = _silhouettes(dataset)
+    share = float(np.mean([silhouette.integral[-1, -1] / silhouette.image[..., 0].size for silhouette in silhouettes]))
+    if share > LARGEST_SHARE:
+        problem = f"the masks cover {share:.0%} of the pictures: they are no silhouettes of an object"
+        remedy = "Use another strategy (file, triangulate, frustum)"
+        raise DatasetError(dataset.root, "visual hull", problem, remedy)
     cameras = [pinhole_camera(view.camera) for view in dataset.views]
     voxels, size = _carve(dataset, cameras, silhouettes, count)
     surface, normals = _surface(voxels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Literal
 
@@ -15,6 +16,7 @@ from smalti.datasets.open import at_time, times
 from smalti.datasets.triangulate import pycolmap_installed, triangulated_points
 
 Strategy = Literal["auto", "file", "triangulate", "hull", "frustum"]
+LOG = logging.getLogger(__name__)
 FEWEST = 100
 """A file with fewer points than this starts nothing."""
 
@@ -26,7 +28,7 @@ def initial_points(dataset: Dataset, count: int, generator: torch.Generator, *, 
     - `hull`: on the visual hull, where all views have a mask or alpha.
     - `triangulate`: from matched features and the known poses; needs pycolmap (extra `sfm`).
     - `frustum`: random, where many cameras look.
-    - `auto`: the first of these that the data allows, in this order.
+    - `auto`: the first of these that the data allows, in this order; what failed is logged as a warning.
 
     Pass the training views only (`select_views`), so that held-out pictures stay unseen. Of a dynamic set the first
     instant is used. `generator` lives on the CPU. Raises `DatasetError` where a named strategy cannot be used.
@@ -73,10 +75,13 @@ def _automatic(dataset: Dataset, count: int, generator: torch.Generator) -> Poin
         return file_points(dataset, count, generator)
     still = one_instant(dataset)
     if has_silhouettes(still):
-        return hull_points(still, count, generator)
+        try:
+            return hull_points(still, count, generator)
+        except DatasetError as error:  # masks of another kind; the other strategies do not need them
+            LOG.warning("no initial points from the visual hull: %s", error.problem)
     if pycolmap_installed() and len(still.views) >= 2:
         try:
             return chosen(triangulated_points(replace(still, points=None)), count, generator)
-        except DatasetError:  # too little texture: random points still train
-            pass
+        except DatasetError as error:  # too little texture: random points still train
+            LOG.warning("no initial points by triangulation: %s", error.problem)
     return frustum_points(still, count, generator)

@@ -194,3 +194,15 @@ def test_extent_and_scale(tmp_path: Path) -> None:
     no_sightings = select_views(with_points, [])
     assert no_sightings.points is not None
     assert len(no_sightings.points.observation_view) == 0
+
+
+def test_masks_that_are_no_silhouettes(
+    ball: Dataset, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for view in ball.views:
+        small_sets.write_picture(view.image, np.full((72, 96, 4), 255, np.uint8))
+    with pytest.raises(DatasetError, match="cover 100% of the pictures"):
+        initial_points(ball, 100, generator(), strategy="hull")
+    monkeypatch.setattr(initial, "pycolmap_installed", lambda: False)
+    assert len(initial_points(ball, 100, generator()).positions) == 100
+    assert "no silhouettes of an object" in caplog.text
