@@ -88,18 +88,22 @@ def ssim(
     height, width = truth.shape[:2]
     if min(height, width) < SSIM_WINDOW:
         raise ValueError(f"ssim: a picture of {width} x {height} is smaller than the window of {SSIM_WINDOW}")
-    a, b = image.double().permute(2, 0, 1), truth.double().permute(2, 0, 1)
+    edge = SSIM_WINDOW // 2
+    centres = None if mask is None else mask[edge : height - edge, edge : width - edge]
+    # One channel at a time: the maps of a large photograph are large.
+    means = [_mean(_ssim_map(image[..., k], truth[..., k], mask), centres) for k in range(3)]
+    return torch.stack(means).mean()
+
+
+def _ssim_map(image: Float[Tensor, "h w"], truth: Float[Tensor, "h w"], mask: Tensor | None) -> Float[Tensor, "h2 w2"]:
+    a, b = image.double(), truth.double()
     if mask is not None:
         a, b = a * mask, b * mask
     mean_a, mean_b = _blur(a), _blur(b)
-    variance_a = _blur(a * a) - mean_a.square()
-    variance_b = _blur(b * b) - mean_b.square()
+    variances = _blur(a * a + b * b) - mean_a.square() - mean_b.square()
     covariance = _blur(a * b) - mean_a * mean_b
     luminance = (2 * mean_a * mean_b + SSIM_C1) / (mean_a.square() + mean_b.square() + SSIM_C1)
-    structure = (2 * covariance + SSIM_C2) / (variance_a + variance_b + SSIM_C2)
-    edge = SSIM_WINDOW // 2
-    centres = None if mask is None else mask[edge : height - edge, edge : width - edge]
-    return _mean((luminance * structure).mean(dim=0), centres)
+    return luminance * (2 * covariance + SSIM_C2) / (variances + SSIM_C2)
 
 
 def lpips(
@@ -165,15 +169,15 @@ def _mean(values: Float[Tensor, "h w"], mask: Bool[Tensor, "h w"] | None) -> Flo
     return torch.where(mask, values, torch.zeros_like(values)).sum(dim=1).sum() / count
 
 
-def _blur(planes: Float[Tensor, "c h w"]) -> Float[Tensor, "c h-10 w-10"]:
+def _blur(plane: Float[Tensor, "h w"]) -> Float[Tensor, "h-10 w-10"]:
     """Separable Gaussian window without padding, as shifted sums: deterministic, and faster than convolutions."""
     offsets = torch.arange(SSIM_WINDOW, dtype=torch.float64) - SSIM_WINDOW // 2
     weights = torch.exp(-offsets.square() / (2 * SSIM_SIGMA**2))
     taps = (weights / weights.sum()).tolist()
-    for dim in (2, 1):
-        size = planes.shape[dim] - SSIM_WINDOW + 1
-        blurred = planes.narrow(dim, 0, size) * taps[0]
+    for dim in (1, 0):
+        size = plane.shape[dim] - SSIM_WINDOW + 1
+        blurred = plane.narrow(dim, 0, size) * taps[0]
         for k in range(1, SSIM_WINDOW):
-            blurred = torch.add(blurred, planes.narrow(dim, k, size), alpha=taps[k])
-        planes = blurred
-    return planes
+            blurred = torch.add(blurred, plane.narrow(dim, k, size), alpha=taps[k])
+        plane = blurred
+    return plane

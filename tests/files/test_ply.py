@@ -259,7 +259,7 @@ def test_similarity_carries_points_sizes_and_axes() -> None:
 
 
 def test_similarity_agrees_with_another_tool() -> None:
-    """`data/turned.ply`: these splats after `splat-transform -s 1.7 -r 10,20,30 -t 0.3,-1,2` (2.7.1), Euler angles x, y, z.
+    """`data/turned.ply`: these splats after `splat-transform -s 1.7 -r 10,20,30 -t 0.3,-1,2` (2.7.1; degrees, x y z).
 
     That tool works in axes turned by half a turn about z against the file's.
     """
