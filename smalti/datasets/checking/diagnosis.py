@@ -12,7 +12,11 @@ from smalti.datasets.checking.sightings import Sightings
 
 EXPLAINS = 0.35
 """A change explains an outlier if it brings the error below this share of what it was ..."""
-STRETCHES = tuple(np.exp(np.linspace(np.log(0.4), np.log(2.5), 61)))
+STRETCHES = tuple(np.exp(np.linspace(np.log(0.4), np.log(2.5), 41)))
+STRETCH_DOUBT = 0.04
+"""Focal lengths nearer than this (of log) to the best are taken as right: good sets were found within 0.022."""
+STRETCH_GAIN = 0.7
+"""... and so are those where the best would leave more than this share of the error."""
 FLIP = np.diag([1.0, -1.0, -1.0])
 MISTAKES: tuple[tuple[str, Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]], ...] = (
     ("the rotation fits when transposed", lambda rotation, centre: (rotation.T, centre)),
@@ -46,9 +50,10 @@ def explain(sightings: Sightings, rotation: np.ndarray, centre: np.ndarray, goal
     accept = EXPLAINS * before
     if before <= goal:
         return ""
-    for words, mistake in MISTAKES:
-        if error(mistake(rotation, centre)) < min(accept, 4.0 * goal + 0.5):
-            return words
+    tried = [(error(mistake(rotation, centre)), words) for words, mistake in MISTAKES]
+    least, words = min(tried, key=lambda item: item[0])
+    if least < min(accept, 4.0 * goal + 0.5):
+        return words
     stretch, stretch_error = best_stretch(lambda value: error((rotation, centre), value))
     vector, turn_error = best_turn(sightings, rotation, centre)
     if min(stretch_error, turn_error) >= accept:
@@ -106,14 +111,23 @@ def _around(
 def explain_all(error: Callable[[Poses, float], float], poses: Poses, goal: float) -> str:
     """The one mistake made in all cameras that explains a set that does not fit; empty where none does."""
     before = error(poses, 1.0)
-    limit = min(EXPLAINS * before, max(4.0 * goal, 0.5 * before))
-    for words, changed in _mistaken(poses):
-        if error(changed, 1.0) < limit:
-            return f"all cameras: {words}"
+    least, words = min(((error(changed, 1.0), words) for words, changed in _mistaken(poses)), key=lambda item: item[0])
+    if least < min(EXPLAINS * before, 4.0 * goal):
+        return f"all cameras: {words}"
     stretch, after = best_stretch(lambda value: error(poses, value))
     if after < EXPLAINS * before:
         return f"all cameras: the focal lengths fit when multiplied by {stretch:.3f}"
     return ""
+
+
+def focal_doubt(error: Callable[[Poses, float], float], poses: Poses) -> float | None:
+    """The factor by which all focal lengths should be multiplied, where that clearly fits better; else None.
+
+    A ring around a small object hides a wrong focal length almost entirely, but its least error is at the right one.
+    """
+    stretch, after = best_stretch(lambda value: error(poses, value))
+    clear = abs(np.log(stretch)) > STRETCH_DOUBT and after < STRETCH_GAIN * error(poses, 1.0)
+    return stretch if clear else None
 
 
 def _mistaken(poses: Poses) -> Iterator[tuple[str, Poses]]:

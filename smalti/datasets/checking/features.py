@@ -164,3 +164,9 @@ def match_pairs(
         if len(a):
             found.append(PairMatches(i, j, a, b))
     return found
+
+
+def thinned_matches(pair: PairMatches, most: int) -> PairMatches:
+    """The pair with at most about `most` of its matches, evenly taken."""
+    step = max(1, len(pair.first_rays) // most)
+    return PairMatches(pair.first, pair.second, pair.first_rays[::step], pair.second_rays[::step])

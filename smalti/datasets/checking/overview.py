@@ -40,8 +40,9 @@ def drawing_frame(poses: Poses, origin: np.ndarray) -> Frame:
     """Up is where the cameras' upper edges point on average, else across the plane of the cameras; no file says it."""
     up = -poses.rotation[:, 1].mean(0)
     spread = poses.centre - poses.centre.mean(0)
-    if np.linalg.norm(up) < 0.3 and len(poses.centre) > 2:
-        up = np.linalg.svd(spread, full_matrices=False)[2][-1]
+    if np.linalg.norm(up) < 0.5 and len(poses.centre) > 2:  # cameras on their sides, as on many turntables
+        across = np.linalg.svd(spread, full_matrices=False)[2][-1]
+        up = across if across @ up >= 0 else -across
     if np.linalg.norm(up) < 1e-9:
         up = np.array([0.0, 0.0, 1.0])
     up = up / np.linalg.norm(up)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from smalti.datasets.checking.diagnosis import explain, explain_all
+from smalti.datasets.checking.diagnosis import explain, explain_all, focal_doubt
 from smalti.datasets.checking.epipolar import Evidence, figures
+from smalti.datasets.checking.features import thinned_matches
 from smalti.datasets.checking.geometry import Poses
 from smalti.datasets.checking.outliers import DOUBTFUL, NONSENSE, camera_errors, outliers_of_pairs, outliers_of_views
 from smalti.datasets.checking.report import ErrorFigures, Outlier, Problem
@@ -18,6 +19,8 @@ from smalti.datasets.dataset import Dataset, Notice
 
 MOST_NAMED = 8
 """More outliers than this are not a few bad cameras; the rest is counted."""
+MOST_MATCHES, MOST_PAIRS = 60, 200
+"""Enough of them to try changes of all cameras at once."""
 LEAST_PAIRS = 3
 """Fewer pairs of views do not speak for a whole set."""
 REMEDY = "Calibrate again, or train without it"
@@ -78,8 +81,10 @@ def judge_features(dataset: Dataset, poses: Poses, reach: float, evidence: Evide
     suspects = outliers_of_pairs(evidence.errors)
     bad = {row for row, _ in suspects}
 
+    few = [thinned_matches(pair, MOST_MATCHES) for pair in evidence.matches[:: len(evidence.matches) // MOST_PAIRS + 1]]
+
     def everywhere(changed: Poses, stretch: float) -> float:
-        return float(np.median([np.median(pair_errors(changed, pair, reach, stretch)) for pair in evidence.matches]))
+        return float(np.median([np.median(pair_errors(changed, pair, reach, stretch)) for pair in few]))
 
     def sightings(row: int) -> Sightings | None:
         good = [pair for pair in evidence.matches if not {key[pair.first], key[pair.second]} & (bad - {row})]
@@ -88,6 +93,15 @@ def judge_features(dataset: Dataset, poses: Poses, reach: float, evidence: Evide
     errors = camera_errors(evidence.errors, set())
     case = Case("epipolar", figures(evidence, names), errors, suspects, names, sightings, everywhere)
     return _judge(case, dataset, poses)
+
+
+def _doubts(case: Case, poses: Poses) -> list[Notice]:
+    """What small errors may still hide."""
+    stretch = focal_doubt(case.everywhere, poses)
+    if stretch is None:
+        return []
+    text = f"all focal lengths fit clearly better when multiplied by {stretch:.3f}. Calibrate again, or correct K"
+    return [Notice("doubtful-focal-length", text)]
 
 
 def pixels(error: float) -> str:
@@ -105,12 +119,12 @@ def _judge(case: Case, dataset: Dataset, poses: Poses) -> Verdict:
         if why:
             problem += f"; {why}"
         remedy = "Correct poses, intrinsics or lens model; check that these are the pictures that were calibrated"
-        if overall > NONSENSE:
+        if overall > NONSENSE or why:
             wrong = Problem(f"wrong-{case.kind}", str(dataset.root), "cameras", problem, remedy)
             return Verdict(case.figures, (), (), (wrong,))
         warnings = [Notice(f"large-{case.kind}-error", f"{problem}. {remedy}")]
     else:
-        warnings = []
+        warnings = _doubts(case, poses) if enough else []
     outliers = []
     for row, error in case.suspects:
         seen = case.sightings(row)

@@ -1,0 +1,49 @@
+"""`smalti check` as it is typed: the table, the JSON, the overview and where it goes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from smalti.cli.main import main
+
+
+def test_table_of_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", "demo", "--features", "never"]) == 0
+    text = capsys.readouterr().out
+    assert "0 missing" in text
+    assert "Fit for training." in text
+    pictures = list(tmp_path.glob("check_*.png"))
+    assert len(pictures) == 1
+    assert pictures[0].name in text
+    with Image.open(pictures[0]) as picture:
+        assert picture.width > picture.height > 600
+
+
+def test_json_is_one_object_with_the_same_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "here.png"
+    assert main(["check", "demo", "--features", "never", "--json", "--out", str(out)]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["exit_code"] == 0
+    assert report["overview"] == str(out)
+    assert out.is_file()
+    assert report["images_found"] > 0
+    assert report["epipolar_note"] == "not asked for"
+
+
+def test_no_overview(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", "demo", "--features", "never", "--no-overview"]) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_data_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "transforms.json").write_text("{")
+    assert main(["check", str(tmp_path), "--json"]) == 2
+    output, errors = capsys.readouterr()
+    assert json.loads(output)["exit_code"] == 2
+    assert "transforms.json" in errors

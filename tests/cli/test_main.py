@@ -1,0 +1,70 @@
+"""The entry point: the table of commands, near misses, exit codes, and that help is quick."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+import types
+
+import pytest
+
+import smalti
+from smalti.cli.main import COMMANDS, main
+from smalti.datasets.dataset import DatasetError
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text and command.summary in text for name, command in COMMANDS.items())
+    assert main([]) == 2
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"smalti {smalti.__version__}\n"
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("trian", "train"), ("chekc", "check"), ("docter", "doctor")])
+def test_unknown_commands_name_the_near_miss(capsys: pytest.CaptureFixture[str], typed: str, meant: str) -> None:
+    assert main([typed]) == 2
+    assert f"did you mean `smalti {meant}`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_its_main(name: str) -> None:
+    assert callable(importlib.import_module(COMMANDS[name].module).main)
+
+
+def test_neither_help_nor_version_imports_torch() -> None:
+    code = "import sys; from smalti.cli.main import main; main(['--help']); main(['--version'])"
+    code += "; assert not {'torch', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (DatasetError("a.bin", "image 3", "it is cut", "Copy it again"), 2, "a.bin: image 3: it is cut. Copy it again"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_expected_ends(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException, code: int, said: str
+) -> None:
+    def fail(argv: list[str]) -> int:
+        raise error
+
+    monkeypatch.setitem(sys.modules, COMMANDS["check"].module, types.SimpleNamespace(main=fail))
+    assert main(["check"]) == code
+    assert said in capsys.readouterr().err
+
+
+def test_programming_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(argv: list[str]) -> int:
+        raise ValueError("a bug")
+
+    monkeypatch.setitem(sys.modules, COMMANDS["check"].module, types.SimpleNamespace(main=fail))
+    with pytest.raises(ValueError, match="a bug"):
+        main(["check"])
