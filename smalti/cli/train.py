@@ -91,7 +91,7 @@ def _train(call: Call) -> int:
 
     if call.resume:
         return conduct(Run.open(call.resume), resume=True)
-    named = {"data.path": call.data, "init_from": call.init_from}
+    named = {"data.path": _absolute(call.data), "init_from": _absolute(call.init_from)}
     overrides = {**call.overrides, **{key: value for key, value in named.items() if value}}
     config = resolve(call.source, overrides)
     if not config.data.path:
@@ -100,6 +100,11 @@ def _train(call: Call) -> int:
         )
     path = Path(call.out) if call.out else default_folder(config.data.path, config.preset or Path(call.source).stem)
     return conduct(Run.create(path, config), resume=False)
+
+
+def _absolute(path: str) -> str:
+    """As a full path where it exists, so that the run can be continued from any folder (`demo` is a name)."""
+    return str(Path(path).resolve()) if path and Path(path).exists() else path
 
 
 def default_folder(data: str, preset: str) -> Path:

@@ -93,9 +93,9 @@ class LossConfig(Section):
 
     dssim: Fraction = 0.2
     """w of (1 - w) L1 + w (1 - SSIM)."""
-    opacity: NotNegative = 0.0
+    opacity: NotNegative = 0.001
     """Weight of the mean opacity."""
-    scale: NotNegative = 0.0
+    scale: NotNegative = 0.01
     """Weight of the mean size of primitives, in units of the scene's extent."""
     anisotropy: NotNegative = 0.0
     """Weight of the mean excess of longest over second-longest axis beyond `anisotropy_limit` (needles)."""

@@ -88,7 +88,7 @@ class Family(ABC):
         if len(set(rows.values())) > 1:
             raise ValueError(f"family {self.name}: parameters differ in their number of rows: {rows}")
         self.parameters: dict[str, Tensor] = {}
-        self.replace(parameters)
+        self.replace({key: value.detach().clone() for key, value in parameters.items()})
 
     # -- what it is made of -------------------------------------------------------------------------------------------
     @classmethod

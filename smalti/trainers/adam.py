@@ -116,18 +116,20 @@ class RowAdam:
         self.counts = torch.zeros(shape[0], dtype=torch.int64)
 
     @torch.no_grad()
-    def step(self, table: Float[Tensor, "v ..."], rows: list[int], rate: float) -> None:
-        """Move `rows` of `table` against its gradient, and clear the gradient; rows with NaN or Inf stay."""
-        gradient = table.grad
+    def step(self, table: Float[Tensor, "v ..."], rows: list[int], rate: float) -> list[int]:
+        """Move `rows` of `table` against its gradient and clear it; rows with NaN or Inf stay, and are returned."""
+        gradient, bad = table.grad, []
         if gradient is None:
-            return
+            return bad
         for row in sorted(set(rows)):
             if not bool(torch.isfinite(gradient[row]).all()):
+                bad.append(row)
                 continue
             self.counts[row] += 1
             moments = (self.first[row], self.second[row])
             adam_update(table.data[row], gradient[row], moments, rate, int(self.counts[row]), self.settings)
         table.grad = None
+        return bad
 
     def state(self) -> dict[str, Tensor]:
         """Moments and counts."""

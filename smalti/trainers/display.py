@@ -120,9 +120,10 @@ class LiveDisplay:
 
         table = Table.grid(padding=(0, 2))
         cells = [f"[dim]{name}[/dim] {value}" for name, value in rows(status, self.speed)]
-        for start in range(0, len(cells), 4):
-            table.add_row(*cells[start : start + 4])
-        bar = ProgressBar(total=status.steps, completed=status.step)
+        for start in range(0, len(cells), 3):
+            table.add_row(*cells[start : start + 3])
+        bar = Table.grid()  # a bar alone does not end its line
+        bar.add_row(ProgressBar(total=status.steps, completed=status.step, width=60))
         return Panel(Group(bar, table), title=self.title, expand=False)
 
     def say(self, text: str) -> None:

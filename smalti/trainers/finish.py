@@ -41,11 +41,16 @@ class Finish:
         path = self.run.path / "evaluation.json"
         values = {"step": trainer.step_number, "views": which, **result.to_json()}
         path.write_text(json.dumps(values, indent=1), encoding="utf-8")
-        if trainer.test_rows:
+        if trainer.test_rows and not self._is_recorded():
             clock = {"cpu_seconds": round(trainer.clock.cpu, 3), "wall_seconds": round(trainer.clock.wall, 3)}
             count = {"primitives": len(trainer.scene)}
             self.run.record({"kind": "evaluation", "step": trainer.step_number, **clock, **count, **result.mean})
         return [f"{which} views:", *result.lines(per_view=False), f"figures per view: {path}"]
+
+    def _is_recorded(self) -> bool:
+        """Whether these figures are in metrics.jsonl already: the run was finished before and is finished again."""
+        last = [each for each in self.run.metrics() if each["kind"] == "evaluation"][-1:]
+        return bool(last) and last[0]["step"] == self.trainer.step_number
 
     def curves(self) -> list[str]:
         """Learning curves."""

@@ -79,11 +79,14 @@ class Refinement:
             return None
         return self.config.exposure_regularizer * (self.tables["exposure"][row] - torch.eye(3, 4)).square().mean()
 
-    def step(self, rows: list[int], step: int, share: float) -> None:
-        """Move the visited views; `share` is the present decay of the rates."""
+    def step(self, rows: list[int], step: int, share: float) -> list[tuple[str, int]]:
+        """Move the visited views; `share` is the present decay of the rates. Returns (table, view) of NaN or Inf."""
+        bad = []
         for name, table in self.tables.items():
             rate = (self.config.poses if name == "poses" else self.config.exposure) * share
-            self.optimizers[name].step(table, rows, rate if step >= self.config.start else 0.0)
+            stayed = self.optimizers[name].step(table, rows, rate if step >= self.config.start else 0.0)
+            bad += [(name, row) for row in stayed]
+        return bad
 
     def state(self) -> dict[str, Tensor]:
         """Tensors by name."""

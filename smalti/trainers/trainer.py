@@ -138,8 +138,8 @@ class Trainer:
     def step(self) -> StepReport:
         """Render, differentiate, update, and change the structure where it is due."""
         config, step = self.config, self.step_number
-        for layer in self.scene:
-            layer.family.advance(schedules.color_degree(step, config.schedule))
+        for population in self.populations:
+            population.family.advance(schedules.color_degree(step, config.schedule))
         views = self._next_views(schedules.reduction(step, config.schedule))
         result = backward(self.scene, views, self.refinement, self.options, step)
         problems = [str(each) for each in result.bad]
@@ -150,7 +150,7 @@ class Trainer:
                 if population.layer.name in sighting:
                     self.rule.observe(population, sighting[population.layer.name])
         self.budget.observe(result.arena, len(self.scene))
-        self._update(views, result.bad)
+        problems += self._update(views, result.bad)
         self.step_number += 1
         changes = self._change_structure()
         return StepReport(result.loss, result.psnr, changes, problems)
@@ -160,7 +160,8 @@ class Trainer:
         self.source.prefetch(self.order.upcoming())
         return [self.source.get(index, factor, self.generator, self.device) for index in indices]
 
-    def _update(self, views: list[TrainingView], bad: list[BadGradient]) -> None:
+    def _update(self, views: list[TrainingView], bad: list[BadGradient]) -> list[str]:
+        """Optimiser steps of scene, poses and exposures; returns a line for each view whose own gradient is bad."""
         config, step = self.config, self.step_number
         position_rate = 0.0
         for population in self.populations:
@@ -177,7 +178,9 @@ class Trainer:
             self.adam.step(population.parameters(), scaled, held)
             self.rule.after_update(population, self._moment(step + 1, position_rate))
         share = schedules.decay(step, config.run.steps, config.optimizer.position_final)
-        self.refinement.step([view.index for view in views], step, share)
+        stayed = self.refinement.step([view.index for view in views], step, share)
+        names = {view.index: view.camera.name for view in views}
+        return [f"step {step}: gradient of {table} is NaN or Inf (view {names[row]})" for table, row in stayed]
 
     def _moment(self, step: int, position_rate: float = 0.0) -> Change:
         return Change(step, self.populations, self.budget, self.generator, position_rate)

@@ -71,7 +71,7 @@ def test_row_adam_moves_visited_rows_only_each_by_its_own_count() -> None:
     assert adam.counts.tolist() == [3, 0, 1]
     assert torch.allclose(table.detach()[:, 0], torch.tensor([-0.3, 0.0, -0.1]), atol=1e-5)
     table.grad = torch.full((3, 2), math.inf)
-    adam.step(table, [1], 0.1)
+    assert adam.step(table, [1], 0.1) == [1]
     assert not table.detach()[1].any()
 
 

@@ -15,7 +15,8 @@ import torch
 from smalti.configs.config import TrainConfig
 from smalti.configs.resolve import ConfigError, resolve
 from smalti.trainers import finish, loop
-from smalti.trainers.display import PlainDisplay, Status, make_display
+from smalti.trainers.checkpoints import CheckpointError
+from smalti.trainers.display import LiveDisplay, PlainDisplay, Status, make_display
 from smalti.trainers.evaluation import evaluate, protocol_for
 from smalti.trainers.guard import BadGradientError
 from smalti.trainers.run import Run
@@ -195,3 +196,58 @@ def test_plain_lines_show_what_is_asked(capsys: pytest.CaptureFixture[str]) -> N
         "bad gradients 2",
     ):
         assert part in shown
+
+
+def test_the_live_panel_shows_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    display = LiveDisplay("a run")
+    with display:
+        display.update(Status(20, 20, 0.25, None, 1234, 5_000_000, 900_000_000, 0))
+        display.say("a line that stays")
+    shown = capsys.readouterr().out
+    for part in ("a run", "20/20", "0.2500", "1,234", "a line that stays"):
+        assert part in shown
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", small(run__steps=8, run__checkpoint_every=2, run__keep=2))
+    loop.train(Trainer(run), Silent())
+    assert run.steps() == [6, 8]
+    assert run.latest_step() == 8
+    (run.path / "checkpoints" / "latest").write_text("000004")  # gone: the newest is taken
+    assert run.latest_step() == 8
+    with pytest.raises(CheckpointError, match=r"no checkpoint of step 4; there are \[6, 8\]"):
+        run.load_scene(4)
+
+
+def test_locked_layers_stay_as_they_are(tmp_path: Path) -> None:
+    trainer = Trainer(Run.create(tmp_path / "run", small(run__steps=30, density__start=2, density__every=2)))
+    trained = trainer.scene.layers["gaussians"].family
+    trainer.scene.add("fixed", type(trained)(trained.parameters, trained.metadata), locked=True)
+    trainer._assemble()
+    before = {key: value.detach().clone() for key, value in trainer.scene.layers["fixed"].family.parameters.items()}
+    for _ in range(6):
+        trainer.step()
+    for key, value in trainer.scene.layers["fixed"].family.parameters.items():
+        assert torch.equal(value, before[key])
+        assert f"fixed/{key}" not in trainer.adam.moments
+    assert len(trained) > len(before["means"])
+
+
+@pytest.mark.parametrize("rule", ["gaussians", "gaussians-mcmc"])
+def test_a_budget_binds_with_the_engines_own_arena(rule: str, tmp_path: Path) -> None:
+    options = {
+        **SMALL,
+        "density.budget": "700KB",
+        "density.start": 2,
+        "density.every": 2,
+        "density.max_primitives": 10**6,
+    }
+    grow = {"gradient.threshold": 1e-9} if rule == "gaussians" else {"mcmc.growth": 0.3}
+    trainer = Trainer(Run.create(tmp_path / "run", resolve(rule, {**options, **grow})))
+    peak = 0
+    for _ in range(40):
+        trainer.step()
+        peak = max(peak, trainer.budget.used(trainer.populations))
+    assert trainer.budget.arena_peak > 0
+    assert trainer.budget.refused > 0
+    assert 0.9 * 700_000 < peak < 1.05 * 700_000
