@@ -95,9 +95,15 @@ def full_name(name: str) -> str:
 def parse_value(text: str) -> Any:
     """A command-line value, read as YAML (numbers in any notation, lists, true, null); otherwise the text itself."""
     try:
-        return float(text) if "." not in text and "e" in text.lower() and not text.isalpha() else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError):
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
         return text
+    if isinstance(value, str):  # YAML 1.1 does not take 1e-3 for a number
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
 
 
 def save(config: TrainConfig, path: Path) -> None:

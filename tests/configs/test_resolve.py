@@ -104,6 +104,8 @@ def test_command_lines_are_read() -> None:
     assert resolve(call.source, call.overrides).run.steps == 1000
     assert parse_value("null") is None
     assert parse_value("every:8") == "every:8"
+    assert parse_value("[evaluation, video]") == ["evaluation", "video"]
+    assert parse_value("1e-3") == 0.001
 
 
 @pytest.mark.parametrize(
