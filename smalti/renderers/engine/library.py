@@ -50,7 +50,9 @@ def processor_flags() -> frozenset[str]:
 def available() -> list[str]:
     """Names of the libraries that are built and that this processor can run, best first, `double` last."""
     flags = processor_flags()
-    return [name for name in (*PREFERENCE, "double") if (FOLDER / f"smalti_{name}.so").is_file() and NEEDS[name] <= flags]
+    return [
+        name for name in (*PREFERENCE, "double") if (FOLDER / f"smalti_{name}.so").is_file() and NEEDS[name] <= flags
+    ]
 
 
 _override = threading.local()
@@ -62,7 +64,9 @@ def chosen() -> str:
     names = [name for name in available() if name != "double"]
     if wanted:
         if wanted not in names:
-            raise EngineError(f"SMALTI_ISA={wanted!r} cannot be used here; this machine runs {names or 'none of the built libraries'}")
+            raise EngineError(
+                f"SMALTI_ISA={wanted!r} cannot be used here; this machine runs {names or 'none of the built libraries'}"
+            )
         return wanted
     if not names:
         raise EngineError(f"no engine library in {FOLDER}; reinstall smalti (from source this needs a C++17 compiler)")
@@ -153,7 +157,8 @@ def _structures(real: Any) -> dict[str, Any]:
             ],
         ),
         "GaussianGradient": structure(
-            "GaussianGradient", pointers("means", "quaternions", "scales", "opacities", "sh_dc", "sh_rest", "features", "screen")
+            "GaussianGradient",
+            pointers("means", "quaternions", "scales", "opacities", "sh_dc", "sh_rest", "features", "screen"),
         ),
         "CameraValues": structure(
             "CameraValues",
@@ -167,10 +172,14 @@ def _structures(real: Any) -> dict[str, Any]:
         ),
         "Drawable": structure("Drawable", [("kind", c_int), ("input", c_void_p)]),
         "Options": structure("Options", [("transmittance_min", real), ("smooth", c_int), ("absolute", c_int)]),
-        "Summary": structure("Summary", [*[(name, c_int) for name in ("skipped", "slots", "tiles_x", "tiles_y")], ("intersections", c_longlong)]),
+        "Summary": structure(
+            "Summary",
+            [*[(name, c_int) for name in ("skipped", "slots", "tiles_x", "tiles_y")], ("intersections", c_longlong)],
+        ),
         "Background": structure("Background", [("values", c_void_p), ("per_pixel", c_int)]),
         "ForwardOutput": structure(
-            "ForwardOutput", pointers("picture", "alpha", "first", "median", "dominant", "contribution_sum", "contribution_max")
+            "ForwardOutput",
+            pointers("picture", "alpha", "first", "median", "dominant", "contribution_sum", "contribution_max"),
         ),
         "ImageLossInput": structure(
             "ImageLossInput",
@@ -180,7 +189,9 @@ def _structures(real: Any) -> dict[str, Any]:
                 ("dssim", real),
             ],
         ),
-        "AdamStep": structure("AdamStep", [*[(name, real) for name in ("rate", "beta_1", "beta_2", "epsilon")], ("step", c_longlong)]),
+        "AdamStep": structure(
+            "AdamStep", [*[(name, real) for name in ("rate", "beta_1", "beta_2", "epsilon")], ("step", c_longlong)]
+        ),
         "BackwardInput": structure("BackwardInput", pointers("picture", "alpha", "background")),
     }
 

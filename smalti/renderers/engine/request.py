@@ -145,6 +145,8 @@ def frame_of(request: Request, picture: Tensor, alpha: Tensor) -> Frame:
     if settings.statistics:
         ids = {name: request.extras[name].long() for name in ("first", "median", "dominant")}
         means = torch.cat([d.means for d in request.drawables])
+        # A mean that is not a number must not meet the camera's gradient, not even times zero.
+        means = torch.where(request.visibility.visible[:, None], means, 0.0)
         z = means @ request.camera.rotation[2].to(means) + request.camera.translation[2].to(means)
         of = lambda index: torch.where(index >= 0, z[index.clamp_min(0)], 0.0) if len(z) else torch.zeros_like(alpha)  # noqa: E731
         extras = {
@@ -155,7 +157,8 @@ def frame_of(request: Request, picture: Tensor, alpha: Tensor) -> Frame:
             "contribution_max": request.extras["contribution_max"],
         }
     return Frame(
-        color=picture[..., :3],
+        # Sliced only where there is more: the slice's own backward would copy the whole picture.
+        color=picture if picture.shape[-1] == 3 else picture[..., :3],
         alpha=alpha,
         visibility=request.visibility,
         features=picture[..., 3 : 3 + features] if features else None,

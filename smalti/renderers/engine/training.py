@@ -28,7 +28,11 @@ class _ImageLoss(torch.autograd.Function):
             rendered.data_ptr(), target.data_ptr(), pointer(mask), width, height, rendered.stride(1), dssim
         )
         loss = ctypes.c_double()
-        check(engine.lib.smalti_image_loss(ctypes.byref(described), ctypes.c_void_p(pointer(gradient)), ctypes.byref(loss)))
+        check(
+            engine.lib.smalti_image_loss(
+                ctypes.byref(described), ctypes.c_void_p(pointer(gradient)), ctypes.byref(loss)
+            )
+        )
         ctx.gradient = gradient
         return torch.tensor(loss.value, dtype=rendered.dtype)
 
@@ -51,7 +55,12 @@ def image_loss(
 
 
 def adam_update(
-    parameter: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], rate: float, step: int, constants: tuple[float, float, float]
+    parameter: Tensor,
+    gradient: Tensor,
+    moments: tuple[Tensor, Tensor],
+    rate: float,
+    step: int,
+    constants: tuple[float, float, float],
 ) -> None:
     """One step of Adam in place on contiguous CPU tensors; `constants` are beta_1, beta_2, epsilon, `step` counts from 1."""
     tensors = (parameter, gradient, *moments)

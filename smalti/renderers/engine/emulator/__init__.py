@@ -34,12 +34,13 @@ class Emulator:
         self.folder = folder
         self.direction = 1
         """1 or -1: the order in which the threads of a block take turns. Right kernels do not depend on it."""
+        self.variants = ALL_VARIANTS
+        """Compiled into each library: all, so that few libraries have to be compiled."""
         self.libraries: dict[KernelSource, ctypes.CDLL] = {}
 
     def launch(self, source: KernelSource, kernel: str, blocks: int, parameters: ctypes.Structure) -> None:
         """See `launch.Device`."""
-        # One library holds all variants, so that few have to be compiled.
-        source = replace(source, variants=ALL_VARIANTS)
+        source = replace(source, variants=self.variants)
         if source not in self.libraries:
             self.libraries[source] = ctypes.CDLL(str(self.build(source)))
         library = self.libraries[source]
