@@ -147,7 +147,8 @@ def frame_of(request: Request, picture: Tensor, alpha: Tensor) -> Frame:
         means = torch.cat([d.means for d in request.drawables])
         # A mean that is not a number must not meet the camera's gradient, not even times zero.
         means = torch.where(request.visibility.visible[:, None], means, 0.0)
-        z = means @ request.camera.rotation[2].to(means) + request.camera.translation[2].to(means)
+        # Not as a matrix product: cuBLAS refuses those under deterministic algorithms.
+        z = (means * request.camera.rotation[2].to(means)).sum(-1) + request.camera.translation[2].to(means)
         of = lambda index: torch.where(index >= 0, z[index.clamp_min(0)], 0.0) if len(z) else torch.zeros_like(alpha)  # noqa: E731
         extras = {
             "ids": ids,
