@@ -76,8 +76,8 @@ class DataConfig(Section):
 class ModelConfig(Section):
     """What is trained."""
 
-    family: str = "gaussians"
-    """Registered primitive family."""
+    family: str = ""
+    """Registered primitive family; every preset names one."""
     metadata: dict[str, bool | int | float | str] = Field(default_factory=dict)
     """The family's own plain options (for Gaussians: sh_degree, filter_variance, compensated, initial_opacity,
     initial_scale).
