@@ -125,7 +125,7 @@ class TestEvidence:
 
 
 def test_lens_distortion_is_taken_into_account(tmp_path: Path) -> None:
-    cameras = check_scenes.arc(5, "OPENCV", (-0.25, 0.08, 0.002, -0.001))
+    cameras = check_scenes.arc(4, "OPENCV", (-0.25, 0.08, 0.002, -0.001))
     dataset = check_scenes.photographed(tmp_path, cameras)
     assert codes(check_dataset(dataset)) == []
     ignored = check_scenes.changed(dataset, lambda camera: replace(camera, model="PINHOLE", distortion=()))
@@ -137,7 +137,7 @@ def test_lens_distortion_is_taken_into_account(tmp_path: Path) -> None:
 
 
 def test_a_fisheye_beyond_a_right_angle_is_measured(tmp_path: Path) -> None:
-    cameras = check_scenes.arc(5, "OPENCV_FISHEYE", (0.02, -0.01, 0.0, 0.0))
+    cameras = check_scenes.arc(4, "OPENCV_FISHEYE", (0.02, -0.01, 0.0, 0.0))
     wide = [replace(camera, intrinsics=camera.intrinsics * torch.tensor([0.5, 0.5, 1.0, 1.0])) for camera in cameras]
     report = check_dataset(check_scenes.photographed(tmp_path, wide), CheckOptions(overview=tmp_path / "wide.png"))
     assert codes(report) == []
@@ -219,14 +219,14 @@ def test_moving_scenes_are_matched_within_instants(corner: Dataset) -> None:
     views = tuple(
         replace(view, camera=replace(view.camera, time=time, name=f"{view.camera.name}@{time}"), rig=view.camera.name)
         for time in (0.0, 0.5, 1.0)
-        for view in corner.views[:5]
+        for view in corner.views[:4]
     )
     report = check_dataset(replace(corner, views=views))
     assert codes(report) == []
-    assert (report.times.count, report.times.views_per_instant, report.cameras) == (3, 5.0, 5)
+    assert (report.times.count, report.times.views_per_instant, report.cameras) == (3, 4.0, 4)
     assert report.epipolar is not None
     assert set(report.epipolar.per_view) == {view.rig for view in views}
-    broken = check_scenes.changed(replace(corner, views=views), check_scenes.turned(0.5, 0), (3, 8, 13))
+    broken = check_scenes.changed(replace(corner, views=views), check_scenes.turned(0.5, 0), (3, 7, 11))
     assert [outlier.name for outlier in check_dataset(broken).outliers] == ["view_03.png"]
 
 
@@ -318,7 +318,8 @@ def test_facts_and_json(corner: Dataset, tmp_path: Path) -> None:
 
 
 def test_the_same_report_twice(corner: Dataset) -> None:
-    first, second = check_dataset(corner).to_json(), check_dataset(corner).to_json()
+    few = replace(corner, views=corner.views[:3])
+    first, second = check_dataset(few).to_json(), check_dataset(few).to_json()
     assert {**first, "seconds": 0} == {**second, "seconds": 0}
 
 

@@ -144,7 +144,7 @@ def _panel(axes: Axes, cloud: tuple[np.ndarray, np.ndarray], frusta: np.ndarray,
     if not len(points):
         axes.plot([0.0], [0.0], "+", color="#666666", markersize=12, zorder=3)
     axes.autoscale_view()
-    axes.margins(0.08)
+    axes.margins(0.14)
 
 
 def _names(axes: Axes, places: np.ndarray, views: Sequence[View], report: CheckReport) -> None:
