@@ -85,5 +85,5 @@ def test_cameras_for_another_crop(shared_data: Path, tmp_path: Path) -> None:
     (tmp_path / "image").symlink_to(shared_data / "dtu_scan24_384" / "image")
     original = shared_data / "dtu_scan24_384" / "cameras_original_1600x1200.npz"
     (tmp_path / "cameras.npz").write_bytes(original.read_bytes())
-    with pytest.raises(DatasetError, match="principal point.*before they were cropped"):
+    with pytest.raises(DatasetError, match=r"principal point.*before they were cropped"):
         open_dataset(tmp_path)
