@@ -5,6 +5,7 @@ loop's.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -122,7 +123,7 @@ class Trainer:
         self.refinement = Refinement(config.refine, len(self.source), self.extent)
         self.populations = [Population(layer, self.adam) for layer in self.scene if not layer.locked]
         self.rule = make_rule(config, self.extent)
-        self.budget = Budget(parse_bytes(config.density.budget), config.density.max_primitives)
+        self.budget = Budget(parse_bytes(config.density.budget), most_primitives(config, self.cameras))
         self.options = StepOptions(
             image=ImageLossWeights(config.loss.dssim),
             regularizer=RegularizerWeights(
@@ -264,6 +265,15 @@ def chosen_device(name: str) -> torch.device:
     """The configured device; a BackendError with the remedy where nothing can draw on it."""
     choose("auto", name)
     return torch.device(name)
+
+
+def most_primitives(config: TrainConfig, cameras: Sequence[Camera]) -> int:
+    """The configured number, or what the training pixels support where that is less."""
+    density = config.density
+    if density.pixels_per_primitive == 0:
+        return density.max_primitives
+    pixels = sum(camera.width * camera.height for camera in cameras)
+    return max(1, min(density.max_primitives, int(pixels / density.pixels_per_primitive)))
 
 
 def check_names(config: TrainConfig, scene: Scene) -> None:

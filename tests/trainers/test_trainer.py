@@ -251,3 +251,12 @@ def test_a_budget_binds_with_the_engines_own_arena(rule: str, tmp_path: Path) ->
     assert trainer.budget.arena_peak > 0
     assert trainer.budget.refused > 0
     assert 0.9 * 700_000 < peak < 1.05 * 700_000
+
+
+def test_few_pixels_support_few_primitives(tmp_path: Path) -> None:
+    options = {"density__pixels_per_primitive": 43 * 28 * 28 / 450, "density__start": 2, "density__every": 2}
+    trainer = Trainer(Run.create(tmp_path / "run", small(run__steps=30, mcmc__growth=0.3, **options)))
+    assert trainer.budget.most == 450
+    for _ in range(6):
+        trainer.step()
+    assert len(trainer.scene) == 450
