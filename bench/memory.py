@@ -1,7 +1,7 @@
 """Memory of training: the peak at 200 k Gaussians, and whether a byte budget holds. `python bench/memory.py --json`.
 
-Each measurement is a process of its own; "over base" is its peak resident size less the resident size after `import torch`
-and one small tensor operation.
+Each measurement is a process of its own; "over base" is its peak resident size less the resident size after
+`import torch` and one small tensor operation.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def torch_base() -> int:
 
 
 def training_peak(count: int, size: int) -> dict[str, Any]:
-    """Ten whole training steps (render, loss, backward, Adam) of `count` Gaussians of SH degree 3 at size x size pixels."""
+    """Ten whole training steps (render, loss, backward, Adam) of `count` Gaussians, SH degree 3, size x size pixels."""
     base = torch_base()
     from step import Step
 
@@ -58,7 +58,7 @@ def training_peak(count: int, size: int) -> dict[str, Any]:
 
 
 def budget_run(budget: str, steps: int) -> dict[str, Any]:
-    """The demo set, growing as fast as it may, under a byte budget: what the program counts, and what the process takes."""
+    """The demo set, growing as fast as it may, under a byte budget: what the program counts, what the process takes."""
     base = torch_base()
     from smalti.cli.main import main
     from smalti.configs.config import parse_bytes

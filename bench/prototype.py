@@ -13,7 +13,17 @@ from typing import Any
 import numpy as np
 
 FOLDER = Path(os.environ.get("SMALTI_PROTOTYPE", Path(__file__).resolve().parents[2] / "shared" / "prototype"))
-FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-ffp-contract=fast", "-std=c++17", "-shared", "-fPIC", "-pthread"]
+FLAGS = [
+    "-O3",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fno-signed-zeros",
+    "-ffp-contract=fast",
+    "-std=c++17",
+    "-shared",
+    "-fPIC",
+    "-pthread",
+]
 MARCH = {"avx512": "native", "avx2": "x86-64-v3", "baseline": "x86-64"}
 
 

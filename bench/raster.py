@@ -1,4 +1,4 @@
-"""The compositor beside the prototype on the prototype's own lists, and the whole render: `python bench/raster.py --json`."""
+"""The compositor beside the prototype on the prototype's own lists; the whole render: `python bench/raster.py --json`."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ def lists_against_prototype(isa: str, count: int, repeats: int) -> dict[str, Any
     # Theirs drops the event that ends a ray, ours keeps it: at most 1e-4 of light per pixel.
     row["largest_picture_difference"] = float(np.abs(ours.picture - prototype.picture).max())
     colour = prototype.gradient[:, 6:]
-    row["relative_colour_gradient_difference"] = float(np.linalg.norm(ours.sums[:, 6:9] - colour) / np.linalg.norm(colour))
+    row["relative_colour_gradient_difference"] = float(
+        np.linalg.norm(ours.sums[:, 6:9] - colour) / np.linalg.norm(colour)
+    )
 
     def both() -> None:
         ours.forward()
@@ -85,7 +87,10 @@ def cloud(count: int, size: int) -> tuple[GaussianDrawable, smalti.Camera]:
     centres = size * uniform(max(20, count // 500), 2)
     near = centres[torch.randint(len(centres), (count,), generator=generator)] + 60 * normal(count, 2)
     pixels = torch.where(uniform(count, 1) < 0.5, near, size * uniform(count, 2))
-    means = torch.stack([(pixels[:, 0] - size / 2) / focal, (pixels[:, 1] - size / 2) / focal, torch.ones(count)], 1) * depth[:, None]
+    means = (
+        torch.stack([(pixels[:, 0] - size / 2) / focal, (pixels[:, 1] - size / 2) / focal, torch.ones(count)], 1)
+        * depth[:, None]
+    )
     spread = torch.exp(0.75 * normal(count, 1) + np.log(6.0)) * torch.exp(0.45 * normal(count, 3))
     scales = spread.clamp(0.6, 120) / focal * depth[:, None]
     opacities = torch.sigmoid(1.6 * normal(count) - 1.6).clamp(0.005, 0.999)
@@ -118,7 +123,11 @@ def whole_render(isa: str, count: int, repeats: int) -> dict[str, Any]:
         prototype.forward()
         prototype.backward()
 
-    row: dict[str, Any] = {"isa": isa, "gaussians": count, **cpu_milliseconds({"prototype": both, "ours": ours}, repeats)}
+    row: dict[str, Any] = {
+        "isa": isa,
+        "gaussians": count,
+        **cpu_milliseconds({"prototype": both, "ours": ours}, repeats),
+    }
     row["ratio"] = row["ours"] / row["prototype"]
     with torch.no_grad():
         frame = smalti.render([drawable], camera)
@@ -127,7 +136,7 @@ def whole_render(isa: str, count: int, repeats: int) -> dict[str, Any]:
 
 
 def against_torch(count: int, tiles: int) -> dict[str, Any]:
-    """The prototype folder's plain-torch reference in float32 on `tiles` tiles, scaled to all, against our compositor."""
+    """The prototype folder's plain-torch reference in float32 on some tiles, scaled to all, against our compositor."""
     sys.path.insert(0, str(FOLDER))
     import ref64  # pyright: ignore[reportMissingImports]
 
@@ -153,9 +162,13 @@ def main() -> None:
     arguments = parser.parse_args()
     result: dict[str, Any] = {"cores": os.cpu_count(), "library": library.chosen()}
     if arguments.only in (None, "lists"):
-        result["compositor_on_prototype_lists"] = [lists_against_prototype(i, arguments.count, arguments.repeats) for i in arguments.isa]
+        result["compositor_on_prototype_lists"] = [
+            lists_against_prototype(i, arguments.count, arguments.repeats) for i in arguments.isa
+        ]
     if arguments.only in (None, "whole"):
-        result["whole_render"] = [whole_render(i, arguments.count, arguments.repeats) for i in arguments.isa if i != "baseline"]
+        result["whole_render"] = [
+            whole_render(i, arguments.count, arguments.repeats) for i in arguments.isa if i != "baseline"
+        ]
     if arguments.only in (None, "torch"):
         result["against_plain_torch"] = against_torch(arguments.count, 60)
     print(json.dumps(result, indent=None if arguments.json else 2))
