@@ -1,4 +1,4 @@
-"""The compositor beside the prototype on the prototype's own lists; the whole render: `python bench/raster.py --json`."""
+"""The compositor beside the prototype on its own lists; the whole render: `python bench/raster.py --json`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One whole training step (render, loss, backward, Adam), 100 k Gaussians, 800 x 800, beside the prototype's compositor.
+"""A whole training step (render, loss, backward, Adam), 100 k Gaussians, 800 x 800, beside the prototype.
 
 `python bench/step.py --json`: process CPU milliseconds in the same run, and how they divide. Target: at most 2.2 times.
 """

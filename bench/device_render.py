@@ -1,0 +1,204 @@
+"""Times of one render, forward and backward, on a device: ours, ours per kernel, gsplat's on the same tensors, our CPU's."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import smalti
+from smalti.renderers.drawables import GaussianDrawable
+from smalti.renderers.engine.cuda import KernelEngine
+from smalti.renderers.engine.kernel_source import KernelSource
+from smalti.renderers.engine.launch import Device
+from smalti.renderers.engine.request import Request, render_with
+
+CASES = {"100 k, 800x800": (100_000, 800, 800), "1 M, 1920x1080": (1_000_000, 1920, 1080)}
+
+
+@dataclass(frozen=True)
+class Case:
+    """Tensors on a device, all leaves, and a cotangent for the picture."""
+
+    drawable: GaussianDrawable
+    camera: smalti.Camera
+    cotangent: Tensor
+
+    def leaves(self) -> dict[str, Tensor]:
+        """By name."""
+        found = {field.name: getattr(self.drawable, field.name) for field in fields(self.drawable)}
+        return {name: value for name, value in found.items() if isinstance(value, Tensor)}
+
+    def to(self, device: str) -> Case:
+        """The same numbers elsewhere, as new leaves."""
+        moved = {name: value.detach().to(device).requires_grad_() for name, value in self.leaves().items()}
+        return Case(replace(self.drawable, **moved), self.camera, self.cotangent.to(device))
+
+
+def make_case(count: int, width: int, height: int, device: str) -> Case:
+    """A cloud before the camera: half of it clustered, sizes on the screen log-normal around six pixels at 100 k."""
+    generator = torch.Generator().manual_seed(0)
+    normal = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
+    uniform = lambda *shape: torch.rand(*shape, generator=generator)  # noqa: E731
+    focal = 1.2 * width
+    camera = smalti.Camera(
+        torch.eye(3), torch.zeros(3), torch.tensor([focal, focal, width / 2, height / 2]), width, height
+    )
+    size = torch.tensor([float(width), float(height)])
+    depth = 3 + 3 * uniform(count)
+    centres = size * uniform(max(20, count // 500), 2)
+    near = centres[torch.randint(len(centres), (count,), generator=generator)] + 0.075 * width * normal(count, 2)
+    pixels = torch.where(uniform(count, 1) < 0.5, near, size * uniform(count, 2))
+    means = torch.cat([(pixels - size / 2) / focal, torch.ones(count, 1)], 1) * depth[:, None]
+    # Area per primitive as at 100 k on 800 x 800, so that lists stay about as long.
+    typical = 6.0 * math.sqrt(width * height / 640_000 * 100_000 / count)
+    spread = typical * torch.exp(0.75 * normal(count, 1)) * torch.exp(0.45 * normal(count, 3))
+    drawable = GaussianDrawable(
+        means=means,
+        quaternions=normal(count, 4),
+        scales=spread.clamp(0.6, 120) / focal * depth[:, None],
+        opacities=torch.sigmoid(1.6 * normal(count) - 1.6).clamp(0.005, 0.999),
+        sh_dc=normal(count, 3),
+        sh_rest=0.2 * normal(count, 15, 3),
+        sh_degree=3,
+    )
+    return Case(drawable, camera, normal(height, width, 3)).to(device)
+
+
+def milliseconds(case: Case, draw: Callable[[Case], Tensor], repeats: int) -> dict[str, float]:
+    """Median wall-clock milliseconds of forward and backward, the device's queue emptied around each."""
+    times: dict[str, list[float]] = defaultdict(list)
+    wait = torch.cuda.synchronize if case.cotangent.is_cuda else (lambda: None)
+    for repeat in range(repeats + 2):
+        for leaf in case.leaves().values():
+            leaf.grad = None
+        wait()
+        start = time.perf_counter()
+        picture = draw(case)
+        wait()
+        middle = time.perf_counter()
+        picture.backward(case.cotangent)
+        wait()
+        if repeat >= 2:  # the first compile, allocate, warm up
+            times["forward"].append(1e3 * (middle - start))
+            times["backward"].append(1e3 * (time.perf_counter() - middle))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def ours(case: Case) -> Tensor:
+    """Our picture, by the backend of the tensors' device."""
+    return smalti.render([case.drawable], case.camera).color
+
+
+class Stopwatch:
+    """A device that notes how long each kernel took (see `launch.Device`)."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
+
+    def launch(self, source: KernelSource, kernel: str, blocks: int, parameters: ctypes.Structure) -> None:
+        """Runs the kernel between two events."""
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        self.device.launch(source, kernel, blocks, parameters)
+        end.record()
+        self.events.append((kernel, start, end))
+
+
+def kernel_milliseconds(case: Case, repeats: int) -> dict[str, float]:
+    """Median milliseconds of each of our kernels; what is missing to the whole is torch's sorts and memory."""
+    from smalti.renderers.engine.launch import cuda_device
+
+    watch = Stopwatch(cuda_device(torch.cuda.current_device()))
+    found: dict[str, list[float]] = defaultdict(list)
+    for repeat in range(repeats + 1):
+        watch.events.clear()
+        request = Request([case.drawable], case.camera, smalti.RenderSettings())
+        render_with(KernelEngine(watch), request, None).color.backward(case.cotangent)
+        torch.cuda.synchronize()
+        for kernel, start, end in watch.events if repeat else ():
+            found[kernel].append(start.elapsed_time(end))
+    return {kernel: statistics.median(values) for kernel, values in found.items()}
+
+
+def gsplat_draw(case: Case) -> Tensor:
+    """gsplat's picture of the same tensors (same filter, same harmonics, its own thresholds)."""
+    from gsplat import rasterization  # pyright: ignore[reportMissingImports]
+
+    d, camera = case.drawable, case.camera
+    device = d.means.device
+    view = torch.eye(4, device=device)
+    view[:3, :3], view[:3, 3] = camera.rotation.to(device), camera.translation.to(device)
+    assert d.sh_rest is not None
+    coefficients = torch.cat([d.sh_dc[:, None], d.sh_rest], 1)
+    picture, _, _ = rasterization(
+        d.means,
+        d.quaternions,
+        d.scales,
+        d.opacities,
+        coefficients,
+        view[None],
+        camera.matrix.to(device)[None],
+        camera.width,
+        camera.height,
+        sh_degree=d.sh_degree,
+        packed=False,
+    )
+    return picture[0]
+
+
+def distance(
+    case: Case, first: Callable[[Case], Tensor], other: Case, second: Callable[[Case], Tensor]
+) -> dict[str, float]:
+    """Largest difference of the pictures, and of each gradient relative to its largest value, on the CPU's numbers."""
+    found: list[tuple[Tensor, dict[str, Tensor]]] = []
+    for own, draw in ((case, first), (other, second)):
+        for leaf in own.leaves().values():
+            leaf.grad = None
+        picture = draw(own)
+        picture.backward(own.cotangent)
+        gradients = {name: leaf.grad.cpu() for name, leaf in own.leaves().items() if leaf.grad is not None}
+        found.append((picture.detach().cpu(), gradients))
+    result = {"picture": float((found[0][0] - found[1][0]).abs().max())}
+    for name, value in found[1][1].items():
+        result[name] = float((found[0][1][name] - value).abs().max() / value.abs().max())
+    return result
+
+
+def measure(name: str, device: str, repeats: int) -> dict[str, Any]:
+    """Everything about one of CASES; what cannot be measured says why."""
+    case = make_case(*CASES[name], device)
+    on_device = case.cotangent.is_cuda
+    row: dict[str, Any] = {"case": name}
+    with torch.no_grad():
+        frame = smalti.render([case.drawable], case.camera)
+        row["intersections"], row["mean_alpha"] = frame.visibility.intersections, float(frame.alpha.mean())
+        del frame
+    if on_device:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+    row["ours"] = milliseconds(case, ours, repeats)
+    if on_device:
+        row["ours_peak_megabytes"] = (torch.cuda.max_memory_allocated() - before) / 2**20
+        row["kernels"] = kernel_milliseconds(case, repeats)
+        torch.use_deterministic_algorithms(True)
+        row["ours_deterministic"] = milliseconds(case, ours, repeats)
+        torch.use_deterministic_algorithms(False)
+    try:
+        row["gsplat"] = milliseconds(case, gsplat_draw, repeats)
+        row["distance_to_gsplat"] = distance(case, ours, case, gsplat_draw)
+    except Exception as error:  # a peer that is missing or fails is a line in the table, not the end
+        row["gsplat_missing"] = f"{type(error).__name__}: {error}"[:300]
+    there = case.to("cpu")
+    row["cpu"] = milliseconds(there, ours, 3)
+    row["distance_to_cpu"] = distance(case, ours, there, ours)
+    return row
