@@ -1,10 +1,16 @@
-"""Times of one render, forward and backward, on a device: ours, ours per kernel, gsplat's on the same tensors, our CPU's."""
+"""Times of one render, forward and backward: ours on a device, by kernel, and on the CPU; gsplat's on the same tensors.
+
+`python bench/device_render.py CASE REPEATS` prints gsplat's as JSON, in a process of its own, because importing gsplat may
+start a compiler, which the caller must be able to stop.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import json
 import math
 import statistics
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -22,6 +28,8 @@ from smalti.renderers.engine.launch import Device
 from smalti.renderers.engine.request import Request, render_with
 
 CASES = {"100 k, 800x800": (100_000, 800, 800), "1 M, 1920x1080": (1_000_000, 1920, 1080)}
+QUICK = {"2 k, 160x120": (2000, 160, 120)}
+"""For a rehearsal."""
 
 
 @dataclass(frozen=True)
@@ -175,17 +183,17 @@ def distance(
 
 
 def measure(name: str, device: str, repeats: int) -> dict[str, Any]:
-    """Everything about one of CASES; what cannot be measured says why."""
-    case = make_case(*CASES[name], device)
+    """Everything about one of CASES but gsplat."""
+    case = make_case(*{**CASES, **QUICK}[name], device)
     on_device = case.cotangent.is_cuda
     row: dict[str, Any] = {"case": name}
     with torch.no_grad():
         frame = smalti.render([case.drawable], case.camera)
         row["intersections"], row["mean_alpha"] = frame.visibility.intersections, float(frame.alpha.mean())
         del frame
+    before = torch.cuda.memory_allocated() if on_device else 0
     if on_device:
         torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
     row["ours"] = milliseconds(case, ours, repeats)
     if on_device:
         row["ours_peak_megabytes"] = (torch.cuda.max_memory_allocated() - before) / 2**20
@@ -193,12 +201,18 @@ def measure(name: str, device: str, repeats: int) -> dict[str, Any]:
         torch.use_deterministic_algorithms(True)
         row["ours_deterministic"] = milliseconds(case, ours, repeats)
         torch.use_deterministic_algorithms(False)
-    try:
-        row["gsplat"] = milliseconds(case, gsplat_draw, repeats)
-        row["distance_to_gsplat"] = distance(case, ours, case, gsplat_draw)
-    except Exception as error:  # a peer that is missing or fails is a line in the table, not the end
-        row["gsplat_missing"] = f"{type(error).__name__}: {error}"[:300]
     there = case.to("cpu")
     row["cpu"] = milliseconds(there, ours, 3)
     row["distance_to_cpu"] = distance(case, ours, there, ours)
     return row
+
+
+def measure_gsplat(name: str, repeats: int) -> dict[str, Any]:
+    """Its times, and how far our picture and gradients are from its."""
+    case = make_case(*{**CASES, **QUICK}[name], "cuda")
+    times = milliseconds(case, gsplat_draw, repeats)
+    return {**times, "distance": distance(case, ours, case, gsplat_draw)}
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure_gsplat(sys.argv[1], int(sys.argv[2]))))
