@@ -1,8 +1,9 @@
-"""A similarity transform as a value: what normalising a scene stores, and what exports undo."""
+"""A similarity transform as a value: how a layer sits in its scene, what normalising stores and exports undo."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,23 +20,45 @@ class Similarity:
     `a_from_b @ b_from_c` is `a_from_c`. Tensors are on the CPU; float64 is advised. Differentiable.
     """
 
-    scale: float
+    scale: float = 1.0
     """Lengths in a per length in b, > 0."""
-    rotation: Float[Tensor, "3 3"]
-    translation: Float[Tensor, "3"]
+    rotation: Float[Tensor, "3 3"] = field(default_factory=lambda: torch.eye(3, dtype=torch.float64))
+    translation: Float[Tensor, "3"] = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64))
 
     def __post_init__(self) -> None:
         if not self.scale > 0.0 or self.scale == float("inf"):
             raise ValueError(f"Similarity.scale: expected a positive number, got {self.scale}")
-        for field, shape in (("rotation", (3, 3)), ("translation", (3,))):
-            got = tuple(getattr(self, field).shape)
+        for name, shape in (("rotation", (3, 3)), ("translation", (3,))):
+            got = tuple(getattr(self, name).shape)
             if got != shape:
-                raise ValueError(f"Similarity.{field}: expected shape {shape}, got {got}")
+                raise ValueError(f"Similarity.{name}: expected shape {shape}, got {got}")
+        rotation = self.rotation.detach().double()
+        deviation = float((rotation @ rotation.T - torch.eye(3, dtype=torch.float64)).abs().max())
+        if not deviation < 1e-4 or float(torch.linalg.det(rotation)) < 0:
+            raise ValueError(
+                f"Similarity.rotation: expected a proper rotation, R R^T differs from 1 by {deviation:.2g}"
+            )
 
     @staticmethod
     def identity() -> Similarity:
         """Changes nothing."""
-        return Similarity(1.0, torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64))
+        return Similarity()
+
+    @property
+    def is_identity(self) -> bool:
+        """True where nothing moves, exactly."""
+        still = bool((self.rotation == torch.eye(3, dtype=self.rotation.dtype)).all())
+        return self.scale == 1.0 and still and not bool(self.translation.any())
+
+    def to_plain(self) -> dict[str, Any]:
+        """Numbers and lists only, for JSON."""
+        return {"scale": self.scale, "rotation": self.rotation.tolist(), "translation": self.translation.tolist()}
+
+    @staticmethod
+    def from_plain(plain: dict[str, Any]) -> Similarity:
+        """The inverse of `to_plain`, in float64."""
+        rotation, translation = (torch.tensor(plain[key], dtype=torch.float64) for key in ("rotation", "translation"))
+        return Similarity(float(plain["scale"]), rotation, translation)
 
     @staticmethod
     def from_matrix(matrix: Float[Tensor, "4 4"]) -> Similarity:

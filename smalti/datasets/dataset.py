@@ -1,4 +1,4 @@
-"""A calibrated capture in memory: views, points, what was odd. Formats make it; pictures are decoded elsewhere, on demand."""
+"""A calibrated capture in memory: views, points, what was odd. Formats make it; pictures are decoded on demand."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Notice:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """One picture and its camera. The camera is the file's own (distortion included), for the picture's own size in pixels."""
+    """One picture and its camera: the file's own (distortion included), for the picture's own size in pixels."""
 
     camera: Camera
     image: Path
@@ -55,7 +55,7 @@ class Points:
     observation_view: Int[np.ndarray, "m"] = field(default_factory=lambda: np.zeros(0, np.int64))
     """Row in `Dataset.views` of each sighting."""
     observation_xy: Float[np.ndarray, "m 2"] = field(default_factory=lambda: np.zeros((0, 2)))
-    """Where it was seen: pixels of the view's own (distorted) picture, our convention (centre of the first pixel = 0.5, 0.5)."""
+    """Where it was seen: pixels of the view's own (distorted) picture; the centre of the first pixel is (0.5, 0.5)."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from smalti.primitives.similarity import Similarity
+from smalti.cameras.similarity import Similarity
 from smalti.primitives.spherical_harmonics import rotate_rest
 
 PARAMETERS = ("means", "log_scales", "quaternions", "logit_opacities", "sh_dc", "sh_rest")

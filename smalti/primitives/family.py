@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from smalti.cameras.camera import Camera
-from smalti.primitives.similarity import Similarity
+from smalti.cameras.similarity import Similarity
 from smalti.renderers.drawables import GaussianDrawable
 
 Drawable = GaussianDrawable

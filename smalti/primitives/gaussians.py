@@ -16,9 +16,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from smalti.cameras.camera import Camera
+from smalti.cameras.similarity import Similarity
 from smalti.primitives.family import Family
 from smalti.primitives.neighbours import neighbour_distances
-from smalti.primitives.similarity import Similarity
 from smalti.primitives.spherical_harmonics import SH_0, rotate_rest
 from smalti.renderers.drawables import GaussianDrawable
 from smalti.renderers.settings import ALPHA_MIN

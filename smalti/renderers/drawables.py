@@ -10,9 +10,9 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class GaussianDrawable:
-    """Kind `gaussian` (EWA): anisotropic 3D Gaussians splatted as 2D Gaussians (Zwicker et al. 2001; Kerbl et al. 2023).
+    """Kind `gaussian` (EWA): anisotropic 3D Gaussians splatted as 2D ones (Zwicker et al. 2001; Kerbl et al. 2023).
 
-    Colour is `max(0, 0.5 + SH(direction))` with the real basis of 3DGS, the direction being from the camera to the mean.
+    Colour is `max(0, 0.5 + SH(direction))` with the real basis of 3DGS; the direction is from the camera to the mean.
     Primitives with NaN or Inf anywhere, a zero quaternion or a non-positive scale are skipped and counted in the frame.
     """
 
@@ -35,7 +35,7 @@ class GaussianDrawable:
     filter_variance: float = 0.3
     """Variance in square pixels added to the projected covariance."""
     compensated: bool = False
-    """Scale opacity by sqrt(det before / det after the filter), so that the filter adds no mass (Yu et al. 2024, Mip-Splatting)."""
+    """Scale opacity by sqrt(det before / after the filter), so that it adds no mass (Yu et al. 2024, Mip-Splatting)."""
 
     def __post_init__(self) -> None:
         n = self.means.shape[0]
@@ -46,7 +46,10 @@ class GaussianDrawable:
                 raise ValueError(f"GaussianDrawable.{field}: expected shape {shape}, got {got}")
         rest = 0 if self.sh_rest is None else self.sh_rest.shape[1]
         if not 0 <= self.sh_degree <= 3 or (self.sh_degree + 1) ** 2 - 1 > rest:
-            raise ValueError(f"GaussianDrawable.sh_degree: {self.sh_degree} needs {(self.sh_degree + 1) ** 2 - 1} coefficients in sh_rest, got {rest}")
+            needed = (self.sh_degree + 1) ** 2 - 1
+            raise ValueError(
+                f"GaussianDrawable.sh_degree: {self.sh_degree} needs {needed} coefficients in sh_rest, got {rest}"
+            )
         if self.features is not None and self.features.shape[0] != n:
             raise ValueError(f"GaussianDrawable.features: expected {n} rows, got {self.features.shape[0]}")
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from smalti.cameras.camera import Camera
+from smalti.cameras.similarity import Similarity
 from smalti.primitives.family import Drawable, Family, find_family
-from smalti.primitives.similarity import Similarity
 from smalti.renderers.frame import Frame
 from smalti.renderers.render import render
 from smalti.renderers.settings import RenderSettings

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from smalti.cameras.similarity import Similarity
 from smalti.files import read_scene_file, write_scene_file
 from smalti.files.ply import CHUNK_ROWS, PlyError, column_names, read_ply, write_ply
 from smalti.files.splats import FileFormatError, SplatMetadata, Splats, quaternion_of, similarity_transform
-from smalti.primitives.similarity import Similarity
 
 
 def random_splats(count: int, rest: int = 15, seed: int = 0, **metadata: object) -> Splats:
@@ -251,7 +251,7 @@ def test_similarity_carries_points_sizes_and_axes() -> None:
         covariance(moved), similarity.scale**2 * turn @ covariance(splats) @ turn.T, rtol=1e-4, atol=1e-7
     )
     np.testing.assert_array_equal(moved.sh_dc, splats.sh_dc)
-    back = similarity_transform(similarity.inverse())(moved)
+    back = similarity_transform(similarity.inverse)(moved)
     np.testing.assert_allclose(back.means, splats.means, atol=1e-5)
     np.testing.assert_allclose(back.sh_rest, splats.sh_rest, atol=1e-5)
     same = similarity_transform(Similarity())(splats)

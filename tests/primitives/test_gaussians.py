@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 
+from smalti.cameras.similarity import Similarity
 from smalti.primitives.family import RowMap, family_names, find_family
 from smalti.primitives.gaussians import Gaussians, quaternion_of, quaternion_product, rotation_matrices, shared_opacity
 from smalti.primitives.neighbours import neighbour_distances
-from smalti.primitives.similarity import Similarity
 from smalti.primitives.spherical_harmonics import basis, rotate_rest
 
 
@@ -133,7 +133,7 @@ def test_a_similarity_and_its_inverse_give_the_family_back() -> None:
     family.transform(move)
     assert torch.allclose(family.positions(), move.apply(before["means"]), atol=1e-6)
     assert torch.allclose(family.sizes(), 2.5 * before["log_scales"].exp())
-    family.transform(move.inverse())
+    family.transform(move.inverse)
     assert torch.allclose(family.positions(), before["means"], atol=1e-5)
     assert torch.allclose(family.parameters["sh_rest"], before["sh_rest"], atol=1e-5)
     back, old = (rotation_matrices(each) for each in (family.parameters["quaternions"], before["quaternions"]))

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from smalti.cameras.camera import Camera
+from smalti.cameras.similarity import Similarity
 from smalti.files.ply import read_ply
 from smalti.primitives.gaussians import Gaussians
-from smalti.primitives.similarity import Similarity
 from smalti.scene.exchange import export_scene
 from smalti.scene.scene import Scene
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from smalti.cameras.camera import Camera
+from smalti.cameras.similarity import Similarity
 from smalti.primitives.gaussians import Gaussians
-from smalti.primitives.similarity import Similarity
 from smalti.scene.scene import Scene
 
 
@@ -88,7 +88,7 @@ def test_similarities_compose_and_invert() -> None:
     second = Similarity(0.5, turn @ turn, torch.tensor([0.0, -1, 0], dtype=torch.float64))
     points = torch.rand(5, 3, dtype=torch.float64)
     assert torch.allclose((second @ first).apply(points), second.apply(first.apply(points)))
-    assert torch.allclose(first.inverse().apply(first.apply(points)), points)
+    assert torch.allclose(first.inverse.apply(first.apply(points)), points)
     assert torch.allclose(Similarity.from_plain(first.to_plain()).apply(points), first.apply(points))
     with pytest.raises(ValueError, match="proper rotation"):
         Similarity(1.0, -torch.eye(3, dtype=torch.float64))

@@ -38,7 +38,9 @@ class _ImageLoss(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, None, None, None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, cotangent: Tensor
+    ) -> tuple[Tensor | None, None, None, None]:
         return None if ctx.gradient is None else ctx.gradient * cotangent, None, None, None
 
 
@@ -62,7 +64,7 @@ def adam_update(
     step: int,
     constants: tuple[float, float, float],
 ) -> None:
-    """One step of Adam in place on contiguous CPU tensors; `constants` are beta_1, beta_2, epsilon, `step` counts from 1."""
+    """One step of Adam in place, contiguous CPU tensors; `constants`: beta_1, beta_2, epsilon; `step` counts from 1."""
     tensors = (parameter, gradient, *moments)
     if any(not t.is_contiguous() for t in tensors):
         raise ValueError("adam_update: parameter, gradient and moments must be contiguous")
