@@ -15,16 +15,17 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from PIL import Image  # before pycolmap: the wheels' compression libraries clash where pycolmap is loaded first
 
 from smalti.datasets.dataset import Dataset, DatasetError, Points
 from smalti.datasets.extent import camera_centres, camera_directions
 from smalti.datasets.images import ImageCache
 
-LONG_SIDE = 1000
+LONG_SIDE = 800
 """Pixels that pictures are reduced to."""
-FEATURES = 3000
+FEATURES = 2000
 """Keypoints per picture at most."""
-NEIGHBOURS = 12
+NEIGHBOURS = 10
 """Views that each view is matched with."""
 
 
@@ -72,8 +73,6 @@ def near_pairs(dataset: Dataset, neighbours: int = NEIGHBOURS) -> list[tuple[int
 
 
 def _triangulate(pycolmap: ModuleType, dataset: Dataset, folder: Path) -> Any:
-    from PIL import Image
-
     database, images, pairs = folder / "database.db", folder / "images", folder / "pairs.txt"
     images.mkdir()
     names = [f"{row:06d}.png" for row in range(len(dataset.views))]
