@@ -1,7 +1,7 @@
 """Times of one render, forward and backward: ours on a device, by kernel, and on the CPU; gsplat's on the same tensors.
 
-`python bench/device_render.py CASE REPEATS` prints gsplat's as JSON, in a process of its own, because importing gsplat may
-start a compiler, which the caller must be able to stop.
+`python bench/device_render.py CASE REPEATS` prints gsplat's as JSON, in a process of its own, because importing gsplat
+may start a compiler, which the caller must be able to stop.
 """
 
 from __future__ import annotations
