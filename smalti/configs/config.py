@@ -155,7 +155,7 @@ class DensityConfig(Section):
     max_primitives: Natural = 1_000_000
     """Growth stops here."""
     pixels_per_primitive: NotNegative = 0.0
-    """Growth also stops at one primitive per so many training pixels: few views cannot support many; 0 for no such cap."""
+    """Growth also stops at one primitive per so many training pixels (few views support few); 0 for no such cap."""
     budget: ByteSize = "4GB"
     """Bytes for parameters, gradients, optimiser state, density statistics and the renderer's arena together."""
     opacity_min: Fraction = 0.005

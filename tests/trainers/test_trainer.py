@@ -25,7 +25,8 @@ from smalti.trainers.trainer import Trainer
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 SMALL: dict[str, Any] = {
     "data.path": "demo", "data.downscale": 8, "data.points": "frustum", "data.sampled_points": 400,
-    "schedule.resolution": [], "density.max_primitives": 800, "run.finish": ["evaluation"],
+    "schedule.resolution": [], "density.max_primitives": 800,
+    "density.pixels_per_primitive": 0, "run.finish": ["evaluation"],
 }  # fmt: skip
 
 
