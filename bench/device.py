@@ -1,10 +1,11 @@
 """Everything there is to run on a CUDA device, unattended, without a network: `python bench/device.py --out FOLDER`.
 
 Builds the engine's libraries (`python build_engine.py`, needs g++), times renders, runs the tests that need a device,
-trains the demo for 500 steps on the device and on the CPU, and last times gsplat where that is installed. A part that
-fails is recorded and the others go on. Leaves FOLDER/device.json and FOLDER/device.md, and puts the table into
-docs/benchmarks.md. Needs an environment with torch, pytest and the dependencies of pyproject.toml; the package itself
-is taken from this folder. With `--device cpu` it rehearses itself without a device; the document is left alone then.
+trains the demo for 500 steps on the device and on the CPU, times gsplat where that is installed, and last runs the
+kernels under compute-sanitizer where there is one. A part that fails is recorded and the others go on. Leaves
+FOLDER/device.json and FOLDER/device.md, and puts the table into docs/benchmarks.md. Needs an environment with torch,
+pytest and the dependencies of pyproject.toml; the package itself is taken from this folder. With `--device cpu` it
+rehearses itself where there is no device; the document is left alone then.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,13 +30,13 @@ sys.path.insert(0, str(ROOT))
 BEGIN, END = "<!-- device: begin -->", "<!-- device: end -->"
 
 
-def run(command: list[str], seconds: float) -> tuple[int, str]:
-    """Exit code and output of a Python command in the repository, with this package on the path."""
+def run(command: list[str], seconds: float, under: Sequence[str] = ()) -> tuple[int, str]:
+    """Exit code and output of a Python command in the repository, with this package on the path; `under` runs it."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "MPLBACKEND": "Agg"}
     try:
         done = subprocess.run(
-            [sys.executable, *command],
+            [*under, sys.executable, *command],
             cwd=ROOT,
             env=environment,
             text=True,
@@ -92,6 +94,8 @@ def facts(device: str) -> dict[str, Any]:
         found["compute_capability"] = f"{properties.major}.{properties.minor}"
         found["memory_gigabytes"] = round(properties.total_memory / 2**30, 1)
         found["cuda"] = torch.version.cuda
+        # gsplat compiles itself at first use: for this device alone.
+        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", found["compute_capability"])
         found["nvrtc"] = f"{nvrtc.load().version} ({nvrtc.load().path.name})"
     return found
 
@@ -138,11 +142,22 @@ def gsplat(repeats: int, quick: bool) -> dict[str, Any]:
         return {name: {"missing": "gsplat is not installed"} for name in names}
     found: dict[str, Any] = {}
     for name in names:
-        code, output = run(["bench/device_render.py", name, str(repeats)], 240)
+        code, output = run(["bench/device_render.py", "gsplat", name, str(repeats)], 400)
         lines = [line for line in output.splitlines() if line.startswith("{")]
         found[name] = json.loads(lines[-1]) if code == 0 and lines else {"missing": output.strip()[-600:]}
         if code:
             break  # what failed once, or was compiling still, will not do better
+    return found
+
+
+def checked(device: str) -> dict[str, Any]:
+    """Every kernel under compute-sanitizer, where that is installed and works: bad accesses, races, barriers."""
+    draw = ["bench/device_render.py", "draw", device]
+    found: dict[str, Any] = {"plain": require(*run(draw, 200)).strip().splitlines()[-1]}
+    program = shutil.which("compute-sanitizer")
+    for tool in ("memcheck", "racecheck", "synccheck") if program and device == "cuda" else ():
+        code, output = run(draw, 240, [str(program), "--tool", tool, "--error-exitcode", "9"])
+        found[tool] = {"exit_code": code, "output": output.strip()[-1500:]}
     return found
 
 
@@ -194,6 +209,11 @@ def markdown(report: dict[str, Any]) -> str:
             parts = ", ".join(f"{kernel} {value:.3f}" for kernel, value in row.get("kernels", {}).items())
             lines.append(f"- {row['case']}: {parts or 'no device'}")
         lines.append("")
+    tools = report.get("memory checker", {})
+    said = [
+        f"{name} {'clean' if t['exit_code'] == 0 else 'not clean'}" for name, t in tools.items() if isinstance(t, dict)
+    ]
+    lines += [f"compute-sanitizer: {', '.join(said) or 'not run'}", ""]
     rows = [(name, report[name]) for name in ("training on the device", "training on the CPU") if name in report]
     if rows:
         lines += ["The demo, trained:", "", "| | steps | primitives | PSNR | SSIM | wall seconds |", "| --- " * 6 + "|"]
@@ -224,7 +244,9 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--quick", action="store_true", help="a tiny scene in place of the large ones")
-    parser.add_argument("--skip", nargs="*", default=[], help="parts to leave out: build renders tests training gsplat")
+    parser.add_argument(
+        "--skip", nargs="*", default=[], help="parts to leave out: build renders tests training gsplat checker"
+    )
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {"failed": []}
@@ -237,6 +259,7 @@ def main() -> int:
         ("training", "training on the device", lambda: training(device, arguments.steps, arguments.out)),
         ("training", "training on the CPU", lambda: training("cpu", arguments.steps, arguments.out)),
         ("gsplat", "gsplat", lambda: gsplat(arguments.repeats, arguments.quick)),
+        ("checker", "memory checker", lambda: checked(device)),
     ]
     for group, name, part in parts:
         if group not in arguments.skip:

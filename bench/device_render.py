@@ -1,7 +1,7 @@
 """Times of one render, forward and backward: ours on a device, by kernel, and on the CPU; gsplat's on the same tensors.
 
-`python bench/device_render.py CASE REPEATS` prints gsplat's as JSON, in a process of its own, because importing gsplat
-may start a compiler, which the caller must be able to stop.
+`python bench/device_render.py gsplat CASE REPEATS` prints gsplat's as JSON, in a process of its own, because importing
+gsplat may start a compiler, which the caller must be able to stop. `... draw DEVICE` runs every kernel once.
 """
 
 from __future__ import annotations
@@ -214,5 +214,24 @@ def measure_gsplat(name: str, repeats: int) -> dict[str, Any]:
     return {**times, "distance": distance(case, ours, case, gsplat_draw)}
 
 
+def draw_everything(device: str) -> None:
+    """Every kernel once: more channels than one launch holds, statistics, both kinds of sums; for a memory checker."""
+    case = make_case(*next(iter(QUICK.values())), device)
+    features = torch.randn(len(case.drawable), 9, generator=torch.Generator().manual_seed(1)).to(device)
+    drawable = replace(case.drawable, features=features.requires_grad_())
+    settings = smalti.RenderSettings(depth=True, statistics=True, absolute_gradient=True)
+    for deterministic in (False, True):
+        torch.use_deterministic_algorithms(deterministic)
+        for each in (settings, smalti.RenderSettings()):
+            frame = smalti.render([drawable], case.camera, settings=each)
+            assert frame.features is not None
+            (frame.color * case.cotangent + frame.features.sum(-1, keepdim=True)).sum().backward()
+            print("drawn:", float(frame.alpha.detach().mean()))
+    torch.use_deterministic_algorithms(False)
+
+
 if __name__ == "__main__":
-    print(json.dumps(measure_gsplat(sys.argv[1], int(sys.argv[2]))))
+    if sys.argv[1] == "draw":
+        draw_everything(sys.argv[2])
+    else:
+        print(json.dumps(measure_gsplat(sys.argv[2], int(sys.argv[3]))))
