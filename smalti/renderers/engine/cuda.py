@@ -1,6 +1,6 @@
 """The CUDA backend: one render as a sequence of kernel launches and torch's sorts, forward and back.
 
-The kernels are those of include/composite_cuda.h and include/kinds/*_cuda.h; every buffer is a torch tensor. The
+The kernels are those of include/*_cuda.h and include/kinds/*_cuda.h; every buffer is a torch tensor. The
 sequence does not know what runs the kernels: a device (launch.py), or in tests the emulator.
 """
 

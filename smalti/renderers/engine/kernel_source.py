@@ -19,7 +19,7 @@ CHANNEL_CHUNKS = (3, 4, 8)
 
 @dataclass(frozen=True)
 class KindSource:
-    """What the composition has to know about a kind; its C++ side is described at the top of composite_cuda.h."""
+    """What the composition has to know about a kind; its C++ side is described at the top of lists_cuda.h."""
 
     name: str
     header: Path
