@@ -14,7 +14,7 @@ inline int tile_spans(const GaussianScreen& s, const Footprint& f, TileSpan* spa
     const F steps = (load_lanes(kLaneConstants.index)) * splat(kTile), shift = splat(s.mx - real(0.5)), tile = splat(real(1) / kTile);
     for (int row = f.y0; row < f.y1; row += kLanes) {
         const F low = steps + splat(row * kTile + real(0.5) - s.my);
-        const GaussianReach reach = gaussian_reach(s, low, low + splat(kTile - 1));
+        const GaussianReach<F> reach = gaussian_reach<F>(s, low, low + splat(kTile - 1));
         // First pixel reached, rounded up (0.99), and last, rounded down; then whole tiles inside the footprint.
         const F from = max_of((reach.left + shift + splat(real(0.99))) * tile, splat(f.x0));
         const F to = min_of((reach.right + shift) * tile + splat(1), splat(f.x1));

@@ -89,7 +89,6 @@ typedef int I __attribute__((vector_size(4 * kLanes)));
 typedef int lane_int;
 #endif
 
-SM_FN F splat(real x) { return F{} + x; }
 SM_FN I splat_int(int x) { return I{} + x; }
 SM_FN real at(F v, int k) { return v[k]; }
 SM_FN real real_fma(real a, real b, real c) {
@@ -109,6 +108,7 @@ namespace smalti {
 
 #if defined(__AVX512F__) && !defined(SMALTI_DOUBLE)
 typedef __mmask16 M;
+SM_FN F splat(real x) { return _mm512_set1_ps(x); }
 SM_FN F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
 SM_FN F fnma(F a, F b, F c) { return _mm512_fnmadd_ps(a, b, c); }
 SM_FN F sqrt_of(F x) { return _mm512_sqrt_ps(x); }
@@ -145,6 +145,7 @@ SM_FN F exp2_of(F x) {
 #else
 typedef I M;
 #if defined(__AVX2__) && !defined(SMALTI_DOUBLE)
+SM_FN F splat(real x) { return _mm256_set1_ps(x); }
 SM_FN F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
 SM_FN F fnma(F a, F b, F c) { return _mm256_fnmadd_ps(a, b, c); }
 SM_FN F sqrt_of(F x) { return _mm256_sqrt_ps(x); }
@@ -158,6 +159,7 @@ SM_FN F recip(F x) {
     return fma(r, fnma(x, r, splat(1)), r);
 }
 #else
+SM_FN F splat(real x) { return F{x, x, x, x}; }
 SM_FN F fma(F a, F b, F c) { return a * b + c; }
 SM_FN F fnma(F a, F b, F c) { return c - a * b; }
 SM_FN F recip(F x) { return real(1) / x; }
@@ -237,6 +239,25 @@ SM_FN F gather(const real* p, const int* index, int stride, int offset) {
 SM_FN void scatter(real* p, const int* index, int count, int stride, int offset, F v) {
     for (int k = 0; k < count; k++) p[(long long)index[k] * stride + offset] = v[k];
 }
+
+// Few lanes, for work that has no use for a whole F: four, or as many as F has where that is less than 16.
+#if defined(__AVX512F__) && !defined(SMALTI_DOUBLE)
+constexpr int kFewLanes = 4;
+typedef float Few __attribute__((vector_size(16)));
+SM_FN Few sqrt_of(Few x) { return _mm_sqrt_ps(x); }
+SM_FN Few min_of(Few a, Few b) { return _mm_min_ps(a, b); }
+SM_FN Few max_of(Few a, Few b) { return _mm_max_ps(a, b); }
+#else
+constexpr int kFewLanes = kLanes;
+typedef F Few;
+#endif
+template <class V>
+SM_FN V load_as(const real* p) {
+    V v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+SM_FN F load_lanes(const real* p) { return load_as<F>(p); }
 
 // Sums of `count` vectors (a multiple of four), added to out[0..count): a tree of fixed shape, so always the same bits.
 SM_FN void add_sums(const F* v, int count, real* out) {
