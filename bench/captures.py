@@ -36,7 +36,7 @@ class Job:
 
 
 JOBS = (
-    # The preset as it is, for all; but one capture is also trained more than ten times longer, to see whether it spoils.
+    # The preset as it is, for all; one capture is also trained more than ten times longer, to see whether it spoils.
     Job("king-every8", "king_colmap", 2, "every:8", None, (0, 1, 2)),
     Job("fox", "fox", 4, "every:8", None, (0, 1, 2)),
     Job("chair", "chair_blender", 2, "auto", None),
