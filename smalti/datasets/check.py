@@ -16,7 +16,9 @@ from typing import Literal
 import numpy as np
 
 from smalti.datasets.checking import duplicates, epipolar, features, overview, reprojection, scan
+from smalti.datasets.checking.colors import ColorTest
 from smalti.datasets.checking.geometry import Poses, looking_at, poses_of
+from smalti.datasets.checking.lenses import check_lenses
 from smalti.datasets.checking.report import CheckReport, Outlier, Scale, Times
 from smalti.datasets.checking.verdicts import Verdict, judge_features, judge_points
 from smalti.datasets.dataset import Dataset, DatasetError, Notice
@@ -58,11 +60,13 @@ def check_dataset(
     by_points: Verdict | None = None
     behind: float | None = None
     notes = [notice for notice in dataset.notices if notice.code in NOTES]
-    warnings = [notice for notice in dataset.notices if notice.code not in NOTES]
+    warnings = [*(notice for notice in dataset.notices if notice.code not in NOTES), *check_lenses(dataset)]
+    colors: ColorTest | None = None
     if dataset.points is not None and len(dataset.points.observation_point):
         clock.start("reprojecting the points")
         reprojection.check_points(dataset.points, views, str(dataset.root))
         by_points = judge_points(dataset, poses)
+        colors = ColorTest(dataset.points, views)
         behind, shares = reprojection.behind_share(dataset.points, views)
         if behind > BEHIND_SHARE:
             worst = sorted(shares, key=lambda name: -shares[name])
@@ -86,6 +90,8 @@ def check_dataset(
     detector = features.Detector(pycolmap) if pycolmap is not None else None
 
     def look(row: int, picture: scan.SmallPicture) -> None:
+        if colors is not None:
+            colors.look(row, picture)
         if detector is not None and row in searched:
             found[row] = detector(views[row].camera, picture.grey, picture.mask)
 
@@ -109,7 +115,7 @@ def check_dataset(
                 note = "no two views have enough matching features"
 
     exposure, odd = scan.exposure_of(names, seen.facts)
-    warnings += odd + scan.blank_pictures(names, seen.facts)
+    warnings += odd + scan.blank_pictures(names, seen.facts) + (colors.notices() if colors is not None else [])
     warnings += duplicates.identical_cameras(views, groups) + duplicates.identical_pictures(views, groups, seen.facts)
     judged = [verdict for verdict in (by_points, by_features) if verdict is not None]
     warnings += [notice for verdict in judged for notice in verdict.warnings]
@@ -202,7 +208,7 @@ def _facts(dataset: Dataset, scale: Scale) -> CheckReport:
         root=str(root),
         format=dataset.format,
         images_found=len(views),
-        images_missing=_missing(dataset.notices),
+        images_missing=sum(notice.count for notice in dataset.notices if notice.code == "missing-images"),
         cameras=len(rigs) or len(lenses),
         models=dict(Counter(view.camera.model for view in views)),
         sizes=dict(Counter(f"{view.camera.width} x {view.camera.height}" for view in views)),
@@ -223,12 +229,6 @@ def _facts(dataset: Dataset, scale: Scale) -> CheckReport:
         warnings=(),
         problems=(),
     )
-
-
-def _missing(notices: Sequence[Notice]) -> int:
-    """The readers' notice begins with the number of missing pictures."""
-    texts = [notice.text for notice in notices if notice.code == "missing-images"]
-    return sum(int(text.split()[0]) for text in texts if text.split()[0].isdigit())
 
 
 def _merged(verdicts: Sequence[Verdict]) -> tuple[Outlier, ...]:

@@ -25,6 +25,8 @@ class Notice:
 
     code: str
     text: str
+    count: int = 0
+    """How many pictures, cameras ... it is about, where somebody counts; 0: not said."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,15 +5,28 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import UInt8
 
 from smalti.datasets.dataset import DatasetError, View
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 MASK_THRESHOLD = 127
 """Mask pixels above it are foreground: masks that went through JPEG are not binary."""
+
+
+def eight_bit(picture: Image) -> Image:
+    """A loaded 16-bit grey picture reduced to 8 bits, others as they are (Pillow itself would clip at 255)."""
+    from PIL import Image
+
+    if picture.mode not in ("I;16", "I;16B", "I;16L", "I"):
+        return picture
+    grey = np.clip(np.asarray(picture.convert("I"), np.int64), 0, 65535)
+    return Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8))
 
 
 def decode_picture(path: Path) -> UInt8[np.ndarray, "height width channels"]:
@@ -23,11 +36,8 @@ def decode_picture(path: Path) -> UInt8[np.ndarray, "height width channels"]:
     try:
         with Image.open(path) as picture:
             picture.load()
-            if picture.mode in ("I;16", "I;16B", "I;16L", "I"):
-                grey = (np.asarray(picture.convert("I"), np.int64) * 255 + 32767) // 65535
-                return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
             alpha = "A" in picture.getbands() or "transparency" in picture.info
-            return np.array(picture.convert("RGBA" if alpha else "RGB"))
+            return np.array(eight_bit(picture).convert("RGBA" if alpha else "RGB"))
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise DatasetError(
             path, "picture", f"cannot be decoded ({error})", "Copy the picture again or remove it"

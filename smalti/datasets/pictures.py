@@ -115,8 +115,9 @@ class Gathering:
         self.views: list[View] = []
         self.missing: list[str] = []
         self.scaled: list[str] = []
+        self.stretched: list[str] = []
         self.alpha = False
-        self._sizes: tuple[str, str] = ("", "")
+        self._sizes: dict[str, tuple[str, str]] = {}
 
     def add(self, view: View) -> int:
         """Adds a view whose camera may be for another size than its picture; returns its row. Raises `DatasetError`."""
@@ -158,11 +159,16 @@ class Gathering:
         if self.missing:
             total = len(self.missing) + len(names)
             text = f"{len(self.missing)} of {total} pictures are missing and left out: {shown(self.missing)}"
-            notices.append(Notice("missing-images", text))
+            notices.append(Notice("missing-images", text, len(self.missing)))
         if self.scaled:
-            record, actual = self._sizes
+            record, actual = self._sizes[self.scaled[0]]
             text = f"{len(self.scaled)} cameras are for {record} and were scaled to their pictures' {actual}"
-            notices.append(Notice("scaled-intrinsics", text))
+            notices.append(Notice("scaled-intrinsics", text, len(self.scaled)))
+        if self.stretched:
+            record, actual = self._sizes[self.stretched[0]]
+            text = f"{len(self.stretched)} pictures have not quite their camera's shape ({self.stretched[0]}: {actual} "
+            text += f"for {record}): if they were cropped or undistorted since, the cameras are not theirs"
+            notices.append(Notice("stretched-pictures", text, len(self.stretched)))
         return tuple(self.views), tuple(notices)
 
     def _fitted(self, camera: Camera, info: PictureInfo) -> Camera:
@@ -177,7 +183,8 @@ class Gathering:
             )
             remedy = "Use the picture that was calibrated (EXIF orientation is not applied), or the crop's own camera"
             raise DatasetError(self.file, camera.name, problem, remedy)
-        if not self.scaled:
-            self._sizes = (record, actual)
+        self._sizes[camera.name] = (record, actual)
         self.scaled.append(camera.name)
+        if abs(wide / high - 1.0) > rounding:
+            self.stretched.append(camera.name)
         return camera.scaled_to(info.width, info.height)

@@ -132,7 +132,7 @@ def rig_dataset(file: Path, rig: list[RigCamera]) -> Dataset:
     views, notices = gathering.finish()
     if missing:
         text = f"{len(missing)} of {len(rig)} cameras have no pictures and are left out: {shown(missing)}"
-        notices = (*notices, Notice("missing-images", text))
+        notices = (*notices, Notice("missing-images", text, len(missing)))
     return Dataset(file.parent, "rig", views, None, gathering.background, notices=notices)
 
 

@@ -296,7 +296,7 @@ def test_sightings_of_what_is_not_there(corner: Dataset) -> None:
 
 def test_facts_and_json(corner: Dataset, tmp_path: Path) -> None:
     dataset = replace(
-        with_points(corner), metres=True, notices=(Notice("missing-images", "2 of 9 pictures are missing"),)
+        with_points(corner), metres=True, notices=(Notice("missing-images", "2 of 9 pictures are missing", 2),)
     )
     path = tmp_path / "deep" / "overview.png"
     report = check_dataset(dataset, CheckOptions("always", overview=path))

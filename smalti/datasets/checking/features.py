@@ -56,6 +56,8 @@ class PairMatches:
 def load_pycolmap() -> ModuleType | None:
     """The feature library, or None where it is not installed."""
     try:
+        # Before pycolmap: the wheels' compression libraries clash where pycolmap is loaded first.
+        importlib.import_module("PIL.Image")
         return importlib.import_module("pycolmap")
     except ImportError:
         return None

@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 
 from smalti.datasets.checking.report import Exposure, Problem
 from smalti.datasets.dataset import DatasetError, Notice, View
-from smalti.datasets.decode import Videos, decode_view
+from smalti.datasets.decode import Videos, decode_view, eight_bit
 from smalti.datasets.pictures import check_name, shown
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _open(path: Path, record: str, size: tuple[int, int], long_side: int) -> tup
             opened.draft("L", (long_side, long_side))
             opened.load()
             alpha = "A" in opened.getbands() or "transparency" in opened.info
-            picture = opened.convert("RGBA") if alpha else opened.convert("L")
+            picture = eight_bit(opened).convert("RGBA" if alpha else "L")
     except FileNotFoundError as error:
         raise DatasetError(path, record, "the file does not exist", "Put it there or remove this view") from error
     except DatasetError:
