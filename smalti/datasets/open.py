@@ -11,8 +11,11 @@ import numpy as np
 
 from smalti.datasets.dataset import Dataset, DatasetError, Notice, Points
 from smalti.datasets.formats import Format, format_names, load_format
+from smalti.datasets.pictures import SUFFIXES, list_pictures, shown
 
 DEMO = Path(__file__).parent / "demo"
+MOST_CHILDREN = 20
+"""Subfolders that are looked into for a better guess."""
 ALIASES = {
     "nerfstudio": "transforms",
     "instant-ngp": "transforms",
@@ -23,11 +26,14 @@ ALIASES = {
 
 
 def open_dataset(path: str | Path, *, format: str = "auto") -> Dataset:
-    """Reads the capture at `path` (a folder, or a file such as a transforms file); "demo" is the built-in one.
+    """Reads the capture at `path` (a folder, or a file such as a transforms file).
 
+    The word "demo" is always the built-in one; a folder of that name is "./demo", or a `Path`.
     Raises `DatasetError` where no format, or more than one, is recognised, and for whatever is wrong with the data.
     """
-    folder = DEMO if str(path) == "demo" and not Path(path).exists() else Path(path)
+    if path == "":
+        raise DatasetError("data", "", "the path is empty", "Give a folder or a file (`.` is the current folder)")
+    folder = DEMO if path == "demo" else Path(path)
     if not folder.exists():
         raise DatasetError(folder, "", "there is no such file or folder", "Check the path")
     if format != "auto":
@@ -38,10 +44,26 @@ def open_dataset(path: str | Path, *, format: str = "auto") -> Dataset:
     if names:
         problem = f"several formats are recognised: {', '.join(names)}"
         raise DatasetError(folder, "", problem, f"Choose one with format=, for example format={names[0]!r}")
+    raise _unrecognised(folder)
+
+
+def _unrecognised(folder: Path) -> DatasetError:
+    """What is there instead, and the remedy for the two usual mistakes: a folder too high, pictures without cameras."""
     looked = "; ".join(load_format(name).LOOKS_FOR for name in format_names())
-    inside = sorted(child.name for child in folder.iterdir())[:8] if folder.is_dir() else []
-    found = f" (it holds {', '.join(inside)})" if inside else ""
-    raise DatasetError(folder, "", f"no known format is recognised{found}", f"Looked for: {looked}")
+    children = sorted(folder.iterdir()) if folder.is_dir() else []
+    found = f" (it holds {shown([child.name for child in children], 8)})" if children else ""
+    remedy = f"Looked for: {looked}"
+    for child in [child for child in children if child.is_dir()][:MOST_CHILDREN]:
+        inside = [name for name in format_names() if load_format(name).detect(child)]
+        if inside:
+            remedy = f"Did you mean {child}, which is {inside[0]}? {remedy}"
+            break
+    else:
+        where = next((part for part in (folder, folder / "images") if list_pictures(part)), None)
+        if where is not None or folder.suffix.lower() in SUFFIXES:
+            found += ": there are pictures, but no cameras"
+            remedy = f"Smalti does not estimate cameras: run COLMAP on the pictures first. {remedy}"
+    return DatasetError(folder, "", f"no known format is recognised{found}", remedy)
 
 
 def _named(name: str, path: Path) -> Format:

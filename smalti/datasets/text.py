@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -47,17 +48,19 @@ def read_toml(path: Path) -> dict[str, Any]:
 def numbers(value: Any, count: int, path: Path, record: str) -> list[float]:
     """`count` floats from a (nested) JSON list. Raises `DatasetError`."""
     flat: list[float] = []
+    wanted = "a number" if count == 1 else f"{count} numbers"
     stack = [value]
     while stack:
         item = stack.pop()
         if isinstance(item, (list, tuple)):
             stack.extend(reversed(item))
         elif isinstance(item, (int, float)) and not isinstance(item, bool):
-            flat.append(float(item))
+            # Python's whole numbers have no end; longer ones than a float holds are as wrong as infinity.
+            flat.append(float(item) if isinstance(item, float) or abs(item) < 1 << 1000 else math.inf)
         else:
-            raise DatasetError(path, record, f"expected {count} numbers, found {item!r}", "Export the file again")
+            raise DatasetError(path, record, f"expected {wanted}, found {item!r}", "Export the file again")
     if len(flat) != count:
-        raise DatasetError(path, record, f"expected {count} numbers, found {len(flat)}", "Export the file again")
+        raise DatasetError(path, record, f"expected {wanted}, found {len(flat)}", "Export the file again")
     return flat
 
 

@@ -26,6 +26,30 @@ def test_nothing_recognised_lists_what_was_looked_for(tmp_path: Path) -> None:
         open_dataset(tmp_path / "gone")
 
 
+def test_pictures_without_cameras_say_so(tmp_path: Path) -> None:
+    small_sets.write_picture(tmp_path / "a.png", np.zeros((4, 4, 3), np.uint8))
+    for path in (tmp_path, tmp_path / "a.png"):
+        with pytest.raises(DatasetError, match="pictures, but no cameras") as caught:
+            open_dataset(path)
+        assert "run COLMAP" in caught.value.remedy
+
+
+def test_a_folder_too_high_names_the_right_one(tmp_path: Path) -> None:
+    small_sets.write_transforms(tmp_path / "inner", small_sets.cameras(3))
+    (tmp_path / "another").mkdir()
+    with pytest.raises(DatasetError) as caught:
+        open_dataset(tmp_path)
+    assert caught.value.remedy.startswith(f"Did you mean {tmp_path / 'inner'}, which is transforms?")
+
+
+def test_an_empty_path_is_not_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_sets.write_transforms(tmp_path, small_sets.cameras(3))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DatasetError, match="the path is empty"):
+        open_dataset("")
+    assert len(open_dataset(".").views) == 3
+
+
 def test_two_formats_in_one_folder_ask_for_a_choice(tmp_path: Path) -> None:
     views = small_sets.cameras(3)
     small_sets.write_transforms(tmp_path, views)
@@ -51,6 +75,16 @@ def test_a_third_party_adds_a_format(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "own" / "scene.mine").write_text("")
     assert open_dataset(tmp_path / "own").format == "mine"
     assert "mine" in formats.format_names()
+
+
+def test_demo_is_the_word_and_not_the_folder(
+    demo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_sets.write_transforms(tmp_path / "demo", small_sets.cameras(3))
+    monkeypatch.chdir(tmp_path)
+    assert open_dataset("demo").root == demo_folder
+    for path in ("./demo", "demo/", tmp_path / "demo", Path("demo")):
+        assert open_dataset(path).root.resolve() == tmp_path / "demo"
 
 
 def test_demo_opens(demo_folder: Path) -> None:

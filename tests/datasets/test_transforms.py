@@ -66,6 +66,14 @@ def test_float_sizes_and_intrinsics_for_another_size(capture: Path) -> None:
     torch.testing.assert_close(camera.intrinsics, torch.tensor(expected, dtype=torch.float64))
 
 
+def test_a_shape_that_rounding_does_not_explain_is_remarked(capture: Path) -> None:
+    dataset = open_dataset(change(capture, lambda table: table.update(w=96.0, h=68.0, cy=34.0)))
+    assert [notice.code for notice in dataset.notices] == ["scaled-intrinsics", "stretched-pictures"]
+    assert "48 x 36 for 96 x 68" in dataset.notices[1].text
+    rounded = open_dataset(change(capture, lambda table: table.update(w=97.0, h=72.0, cy=36.0)))
+    assert [notice.code for notice in rounded.notices] == ["scaled-intrinsics"]
+
+
 def test_intrinsics_per_frame_and_by_angle(capture: Path) -> None:
     def edit(table: dict[str, Any]) -> None:
         for key in ("cx", "cy", "fl_x", "fl_y", "w", "h"):
@@ -127,7 +135,7 @@ def spoil(pose: np.ndarray) -> None:
     (lambda table: table["frames"].append(table["frames"][0]), "images/view_00.png: named more than once"),
     (lambda table: table.update(camera_model="PANORAMA"), "the camera model PANORAMA is not known"),
     (lambda table: table.update(k4=0.1), "`k4` of a perspective lens"),
-    (lambda table: table.update(fl_x="wide"), "fl_x: expected 1 numbers, found 'wide'"),
+    (lambda table: table.update(fl_x="wide"), "fl_x: expected a number, found 'wide'"),
     (lambda table: table.update(fl_x=-3), "Focal lengths are positive"),
     (lambda table: table.update(cx=900.0), "principal point .* far outside"),
     (lambda table: table["frames"][0].update(mask_path="masks/gone.png"), "the mask masks/gone.png is missing"),
