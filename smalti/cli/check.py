@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from smalti.cli.failures import UsageError, reported
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -40,9 +42,14 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
+@reported
 def main(argv: Sequence[str]) -> int:
     """Runs the check. Returns 0 (also with warnings) or 2 for bad data."""
     arguments = parser().parse_args(argv)
+    if arguments.out is not None and arguments.out.suffix.lower() != ".png":
+        raise UsageError(f"--out {arguments.out}: the overview is a PNG picture; give a name that ends in .png")
+    if arguments.views < 0:
+        raise UsageError(f"--views {arguments.views}: expected a number of views, or 0 for all")
     from rich.console import Console
 
     from smalti.datasets.check import CheckOptions, check_dataset
@@ -85,10 +92,11 @@ def show(report: CheckReport, console: Console) -> None:
         console.print(f"overview: {escape(report.overview)}")
     if report.problems:
         console.print("[red]Not fit for training.[/]")
-    elif report.warnings:
-        console.print("Fit for training; read the warnings first.")
     else:
-        console.print("[green]Fit for training.[/]")
+        untested = report.reprojection is None and report.epipolar is None
+        verdict = "Fit for training" + (" as far as could be seen (the poses were not tested)" if untested else "")
+        read = "; read the warnings first" if report.warnings else ""
+        console.print(f"{verdict}{read}." if untested or read else f"[green]{verdict}.[/]")
 
 
 def _table(report: CheckReport) -> Table:

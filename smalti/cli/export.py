@@ -25,6 +25,8 @@ def main(argv: Sequence[str]) -> int:
     from smalti.trainers.run import Run
 
     arguments = parser().parse_args(argv)
+    if not arguments.out.suffix:
+        raise UsageError(f"{arguments.out}: the extension decides the format; write for example {arguments.out}.ply")
     run = Run.open(arguments.run)
     scene = run.load_scene(arguments.step)
     try:

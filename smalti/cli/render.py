@@ -80,6 +80,7 @@ def _render_view(opened: OpenedRun, arguments: argparse.Namespace, out: Path) ->
         out = out / _default_name(arguments)
     elif out.suffix.lower() != ".png":
         raise UsageError(f"--out {out}: one picture is written as .png (or into a folder)")
+    out.parent.mkdir(parents=True, exist_ok=True)
     background = opened.background()
     (pixels,) = render_path(opened.scene, [camera], background, channel=arguments.channels, backend=opened.backend)
     write_png(out, pixels)

@@ -53,6 +53,9 @@ def open_run(arguments: argparse.Namespace) -> OpenedRun:
     from smalti.renderers.backends import choose
     from smalti.trainers.run import Run
 
+    kind, _, number = arguments.device.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
+        raise UsageError(f"--device {arguments.device}: the devices are cpu, cuda, and cuda:1 for the second card")
     backend = choose(arguments.backend, arguments.device)
     run = Run.open(arguments.run)
     step = run.latest_step() if arguments.step is None else arguments.step

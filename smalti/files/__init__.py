@@ -34,8 +34,13 @@ def read_scene_file(path: Path | str) -> Splats:
 
 
 def write_scene_file(path: Path | str, splats: Splats, transform: Callable[[Splats], Splats] | None = None) -> None:
-    """Write a scene file by its extension (`smalti export`); `transform` is applied chunk by chunk on the way out."""
-    _function(Path(path), "writer")(path, splats, transform)
+    """Write a scene file by its extension (`smalti export`); `transform` is applied chunk by chunk on the way out.
+
+    Its folder is made where there is none. Raises FileFormatError for an extension that nothing writes.
+    """
+    writer = _function(Path(path), "writer")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    writer(path, splats, transform)
 
 
 def _function(path: Path, role: str) -> Callable[..., Any]:

@@ -16,7 +16,7 @@ def test_table_of_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert main(["check", "demo", "--features", "never"]) == 0
     text = capsys.readouterr().out
     assert "0 missing" in text
-    assert "Fit for training." in text
+    assert "Fit for training as far as could be seen (the poses were not tested)." in text
     pictures = list(tmp_path.glob("check_*.png"))
     assert len(pictures) == 1
     assert pictures[0].name in text
@@ -47,3 +47,26 @@ def test_bad_data_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     output, errors = capsys.readouterr()
     assert json.loads(output)["exit_code"] == 2
     assert "transforms.json" in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--out", "overview.foo"], "a name that ends in .png"),
+        (["--out", "overview"], "a name that ends in .png"),
+        (["--views", "-1"], "expected a number of views"),
+        (["--format", "nerfstudioo"], "did you mean 'nerfstudio'"),
+        (["--out", "file/overview.png"], "file: File exists. Check the path"),
+    ],
+)
+def test_wrong_arguments_end_with_code_2(
+    arguments: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    assert main(["check", "demo", "--features", "never", *arguments]) == 2
+    assert said in capsys.readouterr().err

@@ -127,7 +127,7 @@ def test_render_cameras_of_a_file(run: Run, tmp_path: Path) -> None:
         (["render", "RUN", "--out", "a.gif"], "no video format has the extension '.gif'"),
         (["render", "RUN", "--frames", "0"], "must be positive"),
         (["export", "RUN", "scene.glbx"], "no writer for the extension"),
-        (["export", "RUN", "no/such/folder/scene.ply"], "no/such/folder"),
+        (["export", "RUN", "no/such/folder/scene.glbx"], "no writer for the extension"),
     ],
 )
 def test_failures_are_one_line_and_code_2(
@@ -168,3 +168,19 @@ def test_export_is_the_scene_that_is_rendered(run: Run, tmp_path: Path, capsys: 
     again.add("gaussians", Gaussians(splats.to_parameters(), {"sh_degree": 2, "active_sh_degree": splats.sh_degree}))
     camera = run.dataset().views[0].camera.to(torch.float32)
     assert torch.equal(scene.render(camera).color, again.render(camera).color)
+
+
+def test_export_makes_the_folder_and_asks_for_an_extension(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "new" / "folder" / "scene.ply"
+    assert main(["export", str(run.path), str(out)]) == 0
+    assert out.is_file()
+    assert main(["export", str(run.path), str(tmp_path / "scene")]) == 2
+    assert f"write for example {tmp_path / 'scene'}.ply" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:first", "meta"])
+def test_an_unknown_device_is_named(device: str, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["render", str(run.path), "--device", device, "--view", "test/000"]) == 2
+    assert f"--device {device}: the devices are cpu, cuda" in capsys.readouterr().err
