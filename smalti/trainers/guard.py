@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,8 +38,12 @@ class BadGradient:
 
 
 @torch.no_grad()
-def find_bad_gradients(layer: Layer, step: int, views: tuple[str, ...]) -> list[BadGradient]:
-    """All parameters of a layer whose gradients hold NaN or Inf. One pass over the gradients where there are none."""
+def find_bad_gradients(
+    layer: Layer, step: int, views: tuple[str, ...], known: Sequence[BadGradient] = ()
+) -> list[BadGradient]:
+    """All parameters of a layer whose gradients hold NaN or Inf in rows that are not `known` to do so (gradients add up
+    over the views of a step, so that what one view spoiled stays spoiled). One pass where there are none.
+    """
     found = []
     for name, parameter in layer.family.parameters.items():
         gradient = parameter.grad
@@ -46,6 +51,9 @@ def find_bad_gradients(layer: Layer, step: int, views: tuple[str, ...]) -> list[
         if gradient is None or gradient.numel() == 0 or bool(torch.isfinite(gradient.sum())):
             continue
         bad = ~torch.isfinite(gradient).reshape(len(gradient), -1).all(dim=1)
+        for each in known:
+            if (each.layer, each.parameter) == (layer.name, name):
+                bad[each.rows] = False
         if bool(bad.any()):
             found.append(BadGradient(layer.name, name, torch.nonzero(bad).squeeze(1), views, step))
     return found

@@ -124,7 +124,12 @@ def primitive_loss(family: Family, extent: float, weights: RegularizerWeights) -
     return loss
 
 
-def psnr_of(rendered: Float[Tensor, "h w 3"], target: Float[Tensor, "h w 3"]) -> float:
-    """Peak signal-to-noise ratio in dB of values clamped to 0..1, for the display (the protocol lives in `metrics`)."""
-    error = (rendered.detach().clamp(0, 1) - target).double().square().mean()
+def psnr_of(
+    rendered: Float[Tensor, "h w 3"], target: Float[Tensor, "h w 3"], mask: Float[Tensor, "h w"] | None = None
+) -> float:
+    """Peak signal-to-noise ratio in dB of values clamped to 0..1, pixels weighted by `mask`; for the display (the
+    protocol lives in `metrics`).
+    """
+    squares = (rendered.detach().clamp(0, 1) - target).double().square().mean(dim=2)
+    error = squares.mean() if mask is None else (squares * mask).sum() / mask.double().sum().clamp_min(1e-6)
     return float(-10.0 * torch.log10(error.clamp_min(1e-12)))

@@ -68,9 +68,9 @@ def backward(
     sightings: list[dict[str, Sighting]] = []
     bad: list[BadGradient] = []
     for view in views:
-        drawn = [(layer, list(layer.drawables(view.camera, view.camera.time))) for layer in scene.visible_layers()]
-        drawables = [drawable for _, parts in drawn for drawable in parts]
         camera = refinement.camera(view.camera, view.index)
+        drawn = [(layer, list(layer.drawables(camera, camera.time))) for layer in scene.visible_layers()]
+        drawables = [drawable for _, parts in drawn for drawable in parts]
         settings = scene.settings(depth=options.depth_loss is not None, absolute_gradient=options.absolute_gradient)
         frame = render(drawables, camera, background=view.background, settings=settings, backend=options.backend)
         color = refinement.exposed(frame.color, view.index)
@@ -83,18 +83,17 @@ def backward(
         (loss / len(views)).backward()
         arena = max(arena, arena_bytes())
         total += float(loss.detach()) / len(views)
-        quality += psnr_of(color, view.target) / len(views)
+        quality += psnr_of(color, view.target, view.mask) / len(views)
         sightings.append(_sightings(drawn, frame, view, len(views), options.absolute_gradient))
-        if not bad:
-            bad = [each for layer in trained for each in find_bad_gradients(layer, step, (view.camera.name,))]
+        for layer in trained:
+            bad += find_bad_gradients(layer, step, (view.camera.name,), bad)
         del frame, color, loss  # one render at a time holds memory in the engine
     if options.regularizer.any:
         for layer in trained:
             loss = primitive_loss(layer.family, options.extent, options.regularizer)
             loss.backward()
             total += float(loss.detach())
-        if not bad:
-            bad = [each for layer in trained for each in find_bad_gradients(layer, step, ())]
+            bad += find_bad_gradients(layer, step, (), bad)
     return StepResult(total, quality, sightings, bad, arena)
 
 

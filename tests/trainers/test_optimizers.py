@@ -165,3 +165,16 @@ def test_bad_gradients_are_named() -> None:
     layer.family.parameters["logit_opacities"].grad = bad
     (found,) = find_bad_gradients(layer, 7, ("a.jpg",))
     assert str(found) == ("step 7: gradient of statue/logit_opacities is NaN or Inf in primitives 3, 11 (view a.jpg)")
+
+
+def test_rows_that_a_second_view_spoils_are_named_too() -> None:
+    scene = Scene()
+    layer = scene.add("statue", Gaussians.from_points(torch.rand(5, 3), torch.rand(5, 3), {"sh_degree": 0}))
+    gradient = torch.zeros(5, 3)
+    gradient[1] = math.nan
+    layer.family.parameters["means"].grad = gradient
+    found = find_bad_gradients(layer, 7, ("a.jpg",))
+    gradient[3] = math.inf
+    found += find_bad_gradients(layer, 7, ("b.jpg",), found)
+    assert [(each.rows.tolist(), each.views) for each in found] == [([1], ("a.jpg",)), ([3], ("b.jpg",))]
+    assert find_bad_gradients(layer, 7, ("c.jpg",), found) == []
