@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 Main = Callable[[Sequence[str]], int]
 
@@ -16,13 +18,29 @@ def reported(main: Main) -> Main:
     def wrapped(argv: Sequence[str]) -> int:
         try:
             return main(argv)
-        except (ValueError, RuntimeError, OSError) as error:
-            if not isinstance(error, _expected()):
+        except (ValueError, RuntimeError, OSError, MemoryError) as error:
+            text = _text(error)
+            if not text:
                 raise
-            print(f"smalti: {error}", file=sys.stderr)
+            print(f"smalti: {text}", file=sys.stderr)
             return 2
 
     return wrapped
+
+
+def _text(error: Exception) -> str:
+    """What to say about an expected failure; empty for any other, which deserves its traceback."""
+    if isinstance(error, OSError) and error.strerror and isinstance(error.filename, str):
+        # Files are written under a hidden name first; what the user named is their folder.
+        path = Path(error.filename)
+        where = path.parent if path.name.startswith(".") and ".part" in path.name else path
+        if error.strerror != os.strerror(error.errno or 0):
+            return f"{where}: {error.strerror}"  # whoever raised it has put the remedy there
+        return f"{where}: {error.strerror}. Check the path, its permissions and the space left"
+    if isinstance(error, _expected()):
+        return str(error)
+    memory = isinstance(error, MemoryError) or any(word in str(error) for word in ("allocate memory", "out of memory"))
+    return f"there is not enough memory ({error}). Ask for fewer pixels or primitives" if memory else ""
 
 
 def _expected() -> tuple[type[Exception], ...]:
@@ -30,15 +48,16 @@ def _expected() -> tuple[type[Exception], ...]:
     from smalti.configs.resolve import ConfigError
     from smalti.datasets.dataset import DatasetError
     from smalti.files.splats import FileFormatError
+    from smalti.primitives.family import FamilyError
     from smalti.renderers.backends import BackendError
     from smalti.renderers.engine.library import EngineError
     from smalti.trainers.checkpoints import CheckpointError
     from smalti.trainers.lpips import LpipsUnavailable
     from smalti.trainers.pictures import VideoUnavailable
 
-    files = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+    bad = (UsageError, ConfigError, DatasetError, FamilyError, FileFormatError, CheckpointError)
     missing = (BackendError, EngineError, LpipsUnavailable, VideoUnavailable)
-    return (UsageError, ConfigError, DatasetError, FileFormatError, CheckpointError, *missing, *files)
+    return (*bad, *missing, OSError)
 
 
 class UsageError(ValueError):

@@ -90,7 +90,8 @@ def _train(call: Call) -> int:
     from smalti.trainers.run import Run
 
     if call.resume:
-        return conduct(Run.open(call.resume), resume=True)
+        run = Run.open(call.resume)
+        return conduct(run, resume=bool(run.steps()))  # killed before its first checkpoint: from the start, once more
     named = {"data.path": _absolute(call.data), "init_from": _absolute(call.init_from)}
     overrides = {**call.overrides, **{key: value for key, value in named.items() if value}}
     config = resolve(call.source, overrides)
@@ -99,7 +100,7 @@ def _train(call: Call) -> int:
             "say what to train on: --data PATH (a COLMAP folder, a transforms.json, ...), or `smalti train demo`"
         )
     path = Path(call.out) if call.out else default_folder(config.data.path, config.preset or Path(call.source).stem)
-    return conduct(Run.create(path, config), resume=False)
+    return conduct(Run.planned(path, config), resume=False)
 
 
 def _absolute(path: str) -> str:
@@ -126,6 +127,7 @@ def conduct(run: Any, *, resume: bool) -> int:
 
     with single_torch_thread(chosen_device(run.config.run.device)):
         trainer = Trainer(run, resume=resume)
+        run.begin()  # not before: what cannot start leaves no folder behind
         for notice in trainer.dataset.notices:
             print(f"note: {notice.text}")
         begin = f"from step {trainer.step_number}" if resume else "from the start"

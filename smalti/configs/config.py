@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=0)]
@@ -114,9 +115,9 @@ class OptimizerConfig(Section):
     """All other rates decay exponentially to this share over the run."""
     warmup: Count = 0
     """Steps of linear warm-up of all rates."""
-    beta_1: Fraction = 0.9
+    beta_1: Decay = 0.9
     """Decay of Adam's first moment."""
-    beta_2: Fraction = 0.999
+    beta_2: Decay = 0.999
     """Decay of Adam's second moment."""
     epsilon: Positive = 1e-15
     """Adam's epsilon."""
@@ -227,10 +228,10 @@ class RunConfig(Section):
     """The run ends after this many steps."""
     seed: int = 0
     """Of everything random."""
-    device: str = "cpu"
-    """`cpu` or `cuda`."""
+    device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
+    """`cpu` or `cuda` (`cuda:1` for the second card)."""
     wall_limit: NotNegative = 0.0
-    """Minutes after which the run stops by the clock; 0 for none. Not bit-exact."""
+    """Minutes after which the run stops by the clock, counted anew at every start; 0 for none. Not bit-exact."""
     checkpoint_every: Count = 1000
     """Steps between checkpoints; 0 saves only at the end."""
     keep: Natural = 2

@@ -7,6 +7,7 @@ that says which old row each new row is copied from, so that optimiser moments a
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,12 @@ from smalti.renderers.drawables import GaussianDrawable
 
 Drawable = GaussianDrawable
 """What the compositor can draw (a union, as kinds are added)."""
+
+
+class FamilyError(ValueError):
+    """A family, parameter or plain option that does not exist, or a value it cannot have; says what to write instead.
+    The command line exits with code 2.
+    """
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,20 +80,15 @@ class Family(ABC):
     """The registered name."""
 
     def __init__(self, parameters: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
-        self.metadata: dict[str, Any] = {**self.default_metadata(), **(metadata or {})}
-        unknown = set(self.metadata) - set(self.default_metadata())
-        if unknown:
-            raise ValueError(
-                f"family {self.name}: unknown metadata {sorted(unknown)}; it has {sorted(self.default_metadata())}"
-            )
+        self.metadata = self.checked_metadata(metadata or {})
         expected = set(self.default_learning_rates())
         if set(parameters) != expected:
-            raise ValueError(
+            raise FamilyError(
                 f"family {self.name}: expected the parameters {sorted(expected)}, got {sorted(parameters)}"
             )
         rows = {key: value.shape[0] for key, value in parameters.items()}
         if len(set(rows.values())) > 1:
-            raise ValueError(f"family {self.name}: parameters differ in their number of rows: {rows}")
+            raise FamilyError(f"family {self.name}: parameters differ in their number of rows: {rows}")
         self.parameters: dict[str, Tensor] = {}
         self.replace({key: value.detach().clone() for key, value in parameters.items()})
 
@@ -95,6 +97,23 @@ class Family(ABC):
     @abstractmethod
     def default_metadata(cls) -> dict[str, Any]:
         """Plain values that belong to the model and are saved with it, with their defaults."""
+
+    @classmethod
+    def checked_metadata(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The defaults with `given` on top. FamilyError for names that are unknown and for values of another type."""
+        values = cls.default_metadata()
+        for name, value in given.items():
+            if name not in values:
+                near = get_close_matches(name, values, 1, 0.5)
+                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(values))}"
+                raise FamilyError(f"family {cls.name}: unknown metadata {name!r}; {hint}")
+            kind = type(values[name])
+            number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            fits = isinstance(value, kind) if kind in (bool, str) else number and kind(value) == value
+            if not fits:
+                raise FamilyError(f"family {cls.name}: metadata {name} is of type {kind.__name__}, got {value!r}")
+            values[name] = kind(value)
+        return values
 
     @classmethod
     @abstractmethod
@@ -210,7 +229,7 @@ def family_names() -> list[str]:
 
 
 def find_family(name: str) -> type[Family]:
-    """The family class registered under `name`; a ValueError names the near miss or lists the others."""
+    """The family class registered under `name`; a FamilyError names the near miss or lists the others."""
     registered = _registered()
     if name in registered:
         return registered[name].load()
@@ -218,7 +237,7 @@ def find_family(name: str) -> type[Family]:
         return import_module(f"smalti.primitives.{name}").FAMILY
     near = get_close_matches(name, family_names(), 1)
     hint = f"did you mean {near[0]!r}?" if near else f"registered are: {', '.join(family_names())}"
-    raise ValueError(f"no primitive family is called {name!r}; {hint}")
+    raise FamilyError(f"no primitive family is called {name!r}; {hint}")
 
 
 def _registered() -> dict[str, Any]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from smalti.cameras.camera import Camera
 from smalti.cameras.similarity import Similarity
-from smalti.primitives.family import Family
+from smalti.primitives.family import Family, FamilyError
 from smalti.primitives.neighbours import neighbour_distances
 from smalti.primitives.spherical_harmonics import SH_0, rotate_rest
 from smalti.renderers.drawables import GaussianDrawable
@@ -46,6 +46,23 @@ class Gaussians(Family):
         }
 
     @classmethod
+    def checked_metadata(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        values = super().checked_metadata(given)
+        ranges = {
+            "sh_degree": values["sh_degree"] in (0, 1, 2, 3),
+            "initial_opacity": 0 < values["initial_opacity"] < 1,
+            "initial_scale": values["initial_scale"] > 0,
+            "filter_variance": values["filter_variance"] >= 0,
+        }
+        for name, fits in ranges.items():
+            if not fits:
+                raise FamilyError(
+                    f"family {cls.name}: metadata {name} cannot be {values[name]}; sh_degree is 0 to 3, "
+                    "initial_opacity between 0 and 1, initial_scale positive, filter_variance not negative"
+                )
+        return values
+
+    @classmethod
     def default_learning_rates(cls) -> dict[str, float]:
         return {
             "means": 1.6e-4,
@@ -69,10 +86,10 @@ class Gaussians(Family):
         cls, positions: Float[Tensor, "n 3"], colors: Float[Tensor, "n 3"], metadata: Mapping[str, Any]
     ) -> Gaussians:
         """Spheres as large as the mean distance to the three nearest points (times `initial_scale`)."""
-        values = {**cls.default_metadata(), **metadata}
+        values = cls.checked_metadata(metadata)
         n = positions.shape[0]
         distance = neighbour_distances(positions, 3).clamp_min(1e-7) * values["initial_scale"]
-        opacity = float(values["initial_opacity"])
+        opacity = values["initial_opacity"]
         parameters = {
             "means": positions.float(),
             "log_scales": distance.log().float()[:, None].repeat(1, 3),

@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,17 +67,35 @@ def checkpoint_path(root: Path, step: int | None = None) -> Path:
 def write_checkpoint(root: Path, step: int, scene: Scene, state: TrainerState, keep: int) -> Path:
     """Save everything; returns the folder. Older checkpoints beyond `keep` are removed afterwards.
 
-    A whole checkpoint of the same step is left as it is: the state is a function of the step.
+    A whole checkpoint of the same step is left as it is: the state is a function of the step. CheckpointError where it
+    cannot be written; those that are there stay.
     """
-    from safetensors.torch import save_file
+    from safetensors import SafetensorError
 
     folder = root / "checkpoints"
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(".writing-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
     final, draft = folder / f"{step:06d}", folder / f".writing-{step:06d}"
-    if final.exists():
-        return final
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob(".writing-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        if not final.exists():
+            _write_folder(draft, step, scene, state)
+            draft.rename(final)
+            _flush(folder)
+        _point_at(final)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise CheckpointError(
+            f"{final}: cannot be written: {error}. Make room there, then continue with: smalti train --resume {root}"
+        ) from error
+    for old in [each for each in checkpoint_steps(root) if each < step][: -(keep - 1) or None]:
+        shutil.rmtree(folder / f"{old:06d}", ignore_errors=True)
+    return final
+
+
+def _write_folder(draft: Path, step: int, scene: Scene, state: TrainerState) -> None:
+    from safetensors.torch import save_file
+
     draft.mkdir()
     tensors, plain = scene.state()
     save_file(_portable(tensors), draft / "scene.safetensors")
@@ -86,33 +106,57 @@ def write_checkpoint(root: Path, step: int, scene: Scene, state: TrainerState, k
     for entry in draft.iterdir():
         _flush(entry)
     _flush(draft)
-    draft.rename(final)
-    _flush(folder)
+
+
+def _point_at(final: Path) -> None:
+    """Let `latest` name the folder."""
+    folder = final.parent
     pointer = folder / ".latest-new"
     pointer.write_text(final.name, encoding="utf-8")
     _flush(pointer)
     pointer.replace(folder / "latest")
     _flush(folder)
-    for old in [each for each in checkpoint_steps(root) if each < step][: -(keep - 1) or None]:
-        shutil.rmtree(folder / f"{old:06d}", ignore_errors=True)
-    return final
 
 
 def read_scene(folder: Path) -> Scene:
     """The scene of a checkpoint folder."""
     from safetensors.torch import load_file
 
-    return Scene.from_state(load_file(folder / "scene.safetensors"), _read_json(folder / "scene.json"))
+    with reading(folder):
+        return Scene.from_state(load_file(folder / "scene.safetensors"), _read_json(folder / "scene.json"))
 
 
 def read_state(folder: Path) -> TrainerState:
     """Everything else of a checkpoint folder."""
     from safetensors.torch import load_file
 
-    plain = _read_json(folder / "state.json")
-    if plain["version"] > CHECKPOINT_VERSION:
-        raise CheckpointError(f"{folder}: version {plain['version']} is newer than this program reads; update smalti")
-    return TrainerState(load_file(folder / "trainer.safetensors"), plain, _read_json(folder / "clock.json"))
+    with reading(folder):
+        plain = _read_json(folder / "state.json")
+        if plain["version"] > CHECKPOINT_VERSION:
+            raise CheckpointError(
+                f"{folder}: version {plain['version']} is newer than this program reads; update smalti"
+            )
+        return TrainerState(load_file(folder / "trainer.safetensors"), plain, _read_json(folder / "clock.json"))
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Within: whatever is wrong with a checkpoint's content becomes a CheckpointError that names the folder and the
+    remedy.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{folder}: the checkpoint is damaged ({type(error).__name__}: {error}); "
+            "remove this folder to fall back on the one before"
+        ) from error
+    except ValueError as error:  # from a newer program, or of a family that is not installed: it says so
+        raise CheckpointError(f"{folder}: {error}") from error
 
 
 def _portable(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -124,10 +168,6 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def _read_json(path: Path) -> Any:
-    if not path.is_file():
-        raise CheckpointError(
-            f"{path}: missing; the checkpoint is not whole, remove its folder to fall back on the one before"
-        )
     return json.loads(path.read_text(encoding="utf-8"))
 
 

@@ -69,7 +69,7 @@ class _Loop:
                 self._after(trainer.step())
                 if interrupt.asked:
                     ending = "interrupted"
-                elif self.options.wall_limit and trainer.clock.wall > 60.0 * self.options.wall_limit:
+                elif self.options.wall_limit and trainer.clock.sitting > 60.0 * self.options.wall_limit:
                     ending = "out of time"
                 if ending != "finished":
                     break
@@ -129,8 +129,8 @@ class _Loop:
         protocol = evaluation.protocol_for(trainer.config.data, trainer.dataset)
         background = torch.tensor(protocol.background, device=trainer.device)
         color = evaluation.draw(trainer.scene, view.camera, background, backend=trainer.backend).color
-        truth, _ = evaluation.target_of(view, background.cpu())
-        return psnr_of(color, truth.to(color))
+        truth, mask = evaluation.target_of(view, background.cpu())
+        return psnr_of(color, truth.to(color), None if mask is None else mask.to(color))
 
     def _evaluate(self, extra: dict[str, Any]) -> None:
         """Measure the held-out views by the function that `smalti eval` uses."""

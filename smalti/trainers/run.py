@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,27 @@ class Run:
     @staticmethod
     def create(path: str | Path, config: TrainConfig) -> Run:
         """A new folder with its resolved configuration; FileExistsError where a run is already there."""
+        run = Run.planned(path, config)
+        run.begin()
+        return run
+
+    @staticmethod
+    def planned(path: str | Path, config: TrainConfig) -> Run:
+        """A run of which nothing is on disk yet; FileExistsError where a run, or a file, is already there."""
         path = Path(path)
+        if path.exists() and not path.is_dir():
+            raise FileExistsError(f"{path} is a file; choose another --out")
         if (path / "config.yaml").exists():
             raise FileExistsError(
                 f"{path} holds a run already; continue it with --resume {path} or choose another --out"
             )
-        path.mkdir(parents=True, exist_ok=True)
-        resolve.save(config, path / "config.yaml")
         return Run(path, config)
+
+    def begin(self) -> None:
+        """Make the folder and write the configuration, where it is not there."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not (self.path / "config.yaml").exists():
+            resolve.save(self.config, self.path / "config.yaml")
 
     @staticmethod
     def open(path: str | Path) -> Run:
@@ -90,9 +104,17 @@ class Run:
                 return  # the line that a kill cut off
 
     def record(self, values: dict[str, Any]) -> None:
-        """Append one record."""
-        with self.metrics_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+        """Append one record. What is NaN or infinite (the PSNR of equal pictures) becomes null: JSON has neither."""
+        plain = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in values.items()
+        }
+        try:
+            with self.metrics_path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(plain, allow_nan=False) + "\n")
+        except OSError as error:
+            remedy = f"{error.strerror}. Make room there, then continue with: smalti train --resume {self.path}"
+            raise OSError(error.errno, remedy, str(self.metrics_path)) from error
 
     def forget_after(self, step: int) -> None:
         """Drop records beyond `step`, and a last line that was cut off: a resumed run writes them again."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from smalti.cameras.camera import Camera
 from smalti.configs.config import TrainConfig, parse_bytes
+from smalti.configs.resolve import ConfigError
 from smalti.datasets.dataset import Dataset
 from smalti.datasets.images import ImageCache
 from smalti.renderers.backends import choose
@@ -60,7 +61,12 @@ class Clock:
     @property
     def wall(self) -> float:
         """Seconds by the clock, over all sittings of the run."""
-        return self.wall_before + time.perf_counter() - self.wall_start
+        return self.wall_before + self.sitting
+
+    @property
+    def sitting(self) -> float:
+        """Seconds by the clock since this start."""
+        return time.perf_counter() - self.wall_start
 
     def __enter__(self) -> Clock:
         self._pause = (time.process_time(), time.perf_counter())
@@ -239,6 +245,7 @@ class Trainer:
             "order": self.order.state(),
             "budget": self.budget.state(),
             "extent": self.extent,
+            "views": len(self.source),
         }
         state.clock = {"cpu": self.clock.cpu, "wall": self.clock.wall}
         checkpoints.write_checkpoint(self.run.path, self.step_number, self.scene, state, self.config.run.keep)
@@ -248,17 +255,24 @@ class Trainer:
         folder = checkpoints.checkpoint_path(self.run.path, step)
         self.scene = checkpoints.read_scene(folder)
         state = checkpoints.read_state(folder)
-        self.extent = float(state.plain["extent"])
-        self._assemble()
-        self.step_number = int(state.plain["step"])
-        self.adam.load(_below(state.tensors, "adam/"), state.plain["adam"], self.device)
-        self.refinement.load(_below(state.tensors, "refine/"))
-        for population in self.populations:
-            population.load(_below(state.tensors, f"density/{population.layer.name}/"))
-        self.generator.set_state(state.tensors["generator"])
-        self.order.load(state.plain["order"])
-        self.budget.load(state.plain["budget"])
-        self.clock.cpu_before, self.clock.wall_before = state.clock["cpu"], state.clock["wall"]
+        with checkpoints.reading(folder):
+            self.extent = float(state.plain["extent"])
+            self._assemble()
+            self.step_number = int(state.plain["step"])
+            self.adam.load(_below(state.tensors, "adam/"), state.plain["adam"], self.device)
+            self.refinement.load(_below(state.tensors, "refine/"))
+            for population in self.populations:
+                population.load(_below(state.tensors, f"density/{population.layer.name}/"))
+            self.generator.set_state(state.tensors["generator"])
+            self.order.load(state.plain["order"])
+            self.budget.load(state.plain["budget"])
+            self.clock.cpu_before, self.clock.wall_before = state.clock["cpu"], state.clock["wall"]
+            before = state.plain["views"]
+        if before != len(self.source):
+            raise checkpoints.CheckpointError(
+                f"{folder}: trained on {before} views, but {self.config.data.path} now gives {len(self.source)}; "
+                "put the capture back as it was, or start a new run with --init-from"
+            )
 
 
 def chosen_device(name: str) -> torch.device:
@@ -277,11 +291,11 @@ def most_primitives(config: TrainConfig, cameras: Sequence[Camera]) -> int:
 
 
 def check_names(config: TrainConfig, scene: Scene) -> None:
-    """A ValueError where a configured learning rate belongs to no parameter."""
+    """A ConfigError where a configured learning rate belongs to no parameter."""
     known = sorted({name for layer in scene for name in layer.family.parameters})
     unknown = sorted(set(config.optimizer.learning_rates) - set(known))
     if unknown:
-        raise ValueError(
+        raise ConfigError(
             f"optimizer.learning_rates: no parameter is called {unknown[0]!r}; there are {', '.join(known)}"
         )
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from smalti.cameras.similarity import Similarity
-from smalti.primitives.family import RowMap, family_names, find_family
+from smalti.primitives.family import FamilyError, RowMap, family_names, find_family
 from smalti.primitives.gaussians import Gaussians, quaternion_of, quaternion_product, rotation_matrices, shared_opacity
 from smalti.primitives.neighbours import neighbour_distances
 from smalti.primitives.spherical_harmonics import basis, rotate_rest
@@ -198,3 +198,20 @@ def test_colour_degrees_only_rise() -> None:
     assert family.metadata["active_sh_degree"] == 2
     family.advance(0)
     assert family.metadata["active_sh_degree"] == 2
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"sh_degre": 2}, "unknown metadata 'sh_degre'; did you mean 'sh_degree'"),
+        ({"sh_degree": "many"}, "sh_degree is of type int, got 'many'"),
+        ({"sh_degree": 4}, "sh_degree cannot be 4"),
+        ({"compensated": 1}, "compensated is of type bool"),
+        ({"initial_opacity": 1}, "initial_opacity cannot be 1"),
+        ({"initial_scale": math.nan}, "initial_scale is of type float, got nan"),
+    ],
+)
+def test_metadata_that_cannot_be_is_refused_by_name(metadata: dict[str, object], message: str) -> None:
+    with pytest.raises(FamilyError, match=message):
+        Gaussians.from_points(torch.rand(3, 3), torch.rand(3, 3), metadata)
+    assert Gaussians.checked_metadata({"sh_degree": 2.0})["sh_degree"] == 2

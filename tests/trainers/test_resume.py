@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,3 +105,48 @@ def test_a_run_folder_is_not_overwritten_and_an_empty_one_cannot_be_resumed(
     assert "--resume" in capsys.readouterr().err
     assert main(["--resume", str(tmp_path / "nowhere")]) == 2
     assert "not a run folder" in capsys.readouterr().err
+
+
+def test_what_cannot_start_leaves_no_folder_and_what_never_saved_starts_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["gaussians-fast", *COMMON, "--steps", "3", "--out", str(tmp_path / "run")]
+    assert main([*arguments, "--model.metadata.sh_degre", "2"]) == 2
+    assert main([*arguments, "--data", str(tmp_path / "nowhere")]) == 2
+    assert "did you mean 'sh_degree'" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert main(arguments) == 0
+    wanted = (tmp_path / "run/checkpoints/000003/trainer.safetensors").read_bytes()
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    assert main(["--resume", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run/checkpoints/000003/trainer.safetensors").read_bytes() == wanted
+
+
+@pytest.mark.parametrize("name", ["scene.safetensors", "scene.json", "trainer.safetensors", "state.json", "clock.json"])
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_damaged_checkpoint_is_named_and_its_removal_falls_back(
+    name: str, damage: str, saved_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = checkpoint_path(saved_run)
+    whole = (last / name).read_bytes()
+    if damage == "cut":
+        (last / name).write_bytes(whole[: len(whole) // 2])
+    else:
+        (last / name).unlink()
+    assert main(["--resume", str(saved_run)]) == 2
+    error = capsys.readouterr().err
+    (last / name).write_bytes(whole)
+    assert f"{last}: the checkpoint is damaged" in error
+    assert "remove this folder to fall back on the one before" in error
+    shutil.copytree(saved_run, saved_run.parent / "other", dirs_exist_ok=True)
+    shutil.rmtree(saved_run.parent / "other" / "checkpoints" / last.name)
+    assert main(["--resume", str(saved_run.parent / "other")]) == 0
+
+
+@pytest.fixture(scope="module")
+def saved_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of four steps with two checkpoints."""
+    path = tmp_path_factory.mktemp("saved") / "run"
+    steps = ["--steps", "4", "--checkpoint_every", "2"]
+    assert main(["gaussians-fast", *COMMON, *steps, "--out", str(path)]) == 0
+    return path

@@ -4,8 +4,10 @@ from files.
 
 from __future__ import annotations
 
+import json
 import math
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +100,23 @@ def test_the_wall_clock_ends_a_run(tmp_path: Path) -> None:
     assert run.latest_step() == trainer.step_number < 10_000
 
 
+def test_a_run_that_the_clock_ended_has_its_time_again_when_it_is_resumed(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", small(run__steps=40, run__wall_limit=0.5))
+    trainer = Trainer(run)
+    trainer.step()
+    trainer.clock.wall_before = 3600.0  # what earlier sittings took
+    assert loop.train(trainer, Silent()) == "finished"
+
+
 def spoil(frame: Any, camera: Any, index: int) -> torch.Tensor:
     """A loss whose gradient is NaN for whatever touches the picture's middle."""
     return frame.color[14, 14].sum() * math.nan
+
+
+def spoil_the_second() -> Any:
+    """Another pixel for each view of a step, so that the views spoil different primitives."""
+    places = iter([(14, 14), (10, 17)])
+    return lambda frame, camera, index: frame.color[next(places)].sum() * math.nan
 
 
 def test_nan_is_named_and_never_reaches_the_parameters(tmp_path: Path) -> None:
@@ -117,6 +133,11 @@ def test_nan_is_named_and_never_reaches_the_parameters(tmp_path: Path) -> None:
             assert bool(torch.isfinite(moment).all())
         moved += int((value.detach() != before[key]).reshape(len(value), -1).any(1).sum())
     assert moved > 0
+    pair = Trainer(Run.create(tmp_path / "pair", small(run__steps=5, density__rule="none", schedule__batch=2)))
+    pair.options = replace(pair.options, depth_loss=spoil_the_second())
+    pair.step()
+    for value in pair.scene.layers["gaussians"].family.parameters.values():
+        assert bool(torch.isfinite(value).all())
     stopping = Run.create(tmp_path / "stopping", small(run__steps=5, run__bad_gradient="stop"))
     with pytest.raises(BadGradientError, match="gaussians/means"):
         Trainer(stopping, depth_loss=spoil).step()
@@ -177,6 +198,47 @@ def test_metrics_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
     assert [each["step"] for each in run.metrics()] == [1, 2, 3, 4, 5]
     run.forget_after(3)
     assert [each["step"] for each in run.metrics()] == [1, 2, 3]
+
+
+def test_records_are_json_whatever_was_measured(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", small())
+    run.record({"kind": "evaluation", "step": 1, "psnr": math.inf, "loss": math.nan, "ssim": 1.0})
+    assert json.loads(run.metrics_path.read_text(), parse_constant=pytest.fail)["psnr"] is None
+    assert list(run.metrics()) == [{"kind": "evaluation", "step": 1, "psnr": None, "loss": None, "ssim": 1.0}]
+
+
+def test_a_capture_that_changed_cannot_be_resumed(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", small(run__steps=2))
+    loop.train(Trainer(run), Silent())
+    run.config.data.split = "none"
+    with pytest.raises(CheckpointError, match=r"trained on 43 views, but .* now gives 51"):
+        Trainer(run, resume=True)
+
+
+def test_a_checkpoint_without_room_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run.create(tmp_path / "run", small(run__steps=4))
+    trainer = Trainer(run)
+    trainer.step()
+    trainer.save()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    trainer.step()
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(CheckpointError, match=r"000002: cannot be written: .*No space.*--resume"):
+        trainer.save()
+    assert [each.name for each in sorted((run.path / "checkpoints").iterdir())] == ["000001", "latest"]
+    monkeypatch.undo()
+    assert Trainer(run, resume=True).step_number == 1
+
+
+def test_a_checkpoint_killed_before_latest_is_found_by_the_resumed_run(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", small(run__steps=4, run__checkpoint_every=2))
+    loop.train(Trainer(run), Silent())
+    (run.path / "checkpoints" / "latest").write_text("000002")  # as a kill after the rename leaves it
+    loop.train(Trainer(run, resume=True), Silent())
+    assert run.latest_step() == 4
 
 
 def test_plain_lines_show_what_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
