@@ -110,7 +110,8 @@ def choose(
     with torch.no_grad():
         tensors = [drawable.means, drawable.quaternions, drawable.scales, drawable.opacities[:, None]]
         tensors += [] if drawable.features is None else [drawable.features]
-        usable = (drawable.quaternions.square().sum(-1) >= 1e-24) & (drawable.scales > 0).all(-1)
+        length = drawable.quaternions.square().sum(-1)
+        usable = (length >= 1e-24) & length.isfinite() & (drawable.scales > 0).all(-1)
         for tensor in tensors:
             usable &= tensor.isfinite().all(-1)
         z = drawable.means @ camera.rotation[2] + camera.translation[2]

@@ -29,3 +29,11 @@ class RenderSettings:
     """In the backward pass also sum the absolute per-pixel gradient of every projected centre (AbsGS)."""
     smooth_cutoff: bool = False
     """Test mode: alpha fades out smoothly between 1/255 and 2/255, so that central differences mean something."""
+
+    def __post_init__(self) -> None:
+        if self.order not in ("centre", "ray"):
+            raise ValueError(f"RenderSettings.order: expected 'centre' or 'ray', got {self.order!r}")
+        if not self.near >= 0:
+            raise ValueError(f"RenderSettings.near: expected 0 or more, got {self.near}")
+        if not 0 <= self.transmittance_min < 1:
+            raise ValueError(f"RenderSettings.transmittance_min: expected 0 <= t < 1, got {self.transmittance_min}")

@@ -77,6 +77,7 @@ SKIPPED = {
     "zero scale": ("scales", 0.0),
     "negative scale": ("scales", -0.1),
     "scale too large to square": ("scales", [1e30, 1e30, 1e30]),
+    "quaternion too long to square": ("quaternions", [1e20, 1e20, 0.0, 0.0]),
 }
 
 
@@ -85,6 +86,8 @@ def test_unusable_primitive_is_skipped_and_counted(case: str, backend: Backend) 
     name, value = SKIPPED[case]
     if case == "scale too large to square" and backend.dtype == torch.float64:
         value = [1e200, 1e200, 1e200]
+    if case == "quaternion too long to square" and backend.dtype == torch.float64:
+        value = [1e200, 1e200, 0.0, 0.0]
     scene = spoiled(name, value)
     frame, gradients = draw(backend, scene)
     expected, expected_gradients = draw_without(backend)
@@ -116,6 +119,7 @@ DRAWN = {
     "opacity of a denormal": ("opacities", 1e-42),
     "negative opacity": ("opacities", -0.5),
     "far away": ("means", [-2e7, 3e7, 1e8]),
+    "as far away as 1e20": ("means", [-2e19, 3e19, 1e20]),
     "behind": ("means", [0.0, 0.0, -50.0]),
     "bright": ("sh_dc", [1e6, -1e6, 0]),
 }
@@ -141,7 +145,7 @@ def test_extreme_but_usable_primitive(case: str, backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("compensated", [False, True])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, 1, 7])
 def test_hostile_numbers_never_reach_the_picture(seed: int, compensated: bool, backend: Backend) -> None:
     """Fuzz: a tenth of all numbers is NaN, Inf, denormal, huge or tiny."""
     generator = torch.Generator().manual_seed(seed)

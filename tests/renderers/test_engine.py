@@ -117,6 +117,53 @@ def test_nothing_is_left_behind() -> None:
     assert arena_bytes() == before
 
 
+def test_running_out_of_memory_in_any_thread_is_an_error_not_the_end_of_the_process() -> None:
+    """Under limits of address space from nothing to plenty, with scratch of 10 MB per thread."""
+    program = """
+import resource, torch, smalti
+from smalti.renderers.engine import EngineError, set_threads
+set_threads(3)
+g = torch.Generator().manual_seed(0)
+r = lambda *s: torch.randn(*s, generator=g)
+means = r(20, 3)
+splats = lambda features: smalti.GaussianDrawable(
+    means, torch.ones(20, 4), torch.full((20, 3), 0.3), torch.full((20,), 0.5), torch.zeros(20, 3), features=features)
+eye = torch.tensor([0.0, 0.0, -5.0])
+camera = smalti.Camera.look_at(eye, torch.zeros(3), torch.tensor([0.0, -1.0, 0.0]), 0.8, (40, 40))
+draw = lambda features: smalti.render([splats(features)], camera, backend="cpu").features
+expected, wide = draw(torch.ones(20, 1))[..., 0], torch.ones(20, 10_000)
+ends = {"drawn": 0, "engine": 0, "torch": 0}
+for extra in range(0, 160, 4):
+    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (extra << 20), resource.RLIM_INFINITY))
+    try:
+        ends["drawn"] += bool(torch.equal(draw(wide)[..., 7], expected))
+    except EngineError as error:
+        assert "memory" in str(error), error
+        ends["engine"] += 1
+    except (RuntimeError, MemoryError):
+        ends["torch"] += 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+assert ends["drawn"] and ends["engine"], ends
+assert torch.equal(draw(wide)[..., 7], expected)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_counters_that_would_overflow_are_refused() -> None:
+    _, scene = large_scene().leaves(torch.float32)
+    with pytest.raises(EngineError, match="524272 pixels per side"):
+        render(scene.drawables, simple_camera(600_000, 1), backend="cpu")
+
+
+def test_settings_that_mean_nothing_are_refused() -> None:
+    for wrong in ({"near": -1.0}, {"near": float("nan")}, {"transmittance_min": 1.5}, {"order": "center"}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            RenderSettings(**wrong)
+
+
 def test_backward_can_run_twice() -> None:
     leaves, scene = large_scene().leaves(torch.float32)
     frame = render(scene.drawables, scene.camera, settings=scene.settings, backend="cpu")

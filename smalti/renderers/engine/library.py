@@ -17,10 +17,11 @@ import torch
 
 FOLDER = Path(__file__).parent / "lib"
 PREFERENCE = ("avx512", "avx2", "baseline")
-# What `-march=x86-64-v4` and `-v3` may emit, by the kernel's names for the flags.
+# What `-march=x86-64-v4` and `-v3` may emit, by the kernel's names for the flags (abm: lzcnt).
+_V3 = {"avx2", "fma", "bmi1", "bmi2", "f16c", "movbe", "abm"}
 NEEDS = {
-    "avx512": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
-    "avx2": {"avx2", "fma", "bmi1", "bmi2", "f16c", "movbe"},
+    "avx512": {*_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
+    "avx2": _V3,
     "baseline": set(),
     "double": set(),
 }
@@ -28,6 +29,7 @@ ERRORS = {
     1: "out of memory in the engine; render fewer primitives, a smaller picture, or lower the trainer's budget",
     2: "more than 2^31 (primitive, tile) pairs; render a smaller picture or smaller primitives",
     3: "a drawable of a kind that this engine does not have",
+    4: "the engine failed unexpectedly; please report what was rendered",
 }
 
 
@@ -105,7 +107,7 @@ def load_named(name: str) -> SimpleNamespace:
         except OSError as error:
             raise EngineError(f"cannot load {path}: {error}; reinstall smalti") from error
         real: Any = c_double if name == "double" else c_float
-        if lib.smalti_real_size() != ctypes.sizeof(real) or lib.smalti_version() != 1:
+        if lib.smalti_real_size() != ctypes.sizeof(real) or lib.smalti_version() != 2:
             raise EngineError(f"{path} was built from other sources than this package; reinstall smalti")
         lib.smalti_plan_new.restype = c_void_p
         lib.smalti_plan_free.argtypes = [c_void_p]
@@ -124,7 +126,7 @@ def set_threads(count: int) -> None:
     if count < 0:
         raise ValueError(f"set_threads: expected 0 or more, got {count}")
     _threads = count
-    for library in _loaded.values():
+    for library in list(_loaded.values()):  # another thread may be loading one
         library.lib.smalti_set_threads(count)
 
 
@@ -135,7 +137,7 @@ def get_threads() -> int:
 
 def arena_bytes() -> int:
     """Bytes that renders hold in the engine now (projected records, tile lists, gradient slots)."""
-    return sum(library.lib.smalti_arena_bytes() for library in _loaded.values())
+    return sum(library.lib.smalti_arena_bytes() for library in list(_loaded.values()))
 
 
 def _structures(real: Any) -> dict[str, Any]:
@@ -174,7 +176,7 @@ def _structures(real: Any) -> dict[str, Any]:
         "Options": structure("Options", [("transmittance_min", real), ("smooth", c_int), ("absolute", c_int)]),
         "Summary": structure(
             "Summary",
-            [*[(name, c_int) for name in ("skipped", "slots", "tiles_x", "tiles_y")], ("intersections", c_longlong)],
+            [("skipped", c_int), ("intersections", c_longlong)],
         ),
         "Background": structure("Background", [("values", c_void_p), ("per_pixel", c_int)]),
         "ForwardOutput": structure(

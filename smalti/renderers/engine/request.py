@@ -12,11 +12,14 @@ from torch import Tensor
 
 from smalti.cameras.camera import Camera
 from smalti.renderers.drawables import GaussianDrawable
+from smalti.renderers.engine.library import EngineError
 from smalti.renderers.frame import Frame, Visibility
 from smalti.renderers.settings import RenderSettings
 
 PER_DRAWABLE = 7  # means, quaternions, scales, opacities, sh_dc, sh_rest, features
 CAMERA_GRADIENT = 16  # rotation 9, translation 3, fx, fy, cx, cy
+MOST_PRIMITIVES = 2**30  # indices and twice them are ints in the kernels
+MOST_PIXELS = 16 * (2**15 - 1)  # tile coordinates are shorts
 
 Tensors = Sequence[Tensor | None]
 """PER_DRAWABLE per drawable, then rotation, translation, intrinsics, background."""
@@ -84,8 +87,13 @@ class Engine(Protocol):
 
 
 def render_with(engine: Engine, request: Request, background: Tensor | None) -> Frame:
-    """Draw `request` over `background`, differentiably."""
+    """Draw `request` over `background`, differentiably. Raises EngineError where its counters would overflow."""
     dtype, device, camera = request.dtype, request.device, request.camera
+    if request.count > MOST_PRIMITIVES or max(camera.width, camera.height) > MOST_PIXELS:
+        raise EngineError(
+            f"the engine draws at most {MOST_PRIMITIVES} primitives and {MOST_PIXELS} pixels per side, got "
+            f"{request.count} and {camera.width} x {camera.height}; render in parts (`Camera.cropped`)"
+        )
     tensors: list[Tensor | None] = []
     for d in request.drawables:
         tensors += [d.means, d.quaternions, d.scales, d.opacities, d.sh_dc, d.sh_rest, d.features]

@@ -19,6 +19,9 @@ class _ImageLoss(torch.autograd.Function):
     def forward(ctx: Any, rendered: Tensor, target: Tensor, mask: Tensor | None, dssim: float) -> Tensor:
         engine = load(rendered.dtype)
         height, width, _ = rendered.shape
+        if target.shape != rendered.shape or (mask is not None and mask.shape != rendered.shape[:2]):
+            shapes = tuple(rendered.shape), tuple(target.shape), None if mask is None else tuple(mask.shape)
+            raise ValueError(f"image_loss: rendered, target and mask do not fit each other: {shapes}")
         if rendered.stride(2) != 1 or rendered.stride(0) != width * rendered.stride(1):
             rendered = rendered.contiguous()
         target = target.to(rendered.dtype).contiguous()
@@ -66,9 +69,9 @@ def adam_update(
 ) -> None:
     """One step of Adam in place, contiguous CPU tensors; `constants`: beta_1, beta_2, epsilon; `step` counts from 1."""
     tensors = (parameter, gradient, *moments)
-    if any(not t.is_contiguous() for t in tensors):
-        raise ValueError("adam_update: parameter, gradient and moments must be contiguous")
+    if any(not t.is_contiguous() or t.numel() != parameter.numel() or t.dtype != parameter.dtype for t in tensors):
+        raise ValueError("adam_update: parameter, gradient and moments must be contiguous, of one size and dtype")
     engine = load(parameter.dtype)
     described = engine.AdamStep(rate, *constants, step)
     addresses = [ctypes.c_void_p(t.data_ptr()) for t in tensors]
-    engine.lib.smalti_adam(*addresses, ctypes.c_longlong(parameter.numel()), ctypes.byref(described))
+    check(engine.lib.smalti_adam(*addresses, ctypes.c_longlong(parameter.numel()), ctypes.byref(described)))

@@ -7,31 +7,16 @@
 
 namespace smalti {
 
-// Tiles of each row of the footprint that the ellipse reaches: exact, but for a little slack against rounding.
-// Rows are lanes. Returns the number of (primitive, tile) pairs.
-inline int tile_spans(const GaussianScreen& s, const Footprint& f, TileSpan* spans) {
-    int total = 0;
-    const F steps = (load_lanes(kLaneConstants.index)) * splat(kTile), shift = splat(s.mx - real(0.5)), tile = splat(real(1) / kTile);
-    for (int row = f.y0; row < f.y1; row += kLanes) {
-        const F low = steps + splat(row * kTile + real(0.5) - s.my);
-        const GaussianReach<F> reach = gaussian_reach<F>(s, low, low + splat(kTile - 1));
-        // First pixel reached, rounded up (0.99), and last, rounded down; then whole tiles inside the footprint.
-        const F from = max_of((reach.left + shift + splat(real(0.99))) * tile, splat(f.x0));
-        const F to = min_of((reach.right + shift) * tile + splat(1), splat(f.x1));
-        for (int k = 0; k < kLanes && row + k < f.y1; k++) {
-            // Both are non-negative after the clamp where the span is not empty, so truncation rounds down.
-            TileSpan span = {0, 0};
-            if (from[k] < f.x1 && to[k] > f.x0) {
-                span = {(short)from[k], (short)to[k]};
-                if (span.x0 < span.x1)
-                    total += span.x1 - span.x0;
-                else
-                    span = {0, 0};
-            }
-            *spans++ = span;
-        }
+// Numbers the slots in index order; false if there are more than an int can count.
+inline bool number_slots(Plan& plan) {
+    long long slots = 0;
+    for (int k = 0; k < plan.count; k++) {
+        plan.footprints[k].slot = (int)slots;
+        slots += slot_count(plan.footprints[k]);
+        if (slots > INT_MAX) return false;
     }
-    return total;
+    plan.slots = (int)slots;
+    return true;
 }
 
 // Ids by depth, ties by id: a radix sort over the bits of positive floats (stable), std::stable_sort for doubles.

@@ -26,16 +26,24 @@ struct BackwardInput {
     real* background;             // gradient out, shaped as the background; null if not wanted
 };
 
-// Calls body(lane position p in the tile, pixel index) for the pixels of the tile inside the picture.
-template <class Body>
-SM_FN void for_tile_pixels(const Plan& plan, int tile_x, int tile_y, const Body& body) {
+// Calls inside(block, lane, pixel index) for the pixels of the tile in the picture, outside(block, lane) for the others.
+template <class Inside, class Outside>
+SM_FN void for_tile_pixels(const Plan& plan, int tile_x, int tile_y, const Inside& inside, const Outside& outside) {
     for (int b = 0; b < kBlocks; b++) {
         const int x0 = tile_x * kTile + b % kBlocksAcross * kBlockWidth, y0 = tile_y * kTile + b / kBlocksAcross * kBlockHeight;
         for (int k = 0; k < kLanes; k++) {
             const int x = x0 + k % kBlockWidth, y = y0 + k / kBlockWidth;
-            if (x < plan.width && y < plan.height) body(b, k, (long long)y * plan.width + x);
+            if (x < plan.width && y < plan.height)
+                inside(b, k, (long long)y * plan.width + x);
+            else
+                outside(b, k);
         }
     }
+}
+
+template <class Body>
+SM_FN void for_tile_pixels(const Plan& plan, int tile_x, int tile_y, const Body& body) {
+    for_tile_pixels(plan, tile_x, tile_y, body, [](int, int) {});
 }
 
 // Splits list positions [begin, end) into runs of one kind; with one kind there is nothing to look up.
@@ -72,9 +80,8 @@ inline void composite_forward(Plan& plan, const std::vector<KindRange>& kinds, c
         std::memset(slot_sum.resize(plan.slots), 0, plan.slots * sizeof(real));
         std::memset(slot_max.resize(plan.slots), 0, plan.slots * sizeof(real));
     }
-    const int threads = thread_count();
-    std::vector<std::unique_ptr<Array<F>>> sums(threads), weights(threads);
-    std::vector<std::unique_ptr<Array<I>>> answers(threads);
+    std::vector<std::unique_ptr<Array<F>>> sums(kMaxThreads), weights(kMaxThreads);
+    std::vector<std::unique_ptr<Array<I>>> answers(kMaxThreads);
     const int across = (plan.tiles_x + kChunkTiles - 1) / kChunkTiles;
     // With statistics a chunk is one thread's (slots are summed in order); without, single tiles balance better.
     const int items = statistics ? across * plan.tiles_y : tiles;
@@ -105,6 +112,14 @@ inline void composite_forward(Plan& plan, const std::vector<KindRange>& kinds, c
             tile.stop = reinterpret_cast<I*>(plan.tile_stop.data() + (size_t)t * kTilePixels);
             tile.sums = acc;
             for (int b = 0; b < kBlocks; b++) tile.T[b] = splat(1), tile.stop[b] = splat_int(length);
+            if (tile.x0 + kTile > plan.width || tile.y0 + kTile > plan.height) {
+                // No light reaches pixels outside the picture: they have no events, in this pass and on the way back.
+                BlockMask inside = 0;
+                for_tile_pixels(
+                    plan, tile_x, tile_y, [&](int b, int, long long) { inside |= 1ull << b; },
+                    [&](int b, int k) { tile.T[b][k] = -1, tile.stop[b][k] = -1; });
+                tile.live = inside;
+            }
             TileStatistics s;
             if (statistics) {
                 I* a = answers[thread]->data();
@@ -112,12 +127,6 @@ inline void composite_forward(Plan& plan, const std::vector<KindRange>& kinds, c
                 for (int b = 0; b < kBlocks; b++) (*weights[thread])[b] = F{};
                 s = {a, a + kBlocks, a + 2 * kBlocks, weights[thread]->data(), slot_sum.data(), slot_max.data(), plan.footprints.data(), tile_x, tile_y};
                 tile.statistics = &s;
-                // Pixels outside the picture must not count: no light reaches them.
-                for (int b = 0; b < kBlocks; b++)
-                    for (int k = 0; k < kLanes; k++)
-                        if (tile.x0 + b % kBlocksAcross * kBlockWidth + k % kBlockWidth >= plan.width ||
-                            tile.y0 + b / kBlocksAcross * kBlockHeight + k / kBlockWidth >= plan.height)
-                            tile.T[b][k] = -1;
             }
             const int* ids = plan.ids.data() + begin;
             for_runs(kinds, ids, 0, length, false, [&](const KindRange& kind, int from, int to) {
@@ -172,8 +181,7 @@ inline void composite_backward(Plan& plan, const std::vector<KindRange>& kinds, 
         work[k] = plan.tile_start[row + x1] - plan.tile_start[row + x0];
     }
     std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return work[a] > work[b]; });
-    const int threads = thread_count();
-    std::vector<std::unique_ptr<Array<F>>> scratch(threads);
+    std::vector<std::unique_ptr<Array<F>>> scratch(kMaxThreads);
     parallel(chunks, [&](int item, int thread) {
         const int chunk = order[item], tile_y = chunk / across, first_tile = chunk % across * kChunkTiles;
         if (!scratch[thread]) {
@@ -212,7 +220,7 @@ inline void composite_backward(Plan& plan, const std::vector<KindRange>& kinds, 
             int block_stop[kBlocks];
             const I* stop = reinterpret_cast<const I*>(plan.tile_stop.data() + (size_t)t * kTilePixels);
             for (int b = 0; b < kBlocks; b++) {
-                lane_int most = 0;
+                lane_int most = -1;
                 for (int k = 0; k < kLanes; k++) most = std::max(most, (lane_int)stop[b][k]);
                 block_stop[b] = (int)most;
             }

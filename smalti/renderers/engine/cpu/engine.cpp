@@ -11,7 +11,7 @@ using namespace smalti;
 
 namespace {
 
-enum Status { kFine = 0, kOutOfMemory = 1, kTooManyIntersections = 2, kUnknownKind = 3 };
+enum Status { kFine = 0, kOutOfMemory = 1, kTooManyIntersections = 2, kUnknownKind = 3, kUnexpected = 4 };
 enum Kind { kGaussian = 0 };
 
 struct Drawable {
@@ -25,7 +25,7 @@ struct Options {
 };
 
 struct Summary {
-    int skipped, slots, tiles_x, tiles_y;
+    int skipped;
     long long intersections;
 };
 
@@ -35,6 +35,8 @@ int guarded(const Body& body) {
         return body();
     } catch (const std::bad_alloc&) {
         return kOutOfMemory;
+    } catch (...) {
+        return kUnexpected;
     }
 }
 
@@ -56,9 +58,8 @@ std::vector<KindRange> kind_ranges(const Plan& plan, const Drawable* drawables, 
 
 }  // namespace
 
-SMALTI_API int smalti_version() { return 1; }
+SMALTI_API int smalti_version() { return 2; }
 SMALTI_API int smalti_real_size() { return (int)sizeof(real); }
-SMALTI_API int smalti_lanes() { return kLanes; }
 SMALTI_API void smalti_set_threads(int n) { set_thread_count(n); }
 SMALTI_API int smalti_get_threads() { return thread_count(); }
 SMALTI_API long long smalti_arena_bytes() { return arena_bytes().load(); }
@@ -78,7 +79,6 @@ SMALTI_API int smalti_prepare(Plan* plan, const Drawable* drawables, int count, 
         plan->width = camera->width, plan->height = camera->height;
         plan->tiles_x = (camera->width + kTile - 1) / kTile, plan->tiles_y = (camera->height + kTile - 1) / kTile;
         plan->transmittance_min = options->transmittance_min;
-        plan->smooth = options->smooth != 0;
         const size_t n = plan->count;
         plan->screens.resize(n), plan->depths.resize(n), plan->radii.resize(n), plan->footprints.resize(n);
         plan->values.resize(n * plan->channels);
@@ -88,16 +88,15 @@ SMALTI_API int smalti_prepare(Plan* plan, const Drawable* drawables, int count, 
             gaussian_project_all(*plan, in, *camera, first);
             first += in.count;
         }
-        gaussian_spans(*plan);
+        if (!gaussian_spans(*plan)) return kTooManyIntersections;
         first = 0;
         for (int k = 0; k < count; k++) {
             const auto& in = *static_cast<const GaussianInput*>(drawables[k].input);
             gaussian_channels_all(*plan, in, *camera, first);
             first += in.count;
         }
-        number_slots(*plan);
-        if (!bin_primitives(*plan)) return kTooManyIntersections;
-        *summary = {plan->skipped, plan->slots, plan->tiles_x, plan->tiles_y, plan->intersections};
+        if (!number_slots(*plan) || !bin_primitives(*plan)) return kTooManyIntersections;
+        *summary = {plan->skipped, plan->intersections};
         return kFine;
     });
 }
@@ -123,6 +122,7 @@ SMALTI_API int smalti_backward(Plan* plan, const Drawable* drawables, int count,
                                const Background* background, const BackwardInput* in, const GaussianGradient* gradients, real* absolute,
                                double* camera_gradient) {
     return guarded([&]() -> int {
+        std::lock_guard<std::mutex> lock(plan->backward);
         const auto ranges = kind_ranges(*plan, drawables, count, false, *options);
         const int moments = gaussian_functions(plan->channels, false, options->smooth != 0, options->absolute != 0).moments;
         composite_backward(*plan, ranges, moments, *background, *in);
@@ -143,8 +143,11 @@ SMALTI_API int smalti_image_loss(const ImageLossInput* in, real* gradient, doubl
     });
 }
 
-SMALTI_API void smalti_adam(real* parameter, const real* gradient, real* first, real* second, long long count, const AdamStep* step) {
-    adam_update(parameter, gradient, first, second, count, *step);
+SMALTI_API int smalti_adam(real* parameter, const real* gradient, real* first, real* second, long long count, const AdamStep* step) {
+    return guarded([&]() -> int {
+        adam_update(parameter, gradient, first, second, count, *step);
+        return kFine;
+    });
 }
 
 // Benchmarks only: a plan from finished 2D Gaussians and tile lists, so that the compositor alone can be timed on somebody
@@ -178,7 +181,7 @@ SMALTI_API int smalti_plan_from_lists(Plan* plan, int n, int width, int height, 
             }
         for (int k = 0; k < n; k++)
             if (plan->footprints[k].x1 == 0) plan->footprints[k] = {0, 0, 0, 0, 0};
-        number_slots(*plan);
+        if (!number_slots(*plan)) return kTooManyIntersections;
         plan->intersections = start[tiles];
         return kFine;
     });

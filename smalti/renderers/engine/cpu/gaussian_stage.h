@@ -57,16 +57,45 @@ inline void gaussian_project_all(Plan& plan, const GaussianInput& in, const Came
     plan.skipped += skipped;
 }
 
+// Tiles of each row of the footprint that the ellipse reaches: exact, but for a little slack against rounding.
+// Rows are lanes. Returns the number of (primitive, tile) pairs.
+inline int tile_spans(const GaussianScreen& s, const Footprint& f, TileSpan* spans) {
+    int total = 0;
+    const F steps = (load_lanes(kLaneConstants.index)) * splat(kTile), shift = splat(s.mx - real(0.5)), tile = splat(real(1) / kTile);
+    for (int row = f.y0; row < f.y1; row += kLanes) {
+        const F low = steps + splat(row * kTile + real(0.5) - s.my);
+        const GaussianReach<F> reach = gaussian_reach<F>(s, low, low + splat(kTile - 1));
+        // First pixel reached, rounded up (0.99), and last, rounded down; then whole tiles inside the footprint.
+        const F from = max_of((reach.left + shift + splat(real(0.99))) * tile, splat(f.x0));
+        const F to = min_of((reach.right + shift) * tile + splat(1), splat(f.x1));
+        for (int k = 0; k < kLanes && row + k < f.y1; k++) {
+            // Both are non-negative after the clamp where the span is not empty, so truncation rounds down.
+            TileSpan span = {0, 0};
+            if (from[k] < f.x1 && to[k] > f.x0) {
+                span = {(short)from[k], (short)to[k]};
+                if (span.x0 < span.x1)
+                    total += span.x1 - span.x0;
+                else
+                    span = {0, 0};
+            }
+            *spans++ = span;
+        }
+    }
+    return total;
+}
+
 // Spans of every footprint; primitives that reach no pixel lose theirs. Then slots, numbered in index order.
-inline void gaussian_spans(Plan& plan) {
+// Returns false if there are more spans than an int can count.
+inline bool gaussian_spans(Plan& plan) {
     int* start = plan.span_start.resize(plan.count + 1);
-    int sum = 0;
+    long long sum = 0;
     for (int k = 0; k < plan.count; k++) {
-        start[k] = sum;
+        start[k] = (int)sum;
         const Footprint& f = plan.footprints[k];
         sum += f.x0 < f.x1 ? f.y1 - f.y0 : 0;
+        if (sum > INT_MAX) return false;
     }
-    start[plan.count] = sum;
+    start[plan.count] = (int)sum;
     plan.spans.resize(sum);
     parallel_ranges(plan.count, kGrain, [&](int begin, int end, int, int) {
         for (int k = begin; k < end; k++) {
@@ -77,15 +106,7 @@ inline void gaussian_spans(Plan& plan) {
             }
         }
     });
-}
-
-inline void number_slots(Plan& plan) {
-    int slots = 0;
-    for (int k = 0; k < plan.count; k++) {
-        plan.footprints[k].slot = slots;
-        slots += slot_count(plan.footprints[k]);
-    }
-    plan.slots = slots;
+    return true;
 }
 
 // Channels of the primitives that are still drawn: colour, features, depth. A colour that is not a number drops the primitive.
@@ -174,8 +195,8 @@ inline void gaussian_backward_all(const Plan& plan, const GaussianInput& in, con
                 for (int k = 0; k < group.count; k++) {
                     const GaussianScreen& s = plan.screens[first + group.id[k]];
                     const real* row = rows.data() + (size_t)k * stride;
-                    absolute[2 * group.id[k]] = row[6] * std::fabs(s.l11) / kHalfLog2e;
-                    absolute[2 * group.id[k] + 1] = row[7] / kHalfLog2e;
+                    absolute[2 * (long long)group.id[k]] = row[6] * std::fabs(s.l11) / kHalfLog2e;
+                    absolute[2 * (long long)group.id[k] + 1] = row[7] / kHalfLog2e;
                 }
             if (camera)
                 for (int j = 0; j < kCameraGradient; j++)

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <memory>
+#include <mutex>
 #include <new>
 #include <vector>
 
@@ -25,19 +26,18 @@ public:
     Array& operator=(const Array&) = delete;
     ~Array() { release(); }
     T* resize(size_t n) {
-        if (n > capacity_) {
+        if (n > capacity_ || !data_) {  // never null: an empty array, too, may be handed to memcpy
             release();
-            const size_t bytes = (n * sizeof(T) + 63) / 64 * 64;
-            data_ = static_cast<T*>(std::aligned_alloc(64, bytes));
+            data_ = static_cast<T*>(std::aligned_alloc(64, bytes_of(n)));
             if (!data_) throw std::bad_alloc();
             capacity_ = n;
-            arena_bytes() += (long long)bytes;
+            arena_bytes() += (long long)bytes_of(n);
         }
         size_ = n;
         return data_;
     }
     void release() {
-        if (data_) arena_bytes() -= (long long)((capacity_ * sizeof(T) + 63) / 64 * 64);
+        if (data_) arena_bytes() -= (long long)bytes_of(capacity_);
         std::free(data_);
         data_ = nullptr;
         capacity_ = size_ = 0;
@@ -49,6 +49,7 @@ public:
     const T& operator[](size_t k) const { return data_[k]; }
 
 private:
+    static size_t bytes_of(size_t n) { return n ? (n * sizeof(T) + 63) / 64 * 64 : 64; }
     T* data_ = nullptr;
     size_t size_ = 0, capacity_ = 0;
 };
@@ -61,7 +62,6 @@ struct Plan {
     int count = 0, channels = 0, width = 0, height = 0, tiles_x = 0, tiles_y = 0, skipped = 0, slots = 0;
     long long intersections = 0;
     real transmittance_min = 0;
-    bool smooth = false;
     Array<GaussianScreen> screens;  // [n]
     Array<real> values;             // [n, channels]
     Array<real> depths, radii;      // [n]
@@ -70,9 +70,11 @@ struct Plan {
     Array<TileSpan> spans;          // one per (primitive, tile row)
     Array<int> visible;             // ids, nearest first (ties by index)
     Array<int> tile_start, ids;     // lists
+    // Read and written as F and I, too: vector types alias their elements.
     Array<real> tile_T;             // [tiles, 256] block order
     Array<lane_int> tile_stop;      // [tiles, 256] block order
-    // Scratch of the backward pass, kept so that its pages are not faulted in anew.
+    // Scratch of the backward pass, kept for the next one over the same graph; one at a time.
+    std::mutex backward;
     Array<real> slot_values;
 };
 

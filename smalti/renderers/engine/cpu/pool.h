@@ -5,17 +5,27 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <exception>
 #include <functional>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
 namespace smalti {
 
+// Bodies index scratch by thread in arrays of this length: the count itself may change at any time.
+constexpr int kMaxThreads = 1024;
+
 class Pool {
 public:
     explicit Pool(int threads) {
-        for (int k = 1; k < threads; k++) workers_.emplace_back([this, k] { work(k); });
+        workers_.reserve(threads);
+        try {
+            for (int k = 1; k < threads; k++) workers_.emplace_back([this, k] { work(k); });
+        } catch (const std::system_error&) {
+            // The system grants no more threads: results do not depend on their number.
+        }
     }
     ~Pool() {
         {
@@ -27,7 +37,8 @@ public:
     }
     int threads() const { return (int)workers_.size() + 1; }
 
-    // Calls body(item, thread) for every item in [0, items); returns when all are done.
+    // Calls body(item, thread) for every item in [0, items); returns when all are done. Where a body throws, the items not
+    // yet begun are dropped, and the first exception is thrown here, when no thread is in a body any more.
     void run(int items, const std::function<void(int, int)>& body) {
         {
             std::lock_guard<std::mutex> lock(mutex_);
@@ -35,17 +46,25 @@ public:
             items_ = items;
             next_.store(0);
             busy_ = (int)workers_.size();
+            failure_ = nullptr;
             generation_++;
         }
         wake_.notify_all();
         drain(0);
         std::unique_lock<std::mutex> lock(mutex_);
         done_.wait(lock, [this] { return busy_ == 0; });
+        if (failure_) std::rethrow_exception(failure_);
     }
 
 private:
     void drain(int thread) {
-        for (int item; (item = next_.fetch_add(1)) < items_;) (*body_)(item, thread);
+        try {
+            for (int item; (item = next_.fetch_add(1)) < items_;) (*body_)(item, thread);
+        } catch (...) {
+            next_.store(items_);
+            std::lock_guard<std::mutex> lock(mutex_);
+            if (!failure_) failure_ = std::current_exception();
+        }
     }
     void work(int thread) {
         long seen = 0;
@@ -66,6 +85,7 @@ private:
     std::mutex mutex_;
     std::condition_variable wake_, done_;
     const std::function<void(int, int)>* body_ = nullptr;
+    std::exception_ptr failure_;
     std::atomic<int> next_{0};
     int items_ = 0, busy_ = 0;
     long generation_ = 0;
@@ -75,7 +95,7 @@ private:
 struct PoolHolder {
     std::mutex mutex;  // one parallel stage at a time; a second caller waits
     Pool* pool = nullptr;
-    int wanted = 0;
+    std::atomic<int> wanted{0};
 };
 
 inline PoolHolder*& pool_holder() {
@@ -83,7 +103,7 @@ inline PoolHolder*& pool_holder() {
         // A forked child has none of the threads: it forgets the pool (leaked on purpose) and starts its own when needed.
         pthread_atfork(nullptr, nullptr, [] {
             PoolHolder* fresh = new PoolHolder;
-            fresh->wanted = pool_holder()->wanted;
+            fresh->wanted = pool_holder()->wanted.load();
             pool_holder() = fresh;
         });
         return new PoolHolder;
@@ -92,12 +112,12 @@ inline PoolHolder*& pool_holder() {
 }
 
 inline int thread_count() {
-    int wanted = pool_holder()->wanted;
-    if (wanted > 0) return wanted;
-    cpu_set_t set;
-    if (pthread_getaffinity_np(pthread_self(), sizeof set, &set) == 0) return CPU_COUNT(&set);
-    int cores = (int)std::thread::hardware_concurrency();
-    return cores > 0 ? cores : 1;
+    int count = pool_holder()->wanted;
+    if (count <= 0) {
+        cpu_set_t set;
+        count = pthread_getaffinity_np(pthread_self(), sizeof set, &set) == 0 ? CPU_COUNT(&set) : (int)std::thread::hardware_concurrency();
+    }
+    return count < 1 ? 1 : count > kMaxThreads ? kMaxThreads : count;
 }
 
 inline void set_thread_count(int n) {

@@ -30,7 +30,8 @@ struct Tile {
     BlockMask live;
     F* T;           // [blocks]
     F* sums;        // [blocks, channels]
-    I* stop;        // [blocks] list position of the event that ended the ray; the list's length where none did
+    I* stop;        // [blocks] list position of the event that ended the ray; the list's length where none did, -1 for
+                    // pixels outside the picture
     TileStatistics* statistics;
 };
 
@@ -57,8 +58,6 @@ struct KindFunctions {
 
 // Slots hold the kind's moments, then the channels, padded to whole quadruples for add_sums.
 inline int slot_stride(int moments, int channels) { return (moments + channels + 3) / 4 * 4; }
-
-SM_FN BlockMask lowest(BlockMask m) { return m & (0 - m); }
 
 template <class Kind, int fixed_channels, bool with_statistics>
 void composite_run(Tile& tile, const void* screens, const int* ids, int begin, int end, int first) {

@@ -28,7 +28,6 @@ typedef float real;
 #endif
 
 constexpr real kLog2Of255 = real(7.994353436858858);
-constexpr real kLn2 = real(0.6931471805599453);
 
 #ifdef SMALTI_CUDA
 // ------------------------------------------------------------------ one lane per CUDA thread
@@ -115,7 +114,6 @@ SM_FN F sqrt_of(F x) { return _mm512_sqrt_ps(x); }
 SM_FN F min_of(F a, F b) { return _mm512_min_ps(a, b); }
 SM_FN F max_of(F a, F b) { return _mm512_max_ps(a, b); }
 SM_FN F abs_of(F a) { return _mm512_abs_ps(a); }
-SM_FN F floor_of(F a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
 SM_FN M ge(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
 SM_FN M gt(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
 SM_FN M lt(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
@@ -151,7 +149,6 @@ SM_FN F fnma(F a, F b, F c) { return _mm256_fnmadd_ps(a, b, c); }
 SM_FN F sqrt_of(F x) { return _mm256_sqrt_ps(x); }
 SM_FN F min_of(F a, F b) { return _mm256_min_ps(a, b); }
 SM_FN F max_of(F a, F b) { return _mm256_max_ps(a, b); }
-SM_FN F floor_of(F a) { return _mm256_floor_ps(a); }
 SM_FN bool any(M m) { return _mm256_movemask_ps((__m256)m) != 0; }
 SM_FN F recip(F x) {
     F r = _mm256_rcp_ps(x);  // 12 bits, so two Newton steps
@@ -181,10 +178,6 @@ SM_FN bool any(M m) {
     return bits != 0;
 }
 #endif
-SM_FN F floor_of(F a) {
-    for (int k = 0; k < kLanes; k++) a[k] = std::floor(a[k]);
-    return a;
-}
 #endif
 SM_FN F abs_of(F a) { return max_of(a, -a); }
 SM_FN M ge(F a, F b) { return a >= b; }

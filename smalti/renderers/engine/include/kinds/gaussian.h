@@ -170,6 +170,28 @@ SM_FN void gaussian_colour(const GaussianInput& in, const F* basis, const int* i
     }
 }
 
+// ------------------------------------------------------------------ where it reaches
+// Horizontal reach of the ellipse alpha >= 1/255 within rows dy in [low, high] (relative to the centre), a little widened so that
+// rounding never loses a pixel; empty ranges come back as right < left. V: any vector of reals.
+template <class V>
+struct GaussianReach {
+    V left, right;
+};
+
+template <class V>
+SM_FN GaussianReach<V> gaussian_reach(const GaussianScreen& s, V low, V high) {
+    const real height = (s.lo + kLog2Of255) * real(1.00001) + real(1e-4);
+    const V zero = V{}, y_max = zero + real_sqrt(height > 0 ? height : real(0)) / s.l22, y_right = zero + s.y_right;
+    const V from = max_of(low, -y_max), to = min_of(high, y_max);
+    const V at_right = min_of(max_of(y_right, from), to), at_left = min_of(max_of(-y_right, from), to);
+    const V wr = s.l22 * at_right, wl = s.l22 * at_left;
+    const V right = (sqrt_of(max_of(height - wr * wr, zero)) - s.l21 * at_right) * s.inv_l11;
+    const V left = (-sqrt_of(max_of(height - wl * wl, zero)) - s.l21 * at_left) * s.inv_l11;
+    const real slack = real(2e-3), share = real(1e-5);
+    return {from > to ? zero + real(1e9) : left - slack - share * max_of(left, -left),
+            from > to ? zero - real(1e9) : right + slack + share * max_of(right, -right)};
+}
+
 // ------------------------------------------------------------------ the event
 // alpha from its log2 `t`; `slope` is d alpha / d ln(alpha before cap and cut-off). Returns where the event happens.
 template <bool smooth>
@@ -263,8 +285,9 @@ SM_FN void gaussian_vjp_geometry(const GaussianInput& in, const CameraValues& ca
     F du = -p1 * dot3(db1, R2), dvv = -p2 * dot3(db2, R2);
     F dp1 = dot3(db1, R0) - g.u * dot3(db1, R2), dp2 = dot3(db2, R1) - g.v * dot3(db2, R2);
     F dxz = fma(gmx, fx, zero_unless(g.u_free, du)), dyz = fma(gmy, fy, zero_unless(g.v_free, dvv));
-    F diz = fma(fx, dp1, fma(fy, dp2, fma(dxz, g.x, dyz * g.y)));
-    F dq[3] = {dxz * g.iz, dyz * g.iz, depth_gradient - g.iz * g.iz * diz};
+    // x / z rather than x: for means as far away as 1e20 the products of x would overflow.
+    F along_z = fma(p1, dp1, fma(p2, dp2, fma(dxz, g.xz, dyz * g.yz)));
+    F dq[3] = {dxz * g.iz, dyz * g.iz, fnma(g.iz, along_z, depth_gradient)};
     for (int j = 0; j < 3; j++) out.mean[j] = fma(R0[j], dq[0], fma(R1[j], dq[1], R2[j] * dq[2]));
     if (camera) {
         F p[3];

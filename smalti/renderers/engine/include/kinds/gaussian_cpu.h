@@ -5,27 +5,6 @@
 
 namespace smalti {
 
-// Horizontal reach of the ellipse alpha >= 1/255 within rows dy in [low, high] (relative to the centre), a little widened so that
-// rounding never loses a pixel; empty ranges come back as right < left. V: any vector of reals.
-template <class V>
-struct GaussianReach {
-    V left, right;
-};
-
-template <class V>
-SM_FN GaussianReach<V> gaussian_reach(const GaussianScreen& s, V low, V high) {
-    const real height = (s.lo + kLog2Of255) * real(1.00001) + real(1e-4);
-    const V zero = V{}, y_max = zero + real_sqrt(height > 0 ? height : real(0)) / s.l22, y_right = zero + s.y_right;
-    const V from = max_of(low, -y_max), to = min_of(high, y_max);
-    const V at_right = min_of(max_of(y_right, from), to), at_left = min_of(max_of(-y_right, from), to);
-    const V wr = s.l22 * at_right, wl = s.l22 * at_left;
-    const V right = (sqrt_of(max_of(height - wr * wr, zero)) - s.l21 * at_right) * s.inv_l11;
-    const V left = (-sqrt_of(max_of(height - wl * wl, zero)) - s.l21 * at_left) * s.inv_l11;
-    const real slack = real(2e-3), share = real(1e-5);
-    return {from > to ? zero + real(1e9) : left - slack - share * max_of(left, -left),
-            from > to ? zero - real(1e9) : right + slack + share * max_of(right, -right)};
-}
-
 struct LaneConstants {
     alignas(64) real x[kLanes], y[kLanes], index[kLanes], slab[kSlabs], column[kBlocks], row[kBlocks];
     unsigned char columns[25];  // bits of block columns [first, end), both 0..4

@@ -31,21 +31,13 @@ struct GaussianKind {
         }
     }
 
-    // Tiles of one row of the rectangle that the ellipse alpha >= 1/255 reaches, a little widened so that rounding never loses
-    // a pixel: the extreme points of the ellipse within the row's pixel centres, left and right.
+    // Tiles of one row of the rectangle that the ellipse alpha >= 1/255 reaches.
     static SM_FN TileSpan tile_span(const Screen& s, const TileRect& rect, int row) {
-        const real height = max_of((s.lo + kLog2Of255) * real(1.00001) + real(1e-4), real(0));
-        const real low = row * kTile + real(0.5) - s.my, y_max = sqrt_of(height) / s.l22;
-        const real from = max_of(low, -y_max), to = min_of(low + (kTile - 1), y_max);
-        if (from > to) return {0, 0};
-        const real at_right = min_of(max_of(s.y_right, from), to), at_left = min_of(max_of(-s.y_right, from), to);
-        const real wr = s.l22 * at_right, wl = s.l22 * at_left;
-        const real right = (sqrt_of(max_of(height - wr * wr, real(0))) - s.l21 * at_right) * s.inv_l11;
-        const real left = (-sqrt_of(max_of(height - wl * wl, real(0))) - s.l21 * at_left) * s.inv_l11;
-        const real slack = real(2e-3), share = real(1e-5), shift = s.mx - real(0.5), tile = real(1) / kTile;
+        const real low = row * kTile + real(0.5) - s.my, shift = s.mx - real(0.5), tile = real(1) / kTile;
+        const GaussianReach<real> reach = gaussian_reach<real>(s, low, low + (kTile - 1));
         // First pixel reached, rounded up (0.99), and last, rounded down; then whole tiles inside the rectangle.
-        const real first = max_of((left - slack - share * abs_of(left) + shift + real(0.99)) * tile, real(rect.x0));
-        const real last = min_of((right + slack + share * abs_of(right) + shift) * tile + 1, real(rect.x1));
+        const real first = max_of((reach.left + shift + real(0.99)) * tile, real(rect.x0));
+        const real last = min_of((reach.right + shift) * tile + 1, real(rect.x1));
         if (!(first < rect.x1 && last > rect.x0)) return {0, 0};
         TileSpan span = {(short)first, (short)last};
         if (span.x0 >= span.x1) span = {0, 0};
