@@ -104,8 +104,8 @@ def _train(call: Call) -> int:
 
 
 def _absolute(path: str) -> str:
-    """As a full path where it exists, so that the run can be continued from any folder (`demo` is a name)."""
-    return str(Path(path).resolve()) if path and Path(path).exists() else path
+    """As a full path where it exists, so that the run can be continued from any folder. The word `demo` is no path."""
+    return str(Path(path).resolve()) if path not in ("", "demo") and Path(path).exists() else path
 
 
 def default_folder(data: str, preset: str) -> Path:

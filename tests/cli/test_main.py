@@ -6,10 +6,12 @@ import importlib
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
 import smalti
+from smalti.cli import train
 from smalti.cli.main import COMMANDS, main
 from smalti.datasets.dataset import DatasetError
 
@@ -19,6 +21,14 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert all(name in text and command.summary in text for name, command in COMMANDS.items())
     assert main([]) == 2
+
+
+def test_demo_is_the_word_and_not_a_folder_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "demo").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert train._absolute("demo") == "demo"
+    assert train._absolute("./demo") == train._absolute("demo/") == str(tmp_path.resolve() / "demo")
+    assert train._absolute("elsewhere") == "elsewhere"
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
