@@ -56,7 +56,7 @@ def lists_against_prototype(isa: str, count: int, repeats: int) -> dict[str, Any
     row["ratio_backward"] = row["ours_backward"] / row["prototype_backward"]
     mine, theirs = row["ours_forward"] + row["ours_backward"], row["prototype_forward"] + row["prototype_backward"]
     row["ratio"] = mine / theirs
-    # Theirs drops the event that ends a ray, ours keeps it: at most 1e-4 of light per pixel.
+    # Theirs drops the event that ends a ray, ours keeps it: at most 0.01 of a colour (decision 2).
     row["largest_picture_difference"] = float(np.abs(ours.picture - prototype.picture).max())
     colour = prototype.gradient[:, 6:]
     row["relative_colour_gradient_difference"] = float(

@@ -26,7 +26,9 @@ class Visibility:
     intersections: int
     """Entries in all tile lists."""
     screen_gradient: dict[str, Float[Tensor, "n 2"]] = field(default_factory=dict)
-    """After backward: `"sum"`, d loss / d projected centre in pixels, and with `absolute_gradient` `"absolute"`."""
+    """After backward: `"sum"`, d loss / d projected centre in pixels, and with `absolute_gradient` `"absolute"`.
+
+    Further backward passes over the same frame add to it, as they do to `.grad`."""
 
 
 @dataclass(frozen=True, eq=False)

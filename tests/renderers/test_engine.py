@@ -80,6 +80,26 @@ def test_concurrent_renders_do_not_disturb_each_other() -> None:
     assert all(torch.equal(value, one[name]) for one in found for name, value in expected.items())
 
 
+def test_number_of_threads_may_change_at_any_time() -> None:
+    scene = large_scene()
+    expected = all_numbers(scene)
+    done = threading.Event()
+
+    def change() -> None:
+        while not done.is_set():
+            for count in (1, 5, 2, 9):
+                set_threads(count)
+
+    changer = threading.Thread(target=change)
+    changer.start()
+    try:
+        answers = [all_numbers(scene) for _ in range(5)]
+    finally:
+        done.set()
+        changer.join()
+    assert all(torch.equal(value, one[name]) for one in answers for name, value in expected.items())
+
+
 def test_engine_works_in_a_forked_child() -> None:
     program = """
 import os, torch

@@ -15,6 +15,7 @@ from torch import Tensor
 from smalti.renderers.drawables import GaussianDrawable
 from smalti.renderers.frame import Frame
 from smalti.renderers.oracle import rotation_matrices
+from smalti.renderers.settings import RenderSettings
 
 
 def mapped(drawable: GaussianDrawable, change: Callable[[Tensor], Tensor]) -> GaussianDrawable:
@@ -187,6 +188,19 @@ def test_absolute_gradient_is_the_sum_over_pixels(backend: Backend) -> None:
     assert float(total.max()) > 0
     assert relative_error(frame.visibility.screen_gradient["absolute"], total) <= backend.gradient_tolerance
     assert leaves["0.means"].grad is not None
+
+
+def test_screen_gradients_of_several_passes_add_up(backend: Backend) -> None:
+    settings = RenderSettings(absolute_gradient=True)
+    _, ready = Scene((gaussians(6, 44),), simple_camera(12, 9), settings=settings).leaves(backend.dtype)
+    frame = backend.render(ready)
+    frame.color.sum().backward(retain_graph=True)
+    once = {name: value.clone() for name, value in frame.visibility.screen_gradient.items()}
+    frame.color.sum().backward()
+    assert set(once) == {"sum", "absolute"}
+    for name, value in once.items():
+        assert bool(value.any())
+        assert relative_error(frame.visibility.screen_gradient[name], 2 * value) <= backend.gradient_tolerance, name
 
 
 def test_without_gradients_nothing_is_kept(backend: Backend, scene: Scene) -> None:

@@ -113,7 +113,7 @@ def load_named(name: str) -> SimpleNamespace:
         lib.smalti_plan_free.argtypes = [c_void_p]
         lib.smalti_arena_bytes.restype = c_longlong
         lib.smalti_set_threads(_threads)
-        _loaded[name] = SimpleNamespace(lib=lib, real=real, name=name, **_structures(real))
+        _loaded[name] = SimpleNamespace(lib=lib, real=real, name=name, **c_structures(real))
     return _loaded[name]
 
 
@@ -140,8 +140,8 @@ def arena_bytes() -> int:
     return sum(library.lib.smalti_arena_bytes() for library in list(_loaded.values()))
 
 
-def _structures(real: Any) -> dict[str, Any]:
-    """Mirrors of the C structures, field by field."""
+def c_structures(real: Any) -> dict[str, Any]:
+    """Mirrors of the C structures, field by field; `real` is the ctypes scalar."""
 
     def structure(name: str, fields: list[tuple[str, Any]]) -> Any:
         return type(name, (ctypes.Structure,), {"_fields_": fields})

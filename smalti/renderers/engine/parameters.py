@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smalti.renderers.engine.library import _structures
+from smalti.renderers.engine.library import c_structures
 
 
 @cache
 def structures(dtype: torch.dtype) -> SimpleNamespace:
     """One attribute per C structure, for float32 or float64."""
     real: Any = ctypes.c_double if dtype == torch.float64 else ctypes.c_float
-    shared = SimpleNamespace(real=real, **_structures(real))
+    shared = SimpleNamespace(real=real, **c_structures(real))
 
     def structure(name: str, *fields: tuple[str, Any]) -> Any:
         return type(name, (ctypes.Structure,), {"_fields_": list(fields)})

@@ -131,9 +131,9 @@ class _Render(torch.autograd.Function):
         found = ctx.engine.backward(request, tensors, ready, wanted)
         assert request.visibility is not None
         felt = request.visibility.screen_gradient
-        felt["sum"] = found.screen
-        if found.absolute is not None:
-            felt["absolute"] = found.absolute
+        for name, gradient in (("sum", found.screen), ("absolute", found.absolute)):
+            if gradient is not None:
+                felt[name] = felt[name] + gradient if name in felt else gradient
         pose: list[Tensor | None] = [None] * 3
         if found.camera is not None:
             parts = found.camera[:9].reshape(3, 3), found.camera[9:12], found.camera[12:16]
