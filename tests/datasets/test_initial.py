@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import small_sets
 import torch
 
 from smalti.cameras.camera import Camera
-from smalti.datasets import initial
+from smalti.datasets import initial, triangulate
 from smalti.datasets.dataset import Dataset, DatasetError
 from smalti.datasets.extent import focus_point, scene_extent, scene_scale
 from smalti.datasets.frustum import seen_by
@@ -149,7 +150,7 @@ def test_auto_falls_back_to_the_frustum(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(initial_points(dataset, 77, generator()).positions) == 77
 
 
-def test_triangulation_finds_a_textured_plane(tmp_path: Path) -> None:
+def test_triangulation_finds_a_textured_plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pycolmap")
     texture = np.kron(np.random.default_rng(2).integers(0, 256, (40, 40, 3)), np.ones((8, 8, 1))).astype(np.uint8)
     up, origin = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
@@ -173,9 +174,17 @@ def test_triangulation_finds_a_textured_plane(tmp_path: Path) -> None:
     np.save(tmp_path / "poses_bounds.npy", np.array(rows))
     dataset = open_dataset(tmp_path)
     assert (0, 1) in near_pairs(dataset)
+    loaded_before = "pycolmap" in sys.modules
     points = initial_points(dataset, 5000, generator())
     assert len(points.positions) > 100
     assert np.median(np.abs(points.positions[:, 2])) < 0.02
+    again = initial_points(dataset, 5000, generator(), strategy="triangulate")
+    assert np.array_equal(again.positions, points.positions)
+    # COLMAP's memory must not stay with the training: another process loads it.
+    assert ("pycolmap" in sys.modules) == loaded_before
+    monkeypatch.setattr(triangulate.sys, "executable", shutil.which("false"))
+    with pytest.raises(DatasetError, match="COLMAP failed with code 1: it said nothing"):
+        initial_points(dataset, 5000, generator(), strategy="triangulate")
 
 
 def test_extent_and_scale(tmp_path: Path) -> None:
