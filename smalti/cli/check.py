@@ -56,6 +56,8 @@ def main(argv: Sequence[str]) -> int:
     from smalti.datasets.dataset import DatasetError
     from smalti.datasets.open import open_dataset
 
+    if arguments.out is not None:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)  # what cannot be is said now, not after the work
     console = Console(highlight=False, soft_wrap=False)
     try:
         dataset = open_dataset(arguments.data, format=arguments.format)

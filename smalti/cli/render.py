@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -109,6 +111,8 @@ def _render_path(opened: OpenedRun, arguments: argparse.Namespace, out: Path) ->
             count, what = write_frames(out, counted()), "PNG frames"
         else:
             out.parent.mkdir(parents=True, exist_ok=True)
+            if not os.access(out.parent, os.W_OK):  # the encoder's own words for it are many and dark
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(out.parent))
             count, what = write_video(out, counted(), arguments.fps), f"frames at {arguments.fps:g} per second"
     width, height = next(iter(sizes))
     return f"{out}: {count} {what}, {width} x {height}, {arguments.channels}"

@@ -135,8 +135,12 @@ def check_dataset(
     )
     if options.overview is not None:
         clock.start("drawing the overview")
-        overview.draw_overview(dataset, poses, report, options.overview, matched)
-        report = replace(report, overview=str(options.overview))
+        try:
+            overview.draw_overview(dataset, poses, report, options.overview, matched)
+            report = replace(report, overview=str(options.overview))
+        except OSError as error:  # no reason to lose what was found out
+            text = f"{options.overview} cannot be written ({error.strerror or error}); choose another place for it"
+            report = replace(report, warnings=(*report.warnings, Notice("no-overview", text)))
     return replace(report, seconds=clock.stop())
 
 

@@ -109,3 +109,11 @@ def test_16_bit_pictures_are_not_blank(corner: Dataset, tmp_path: Path) -> None:
         Image.fromarray(grey * 257).save(path)
         views.append(replace(view, image=path))
     assert warned(check_dataset(replace(corner, views=tuple(views)), NEVER)) == {}
+
+
+def test_an_overview_that_cannot_be_written_loses_nothing(corner: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    report = check_dataset(corner, replace(NEVER, overview=tmp_path / "file" / "overview.png"))
+    assert list(warned(report)) == ["no-overview"]
+    assert report.overview is None
+    assert report.reprojection is not None
