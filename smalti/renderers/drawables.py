@@ -39,19 +39,26 @@ class GaussianDrawable:
 
     def __post_init__(self) -> None:
         n = self.means.shape[0]
-        expected = {"means": (n, 3), "quaternions": (n, 4), "scales": (n, 3), "opacities": (n,), "sh_dc": (n, 3)}
+        expected: dict[str, tuple[int, ...]] = {
+            **{"means": (n, 3), "quaternions": (n, 4), "scales": (n, 3), "opacities": (n,), "sh_dc": (n, 3)},
+            # The kernels read as many rows as there are means, whatever is there: all are checked.
+            **({} if self.sh_rest is None else {"sh_rest": (n, *self.sh_rest.shape[1:2], 3)}),
+            **({} if self.features is None else {"features": (n, self.features.shape[-1])}),
+        }
         for field, shape in expected.items():
-            got = tuple(getattr(self, field).shape)
-            if got != shape:
-                raise ValueError(f"GaussianDrawable.{field}: expected shape {shape}, got {got}")
+            tensor = getattr(self, field)
+            if tuple(tensor.shape) != shape:
+                raise ValueError(f"GaussianDrawable.{field}: expected shape {shape}, got {tuple(tensor.shape)}")
+            if tensor.device != self.means.device:
+                raise ValueError(
+                    f"GaussianDrawable.{field}: on {tensor.device}, but the means are on {self.means.device}"
+                )
         rest = 0 if self.sh_rest is None else self.sh_rest.shape[1]
         if not 0 <= self.sh_degree <= 3 or (self.sh_degree + 1) ** 2 - 1 > rest:
             needed = (self.sh_degree + 1) ** 2 - 1
             raise ValueError(
                 f"GaussianDrawable.sh_degree: {self.sh_degree} needs {needed} coefficients in sh_rest, got {rest}"
             )
-        if self.features is not None and self.features.shape[0] != n:
-            raise ValueError(f"GaussianDrawable.features: expected {n} rows, got {self.features.shape[0]}")
 
     def __len__(self) -> int:
         return self.means.shape[0]

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -178,8 +180,38 @@ def test_counters_that_would_overflow_are_refused() -> None:
         render(scene.drawables, simple_camera(600_000, 1), backend="cpu")
 
 
+def test_drawables_whose_tensors_do_not_fit_are_refused() -> None:
+    """The kernels would read past the end of the shorter ones."""
+    drawable = gaussians(20, degree=1, feature_count=2)
+    assert drawable.sh_rest is not None
+    assert drawable.features is not None
+    wrongs = {
+        **{"means": drawable.means[:, :2], "quaternions": drawable.scales, "opacities": drawable.opacities[:19]},
+        **{"sh_rest": drawable.sh_rest[:19], "features": drawable.features[:, 0], "sh_dc": drawable.sh_dc.to("meta")},
+    }
+    for name, wrong in wrongs.items():
+        with pytest.raises(ValueError, match=f"GaussianDrawable.{name}"):
+            replace(drawable, **{name: wrong})
+    with pytest.raises(ValueError, match=r"GaussianDrawable.sh_rest: expected shape \(20, 3, 3\)"):
+        replace(drawable, sh_rest=drawable.sh_rest[:, :, :2])
+
+
+def test_loss_and_adam_refuse_what_does_not_fit() -> None:
+    picture = torch.zeros(8, 9, 3)
+    with pytest.raises(ValueError, match="do not fit"):
+        training.image_loss(picture, picture[:7], None, 0.2)
+    with pytest.raises(ValueError, match="do not fit"):
+        training.image_loss(picture, picture, torch.ones(9, 8), 0.2)
+    with pytest.raises(ValueError, match="one size and dtype"):
+        training.adam_update(picture, picture[:7], (picture, picture), 0.1, 1, (0.9, 0.999, 1e-15))
+
+
 def test_settings_that_mean_nothing_are_refused() -> None:
-    for wrong in ({"near": -1.0}, {"near": float("nan")}, {"transmittance_min": 1.5}, {"order": "center"}):
+    wrongs: tuple[dict[str, Any], ...] = (
+        *({"near": -1.0}, {"near": float("nan")}),
+        *({"transmittance_min": 1.5}, {"order": "center"}),
+    )
+    for wrong in wrongs:
         with pytest.raises(ValueError, match=next(iter(wrong))):
             RenderSettings(**wrong)
 
