@@ -119,6 +119,7 @@ def default_folder(data: str, preset: str) -> Path:
 
 def conduct(run: Any, *, resume: bool) -> int:
     """Train, finish, and say where everything is."""
+    from smalti.configs.stretch import beyond_the_end
     from smalti.trainers.display import make_display
     from smalti.trainers.finish import finish
     from smalti.trainers.loop import train
@@ -128,6 +129,10 @@ def conduct(run: Any, *, resume: bool) -> int:
     with single_torch_thread(chosen_device(run.config.run.device)):
         trainer = Trainer(run, resume=resume)
         run.begin()  # not before: what cannot start leaves no folder behind
+        for late in beyond_the_end(run.config):
+            print(
+                f"note: too short, run.steps={run.config.run.steps}: {late}; --stretch shortens a whole preset instead"
+            )
         for notice in trainer.dataset.notices:
             print(f"note: {notice.text}")
         begin = f"from step {trainer.step_number}" if resume else "from the start"

@@ -225,7 +225,11 @@ class RunConfig(Section):
     """Length, seeds, checkpoints, evaluation."""
 
     steps: Natural = 30_000
-    """The run ends after this many steps."""
+    """The run ends after this many steps; the schedule's own steps stay (see `stretch`)."""
+    stretch: Positive = 1.0
+    """Multiplies the length of the run and every step of its schedule, after all other options: 0.25 makes a quarter of
+    the run. Carried out once; the saved configuration holds the result.
+    """
     seed: int = 0
     """Of everything random."""
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$")

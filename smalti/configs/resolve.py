@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from smalti.configs.config import TrainConfig
+from smalti.configs.stretch import stretched
 
 
 class ConfigError(ValueError):
@@ -59,7 +60,7 @@ def resolve(source: str = "", overrides: Mapping[str, Any] | None = None) -> Tra
             cursor = cursor[part]
         cursor[last] = value
         values = _merged(values, nested)
-    return validated(values, "command line" if overrides else source)
+    return stretched(validated(values, "command line" if overrides else source))
 
 
 def validated(values: Mapping[str, Any], origin: str) -> TrainConfig:

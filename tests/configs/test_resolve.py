@@ -10,6 +10,7 @@ from smalti.cli.failures import UsageError
 from smalti.cli.train import help_text, read_call
 from smalti.configs.config import TrainConfig, parse_bytes
 from smalti.configs.resolve import ConfigError, fields, load, parse_value, preset_names, resolve, save
+from smalti.configs.stretch import beyond_the_end
 
 
 @pytest.mark.parametrize("name", ["demo", "gaussians", "gaussians-fast", "gaussians-mcmc"])
@@ -49,6 +50,30 @@ def test_the_saved_configuration_starts_the_same_run(tmp_path: Path) -> None:
 def test_bad_options_say_what_to_write(overrides: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         resolve("gaussians", overrides)
+
+
+def test_a_stretched_run_keeps_its_proportions_and_is_saved_as_it_became(tmp_path: Path) -> None:
+    config = resolve("gaussians-fast", {"stretch": 0.125, "contribution.at": [800, 801], "gradient.reset_every": 0})
+    assert (config.run.steps, config.density.start, config.density.stop) == (500, 12, 400)
+    assert config.schedule.resolution == [(38, 4), (125, 2)]
+    assert (config.schedule.sh_every, config.contribution.at, config.gradient.reset_every) == (75, [100], 0)
+    assert (config.density.every, config.run.stretch) == (50, 1.0)
+    save(config, tmp_path / "config.yaml")
+    assert resolve(str(tmp_path / "config.yaml")) == config
+    assert resolve("gaussians-fast", {"stretch": 0.0005}).schedule.resolution == [(1, 2)]
+
+
+def test_a_run_says_what_it_is_too_short_for() -> None:
+    assert [beyond_the_end(resolve(name)) for name in preset_names()] == [[]] * 4
+    assert beyond_the_end(resolve("gaussians-fast", {"stretch": 0.125})) == []
+    late = beyond_the_end(resolve("gaussians-fast", {"steps": 500, "contribution.at": [400, 600], "warmup": 500}))
+    assert [phrase.split(" (")[0] for phrase in late] == [
+        "growth goes on to the end",
+        "pictures are never seen at full resolution",
+        "colours never depend on the direction",
+        "contribution.at=600 never comes",
+        "rates are still rising at the end",
+    ]
 
 
 def test_unknown_keys_in_a_file_name_file_key_and_near_miss(tmp_path: Path) -> None:
