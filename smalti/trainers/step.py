@@ -13,7 +13,7 @@ from smalti.primitives.family import Drawable
 from smalti.renderers.frame import Frame
 from smalti.renderers.render import render
 from smalti.scene.scene import Layer, Scene
-from smalti.trainers.density.budget import arena_bytes
+from smalti.trainers.density.budget import CardMemory, arena_bytes
 from smalti.trainers.density.rule import Sighting
 from smalti.trainers.guard import BadGradient, find_bad_gradients
 from smalti.trainers.losses import (
@@ -51,7 +51,7 @@ class StepResult:
     """Per view, by layer."""
     bad: list[BadGradient] = field(default_factory=list)
     arena: int = 0
-    """Bytes that the engine held for the largest of the renders."""
+    """Bytes that the renderer held for the largest of the renders."""
 
 
 def backward(
@@ -68,6 +68,7 @@ def backward(
     sightings: list[dict[str, Sighting]] = []
     bad: list[BadGradient] = []
     for view in views:
+        card = CardMemory(view.background.device)
         camera = refinement.camera(view.camera, view.index)
         drawn = [(layer, list(layer.drawables(camera, camera.time))) for layer in scene.visible_layers()]
         drawables = [drawable for _, parts in drawn for drawable in parts]
@@ -87,7 +88,8 @@ def backward(
         sightings.append(_sightings(drawn, frame, view, len(views), options.absolute_gradient))
         for layer in trained:
             bad += find_bad_gradients(layer, step, (view.camera.name,), bad)
-        del frame, color, loss  # one render at a time holds memory in the engine
+        del frame, color, loss, drawn, drawables  # one render at a time holds memory
+        arena = max(arena, card.taken())
     if options.regularizer.any:
         for layer in trained:
             loss = primitive_loss(layer.family, options.extent, options.regularizer)

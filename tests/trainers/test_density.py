@@ -12,7 +12,7 @@ from smalti.primitives.gaussians import Gaussians
 from smalti.renderers.render import render
 from smalti.scene.scene import Scene
 from smalti.trainers.adam import Adam, AdamSettings
-from smalti.trainers.density.budget import Budget
+from smalti.trainers.density.budget import Budget, CardMemory
 from smalti.trainers.density.evidence import near_cameras, unsupported
 from smalti.trainers.density.gradient import GradientRule
 from smalti.trainers.density.mcmc import McmcRule
@@ -181,6 +181,18 @@ def test_a_budget_is_filled_and_never_exceeded() -> None:
     assert budget.used([made]) > 0.95 * total
     assert budget.refused > 0
     assert made.bytes_per_primitive == 4 * 4 * (3 + 3 + 4 + 1 + 3) + 4
+
+
+def test_on_a_card_the_renderers_memory_is_what_does_not_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The allocator's counters are stood in for: no card is at hand."""
+    asked = []
+    figures = {"reset_peak_memory_stats": None, "max_memory_allocated": 900, "memory_allocated": 300}
+    for name, figure in figures.items():
+        monkeypatch.setattr(torch.accelerator, name, lambda device, n=name, f=figure: (asked.append((n, device)), f)[1])
+    card = torch.device("cuda", 1)
+    assert CardMemory(card).taken() == 600
+    assert asked == [(name, card) for name in figures]
+    assert CardMemory(torch.device("cpu")).taken() == 0
 
 
 def test_primitives_at_a_camera_are_found() -> None:

@@ -7,11 +7,32 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+import torch
+
 from smalti.trainers.density.population import Population
 
 
+class CardMemory:
+    """What a render and its backward pass take on a card at their peak, beyond what lasts (new gradients do, and the
+    budget counts them by their exact sizes). The arena there is the allocator's; on the CPU, whose arena is the
+    engine's (`arena_bytes`), nothing is counted.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.counted = device, device.type != "cpu"
+        if self.counted:
+            torch.accelerator.reset_peak_memory_stats(device)
+
+    def taken(self) -> int:
+        """Bytes since this was made; call it when the frame is gone."""
+        if not self.counted:
+            return 0
+        peak, lasting = torch.accelerator.max_memory_allocated, torch.accelerator.memory_allocated
+        return max(peak(self.device) - lasting(self.device), 0)
+
+
 def arena_bytes() -> int:
-    """Bytes that renders hold in the engine now, by its own count; 0 for backends that keep none.
+    """Bytes that renders hold in the CPU engine now, by its own count.
 
     Read while one training render is alive, right after its backward pass: growth is planned with it, and a resumed run
     has to plan alike, so it must not depend on anything but that render.
