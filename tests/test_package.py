@@ -17,7 +17,6 @@ ENGINE = "smalti/renderers/engine"
 PUBLIC = "import smalti; [getattr(smalti, name) for name in smalti.__all__]"
 HEAVY = (
     "matplotlib",
-    "tyro",
     "pycolmap",
     "imageio",
     "rich",
