@@ -201,7 +201,8 @@ SM_FN F exp2_of(F x) {
     for (int k = 0; k < kLanes; k++) x[k] = std::exp2(x[k]);
     return x;
 #else
-    // Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low bits of the mantissa.
+    // Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low bits of the mantissa. Below -126 the exponent
+    // wraps and the result means nothing: callers look only where their event is a hit (x >= -8).
     const F magic = splat(12582912.0f);
     F shifted = x + magic;
     F r = x - (shifted - magic);
