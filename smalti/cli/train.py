@@ -129,10 +129,10 @@ def conduct(run: Any, *, resume: bool) -> int:
     with single_torch_thread(chosen_device(run.config.run.device)):
         trainer = Trainer(run, resume=resume)
         run.begin()  # not before: what cannot start leaves no folder behind
-        for late in beyond_the_end(run.config):
-            print(
-                f"note: too short, run.steps={run.config.run.steps}: {late}; --stretch shortens a whole preset instead"
-            )
+        missed = beyond_the_end(run.config)
+        if missed:
+            short = f"note: {run.config.run.steps} steps are too few for the schedule: {'; '.join(missed)}"
+            print(f"{short} (--stretch shortens a whole preset instead)")
         for notice in trainer.dataset.notices:
             print(f"note: {notice.text}")
         begin = f"from step {trainer.step_number}" if resume else "from the start"

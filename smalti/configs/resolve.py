@@ -80,6 +80,7 @@ def full_name(name: str) -> str:
     """`steps` -> `run.steps` where only one section has it; dotted names are checked. Dashes count as underscores."""
     known = [dotted for dotted, _, _ in fields()]
     name = name.replace("-", "_")
+    name = {"metadata": "model.", "learning_rates": "optimizer."}.get(name.split(".")[0], "") + name
     parts = name.split(".")
     if name in known or (len(parts) == 3 and ".".join(parts[:2]) in ("model.metadata", "optimizer.learning_rates")):
         return name

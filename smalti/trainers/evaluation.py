@@ -13,7 +13,7 @@ from torch import Tensor
 
 from smalti.cameras.camera import Camera
 from smalti.configs.config import DataConfig
-from smalti.datasets.dataset import Dataset
+from smalti.datasets.dataset import Dataset, DatasetError
 from smalti.datasets.images import ImageCache, LoadedView
 from smalti.renderers.frame import Frame, Visibility
 from smalti.scene.scene import Scene
@@ -108,14 +108,18 @@ def evaluate(
 
     `on_view` is called after each view (for a progress display). Per-picture exposures learnt in training are not
     applied: held-out views have none; `protocol.exposure` says what is done instead.
-    Raises ValueError without views, or where the cache's downscale is not the protocol's.
+    Raises ValueError without views, or where the cache's downscale is not the protocol's; DatasetError for a view that
+    cannot be measured.
     """
     if not rows:
         raise ValueError("evaluate: there are no views to evaluate; choose a split that holds some out (data.split)")
     scores = []
     for row in rows:
         pair = compare(scene, images, row, protocol, backend=backend)
-        values = {key: measure(key, pair.image, pair.truth, pair.mask) for key in protocol.metrics}
+        try:
+            values = {key: measure(key, pair.image, pair.truth, pair.mask) for key in protocol.metrics}
+        except ValueError as error:  # no pixel under the mask, or fewer than a window
+            raise DatasetError(pair.name, "evaluation", str(error), "Hold other views out (data.split)") from error
         scores.append(ViewScore(pair.name, values))
         if on_view is not None:
             on_view(scores[-1])

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 
+from smalti.datasets.dataset import DatasetError
 from smalti.trainers import evaluation, schedules
 from smalti.trainers.display import Display, Status, resident_bytes
 from smalti.trainers.losses import psnr_of
@@ -139,9 +140,13 @@ class _Loop:
             return
         with trainer.clock:
             protocol = evaluation.protocol_for(trainer.config.data, trainer.dataset)
-            result = evaluation.evaluate(
-                trainer.scene, trainer.cache, trainer.test_rows, protocol, backend=trainer.backend
-            )
+            try:
+                result = evaluation.evaluate(
+                    trainer.scene, trainer.cache, trainer.test_rows, protocol, backend=trainer.backend
+                )
+            except DatasetError as error:  # no reason to lose the training
+                self.display.say(f"step {trainer.step_number}: not evaluated: {error}")
+                return
             record = {
                 "kind": "evaluation",
                 "step": trainer.step_number,

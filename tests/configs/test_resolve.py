@@ -63,6 +63,12 @@ def test_a_stretched_run_keeps_its_proportions_and_is_saved_as_it_became(tmp_pat
     assert resolve("gaussians-fast", {"stretch": 0.0005}).schedule.resolution == [(1, 2)]
 
 
+def test_keys_of_a_mapping_need_no_section() -> None:
+    config = resolve("gaussians", {"learning_rates.means": 1e-3, "metadata.sh_degree": 1})
+    assert config.optimizer.learning_rates["means"] == 1e-3
+    assert config.model.metadata["sh_degree"] == 1
+
+
 def test_a_run_says_what_it_is_too_short_for() -> None:
     assert [beyond_the_end(resolve(name)) for name in preset_names()] == [[]] * 4
     assert beyond_the_end(resolve("gaussians-fast", {"stretch": 0.125})) == []

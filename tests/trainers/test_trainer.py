@@ -16,7 +16,7 @@ import torch
 
 from smalti.configs.config import TrainConfig
 from smalti.configs.resolve import ConfigError, resolve
-from smalti.trainers import finish, loop
+from smalti.trainers import evaluation, finish, loop
 from smalti.trainers.checkpoints import CheckpointError
 from smalti.trainers.display import LiveDisplay, PlainDisplay, Status, make_display
 from smalti.trainers.evaluation import evaluate, protocol_for
@@ -205,6 +205,21 @@ def test_records_are_json_whatever_was_measured(tmp_path: Path) -> None:
     run.record({"kind": "evaluation", "step": 1, "psnr": math.inf, "loss": math.nan, "ssim": 1.0})
     assert json.loads(run.metrics_path.read_text(), parse_constant=pytest.fail)["psnr"] is None
     assert list(run.metrics()) == [{"kind": "evaluation", "step": 1, "psnr": None, "loss": None, "ssim": 1.0}]
+
+
+def test_a_view_that_cannot_be_measured_does_not_end_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run.create(tmp_path / "run", small(run__steps=3, run__eval_every=2))
+    empty = torch.zeros(28, 28, dtype=torch.bool)
+    target_of = evaluation.target_of
+    monkeypatch.setattr(evaluation, "target_of", lambda view, color: (target_of(view, color)[0], empty))
+    display = Silent()
+    trainer = Trainer(run)
+    assert loop.train(trainer, display) == "finished"
+    (said,) = display.said
+    assert "step 2: not evaluated: test/000: evaluation: metric: the mask leaves no pixel to compare" in said
+    assert "evaluation: not made: test/000" in finish.finish(trainer)[0]
 
 
 def test_a_capture_that_changed_cannot_be_resumed(tmp_path: Path) -> None:
