@@ -102,15 +102,20 @@ def show(report: CheckReport, console: Console) -> None:
 
 
 def _table(report: CheckReport) -> Table:
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(
-        title=f"{report.name} ({report.format})", show_header=False, title_justify="left", box=None, pad_edge=False
+        title=escape(f"{report.name} ({report.format})"),
+        show_header=False,
+        title_justify="left",
+        box=None,
+        pad_edge=False,
     )
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
     for name, value in _lines(report):
-        table.add_row(name, value)
+        table.add_row(name, escape(value))
     return table
 
 

@@ -24,7 +24,8 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--trajectory",
         metavar="orbit|spiral|FILE",
-        help="camera path: orbit (default), spiral, or a JSON file",
+        help="camera path: orbit (default), spiral, or a file: nerfstudio's camera_path.json, or what "
+        "smalti.cameras.trajectory_files.save_trajectory wrote",
     )
     what.add_argument("--view", metavar="NAME", help="one picture, from this view of the data set")
     result.add_argument(
@@ -35,7 +36,10 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--frames", type=int, default=120, help="frames of orbit and spiral (default: 120)")
     result.add_argument("--fps", type=float, default=30.0, help="frames per second of the video (default: 30)")
     result.add_argument(
-        "--channels", choices=("color", "depth", "alpha"), default="color", help="what to show (default: color)"
+        "--channels",
+        choices=("color", "depth", "alpha"),
+        default="color",
+        help="what to show (default: color); depth is drawn in colours, near red to far blue",
     )
     result.add_argument("--width", type=int, help="pixels; the height follows (default: as in training)")
     return result

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ USAGE = """usage: smalti train PRESET|FILE --data PATH [--out RUN] [--init-from 
   --init-from SCENE  start from a scene file instead of points
   --resume RUN       continue an interrupted run, bit for bit
   --set FIELD=VALUE  any option below; the same as --FIELD VALUE. A name without a dot will do where it is unique.
+
+A short trial: --stretch 0.1 --downscale 4. `smalti train PRESET --help` shows that preset's own values.
 """
 
 
@@ -43,10 +47,10 @@ def main(argv: Sequence[str]) -> int:
     from smalti.trainers.guard import BadGradientError
 
     arguments = list(argv)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(help_text())
-        return 0 if arguments else 2
     try:
+        if not arguments or any(word in ("-h", "--help") for word in arguments):
+            print(help_text(arguments[0] if arguments and not arguments[0].startswith("-") else ""))
+            return 0 if arguments else 2
         return _train(read_call(arguments))
     except (ConfigError, FileExistsError, BadGradientError) as error:
         print(f"smalti: {error}", file=sys.stderr)
@@ -152,12 +156,22 @@ def conduct(run: Any, *, resume: bool) -> int:
         return 0
 
 
-def help_text() -> str:
-    """The usage and every option with its documentation and default."""
-    from smalti.configs.resolve import fields, preset_names
+def help_text(source: str = "") -> str:
+    """The usage and every option with its documentation and its value in `source`, by default the fallback of all."""
+    from smalti.configs.resolve import choices, fields, preset_names, resolve
 
-    lines = [USAGE.format(presets=", ".join(preset_names())), "options:"]
-    for name, text, default in fields():
-        lines.append(f"  --{name} (default {default!r})" if default != "" else f"  --{name}")
-        lines.append(f"        {text}")
+    config = resolve(source)
+    of = f" of {source}" if source else ""
+    lines = [
+        USAGE.format(presets=", ".join(preset_names())),
+        f"options (default{of or ' where the preset is silent'}):",
+    ]
+    for name, text, _ in fields():
+        if name in ("preset", "init_from", "data.path"):
+            continue  # PRESET, --init-from and --data, above
+        value = reduce(getattr, name.split("."), config)
+        words = choices(name)
+        lines.append(f"  --{name} (default {value!r})" if value != "" else f"  --{name}")
+        told = f"{text} Possible: {', '.join(words)}." if words else text
+        lines.append(textwrap.fill(" ".join(told.split()), 110, initial_indent=" " * 8, subsequent_indent=" " * 8))
     return "\n".join(lines)

@@ -53,7 +53,9 @@ class DataConfig(Section):
     path: str = ""
     """Folder or file of the capture."""
     split: str = "auto"
-    """Which views are held out: `auto`, `every:8`, `none`, or a list of names (see smalti.datasets.splits)."""
+    """Which views are held out: `auto` (the files' own, else `every:8`), `files`, `every:N`, `none`, `names:FILE`
+    or `names:A,B`.
+    """
     downscale: Natural = 1
     """Pictures are reduced by this factor when loaded."""
     cache: ByteSize = "1GB"
@@ -65,8 +67,8 @@ class DataConfig(Section):
     time: float | None = None
     """Of a capture with times, train only the views of the instant nearest to this one; null trains on all views."""
     points: Literal["auto", "file", "triangulate", "hull", "frustum"] = "auto"
-    """Initial points: the file's, triangulated, on the visual hull, random; `auto` takes the first that the data
-    allows.
+    """Initial points: the file's, on the visual hull (where all pictures have masks or alpha), triangulated (needs the
+    extra `sfm`), or random where many cameras look (`frustum`); `auto` takes the first of these that is possible.
     """
     max_points: Natural = 200_000
     """Points of the file, or triangulated ones, beyond this number are thinned out at random."""

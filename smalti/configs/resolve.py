@@ -7,7 +7,7 @@ from copy import deepcopy
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -37,6 +37,17 @@ def fields() -> Iterator[tuple[str, str, Any]]:
             continue
         for inner, inner_info in type(section).model_fields.items():
             yield f"{name}.{inner}", inner_info.description or "", getattr(section, inner)
+
+
+def choices(name: str) -> tuple[str, ...]:
+    """The words that the option `name` (dotted) takes or, as a list, is made of; none where it is free."""
+    info: Any = TrainConfig
+    for part in name.split("."):
+        info = getattr(info, "annotation", info).model_fields[part]
+    kind = info.annotation
+    if get_origin(kind) is list:
+        (kind,) = get_args(kind)
+    return get_args(kind) if get_origin(kind) is Literal else ()
 
 
 def resolve(source: str = "", overrides: Mapping[str, Any] | None = None) -> TrainConfig:

@@ -84,4 +84,9 @@ def _automatic(dataset: Dataset, count: int, generator: torch.Generator) -> Poin
             return chosen(triangulated_points(replace(still, points=None)), count, generator)
         except DatasetError as error:  # too little texture: random points still train
             LOG.warning("no initial points by triangulation: %s", error.problem)
+    elif len(still.views) >= 2:
+        LOG.warning(
+            "the capture has no points of its own and starts from random ones, which ends worse: triangulating them "
+            "needs pycolmap (pip install 'smalti[sfm]')"
+        )
     return frustum_points(still, count, generator)

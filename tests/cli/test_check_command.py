@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,15 @@ def test_table_of_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert pictures[0].name in text
     with Image.open(pictures[0]) as picture:
         assert picture.width > picture.height > 600
+
+
+def test_remedies_in_brackets_are_not_markup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "pycolmap", None)
+    assert main(["check", "demo", "--no-overview"]) == 0
+    assert " ".join(capsys.readouterr().out.split()).count("'smalti[sfm]'") == 2  # in the table and below it
 
 
 def test_json_is_one_object_with_the_same_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from smalti.cli.failures import UsageError
-from smalti.cli.train import help_text, read_call
+from smalti.cli.train import help_text, main, read_call
 from smalti.configs.config import TrainConfig, parse_bytes
 from smalti.configs.resolve import ConfigError, fields, load, parse_value, preset_names, resolve, save
 from smalti.configs.stretch import beyond_the_end
@@ -106,6 +106,15 @@ def test_every_option_is_documented() -> None:
     undocumented = [name for name, text, _ in fields() if not text and "." in name]
     assert undocumented == []
     assert "--density.budget" in help_text()
+    assert "Possible: auto, file, triangulate, hull, frustum." in " ".join(help_text().split())
+
+
+def test_help_of_a_preset_shows_its_values(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--run.steps (default 30000)" in help_text()
+    assert main(["gaussians-fast", "--help"]) == 0
+    assert "--run.steps (default 4000)" in capsys.readouterr().out
+    assert main(["gaussians-fst", "--help"]) == 2
+    assert "did you mean 'gaussians-fast'" in capsys.readouterr().err
 
 
 def test_sizes() -> None:

@@ -215,3 +215,5 @@ def test_masks_that_are_no_silhouettes(
     monkeypatch.setattr(initial, "pycolmap_installed", lambda: False)
     assert len(initial_points(ball, 100, generator()).positions) == 100
     assert "no silhouettes of an object" in caplog.text
+    assert "starts from random ones" in caplog.text  # and what would give better ones
+    assert "pip install 'smalti[sfm]'" in caplog.text
