@@ -41,8 +41,6 @@ def training_peak(count: int, size: int) -> dict[str, Any]:
     base = torch_base()
     from step import Step
 
-    from smalti.renderers.engine import arena_bytes
-
     step = Step(count, size)
     for _ in range(10):
         step()
@@ -53,7 +51,6 @@ def training_peak(count: int, size: int) -> dict[str, Any]:
         "peak_over_base_MB": (peak_bytes() - base) / MEGABYTE,
         "base_MB": base / MEGABYTE,
         "parameters_MB": parameters / MEGABYTE,
-        "arena_after_MB": arena_bytes() / MEGABYTE,
     }
 
 
@@ -68,6 +65,7 @@ def budget_run(budget: str, steps: int) -> dict[str, Any]:
         options = {
             "density.budget": budget,
             "density.max_primitives": 10_000_000,
+            "density.pixels_per_primitive": 0,
             "density.start": 20,
             "density.stop": steps,
             "density.every": 10,

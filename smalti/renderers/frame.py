@@ -29,6 +29,8 @@ class Visibility:
     """After backward: `"sum"`, d loss / d projected centre in pixels, and with `absolute_gradient` `"absolute"`.
 
     Further backward passes over the same frame add to it, as they do to `.grad`."""
+    memory: dict[str, int] = field(default_factory=dict)
+    """`"arena"`: bytes that the CPU engine holds for this render now; more after the backward pass. Empty elsewhere."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -135,6 +135,7 @@ def draw_curves(path: Path, records: Iterable[dict[str, Any]]) -> None:
         _mark_resolutions(list(grid[:, column]), train, key)
     for axis in grid.flat:
         axis.grid(alpha=0.25)
+    figure.align_ylabels(grid[:, 0])
     _save(figure, path)
 
 
@@ -162,11 +163,11 @@ def _mark_resolutions(axes: Sequence[Axes], records: list[dict[str, Any]], x: st
         for before, after in pairwise(records)
         if before.get("reduction") != after.get("reduction") and _number(after.get(x))
     ]
-    for place in changes:
+    for row, place in enumerate(changes):
         for axis in axes:
             axis.axvline(place, color="0.4", linestyle=":", linewidth=1.0)
         style: Any = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "fontsize": 7}
-        axes[0].annotate("larger pictures", (place, 1.0), (3, -10), color="0.4", **style)
+        axes[0].annotate("larger pictures", (place, 1.0), (3, -10 - 9 * (row % 3)), color="0.4", **style)
 
 
 def _number(value: Any) -> bool:

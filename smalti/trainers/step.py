@@ -13,7 +13,7 @@ from smalti.primitives.family import Drawable
 from smalti.renderers.frame import Frame
 from smalti.renderers.render import render
 from smalti.scene.scene import Layer, Scene
-from smalti.trainers.density.budget import CardMemory, arena_bytes
+from smalti.trainers.density.budget import CardMemory
 from smalti.trainers.density.rule import Sighting
 from smalti.trainers.guard import BadGradient, find_bad_gradients
 from smalti.trainers.losses import (
@@ -82,7 +82,7 @@ def backward(
         if options.depth_loss is not None:
             loss = loss + options.depth_loss(frame, camera, view.index)
         (loss / len(views)).backward()
-        arena = max(arena, arena_bytes())
+        arena = max(arena, frame.visibility.memory.get("arena", 0))
         total += float(loss.detach()) / len(views)
         quality += psnr_of(color, view.target, view.mask) / len(views)
         sightings.append(_sightings(drawn, frame, view, len(views), options.absolute_gradient))

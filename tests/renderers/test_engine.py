@@ -16,6 +16,7 @@ from scenes import Scene, gaussians, simple_camera
 from torch import Tensor
 
 from smalti.renderers.engine import EngineError, arena_bytes, get_threads, library, set_threads, training
+from smalti.renderers.frame import Frame
 from smalti.renderers.render import render
 from smalti.renderers.settings import RenderSettings
 from smalti.trainers.losses import ImageLossWeights, image_loss_torch
@@ -304,3 +305,19 @@ def test_adam_is_torchs(count: int) -> None:
         theirs.grad = gradient.double()
         judge.step()
     assert float((ours - theirs.detach()).abs().max()) < 2e-6
+
+
+def test_a_render_counts_its_own_memory_whatever_else_is_alive() -> None:
+    _, scene = large_scene().leaves(torch.float32)
+
+    def counted() -> tuple[Frame, int, int]:
+        frame = render(scene.drawables, scene.camera, settings=scene.settings, backend="cpu")
+        before = frame.visibility.memory["arena"]
+        frame.color.sum().backward()
+        return frame, before, frame.visibility.memory["arena"]
+
+    kept, *alone = counted()
+    _, *beside = counted()
+    assert 0 < alone[0] < alone[1]
+    assert beside == alone
+    assert arena_bytes() >= kept.visibility.memory["arena"]

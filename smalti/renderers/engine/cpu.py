@@ -69,6 +69,7 @@ class CpuEngine:
             for name, tensor in request.extras.items():
                 setattr(output, name, tensor.data_ptr())
         check(lib.smalti_forward(self.plan, drawables, count, ref(options), ref(behind), ref(output)))
+        self._count_bytes(request)
         return picture, alpha
 
     def backward(self, request: Request, tensors: Tensors, cotangents: Tensors, wanted: tuple[bool, bool]) -> Gradients:
@@ -93,7 +94,13 @@ class CpuEngine:
         more = [ctypes.c_void_p(pointer(t)) for t in (absolute, camera)]
         references = [ref(structure) for structure in (values, options, behind, incoming)]
         check(c.lib.smalti_backward(self.plan, drawables, count, *references, outputs, *more))
+        self._count_bytes(request)
         return Gradients(found, screen, absolute, camera, behind_gradient)
+
+    def _count_bytes(self, request: Request) -> None:
+        """Of this render alone, whatever else the process draws: decisions of training hang on it."""
+        assert request.visibility is not None
+        request.visibility.memory["arena"] = self.library.lib.smalti_plan_bytes(self.plan)
 
 
 def _structures(library: SimpleNamespace, request: Request, tensors: Tensors) -> tuple[Any, Any, Any, Any]:

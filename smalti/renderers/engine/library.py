@@ -107,11 +107,11 @@ def load_named(name: str) -> SimpleNamespace:
         except OSError as error:
             raise EngineError(f"cannot load {path}: {error}; reinstall smalti") from error
         real: Any = c_double if name == "double" else c_float
-        if lib.smalti_real_size() != ctypes.sizeof(real) or lib.smalti_version() != 2:
+        if lib.smalti_real_size() != ctypes.sizeof(real) or lib.smalti_version() != 3:
             raise EngineError(f"{path} was built from other sources than this package; reinstall smalti")
         lib.smalti_plan_new.restype = c_void_p
         lib.smalti_plan_free.argtypes = [c_void_p]
-        lib.smalti_arena_bytes.restype = c_longlong
+        lib.smalti_arena_bytes.restype = lib.smalti_plan_bytes.restype = c_longlong
         lib.smalti_set_threads(_threads)
         _loaded[name] = SimpleNamespace(lib=lib, real=real, name=name, **c_structures(real))
     return _loaded[name]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from smalti.trainers.density.population import Population
 class CardMemory:
     """What a render and its backward pass take on a card at their peak, beyond what lasts (new gradients do, and the
     budget counts them by their exact sizes). The arena there is the allocator's; on the CPU, whose arena is the
-    engine's (`arena_bytes`), nothing is counted.
+    engine's (`Visibility.memory`), nothing is counted.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -29,16 +28,6 @@ class CardMemory:
             return 0
         peak, lasting = torch.accelerator.max_memory_allocated, torch.accelerator.memory_allocated
         return max(peak(self.device) - lasting(self.device), 0)
-
-
-def arena_bytes() -> int:
-    """Bytes that renders hold in the CPU engine now, by its own count.
-
-    Read while one training render is alive, right after its backward pass: growth is planned with it, and a resumed run
-    has to plan alike, so it must not depend on anything but that render.
-    """
-    count = getattr(import_module("smalti.renderers.engine"), "arena_bytes", None)
-    return int(count()) if count is not None else 0
 
 
 @dataclass

@@ -58,11 +58,12 @@ std::vector<KindRange> kind_ranges(const Plan& plan, const Drawable* drawables, 
 
 }  // namespace
 
-SMALTI_API int smalti_version() { return 2; }
+SMALTI_API int smalti_version() { return 3; }
 SMALTI_API int smalti_real_size() { return (int)sizeof(real); }
 SMALTI_API void smalti_set_threads(int n) { set_thread_count(n); }
 SMALTI_API int smalti_get_threads() { return thread_count(); }
 SMALTI_API long long smalti_arena_bytes() { return arena_bytes().load(); }
+SMALTI_API long long smalti_plan_bytes(const Plan* plan) { return plan->bytes(); }
 SMALTI_API Plan* smalti_plan_new() { return new (std::nothrow) Plan; }
 SMALTI_API void smalti_plan_free(Plan* plan) { delete plan; }
 

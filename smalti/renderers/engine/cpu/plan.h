@@ -45,6 +45,7 @@ public:
     T* data() { return data_; }
     const T* data() const { return data_; }
     size_t size() const { return size_; }
+    long long bytes() const { return data_ ? (long long)bytes_of(capacity_) : 0; }
     T& operator[](size_t k) { return data_[k]; }
     const T& operator[](size_t k) const { return data_[k]; }
 
@@ -76,6 +77,11 @@ struct Plan {
     // Scratch of the backward pass, kept for the next one over the same graph; one at a time.
     std::mutex backward;
     Array<real> slot_values;
+
+    long long bytes() const {
+        return screens.bytes() + values.bytes() + depths.bytes() + radii.bytes() + footprints.bytes() + span_start.bytes() + spans.bytes() +
+               visible.bytes() + tile_start.bytes() + ids.bytes() + tile_T.bytes() + tile_stop.bytes() + slot_values.bytes();
+    }
 };
 
 }  // namespace smalti
