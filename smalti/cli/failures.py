@@ -17,7 +17,12 @@ def reported(main: Main) -> Main:
     @functools.wraps(main)
     def wrapped(argv: Sequence[str]) -> int:
         try:
-            return main(argv)
+            code = main(argv)
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:  # whoever read the output has seen enough, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+            return 141  # as a shell counts SIGPIPE
         except (ValueError, RuntimeError, OSError, MemoryError) as error:
             text = _text(error)
             if not text:

@@ -66,7 +66,8 @@ def read_call(arguments: Sequence[str]) -> Call:
         word = pending.pop(0)
         if not word.startswith("--"):
             if call.source:
-                raise UsageError(f"unexpected {word!r}: the preset is {call.source!r} already; options begin with --")
+                hint = f"the capture is given as --data {word}" if Path(word).exists() else "options begin with --"
+                raise UsageError(f"unexpected {word!r}: the preset is {call.source!r} already; {hint}")
             call.source = word
             continue
         name, equals, value = word[2:].partition("=")
@@ -160,7 +161,7 @@ def help_text(source: str = "") -> str:
     """The usage and every option with its documentation and its value in `source`, by default the fallback of all."""
     from smalti.configs.resolve import choices, fields, preset_names, resolve
 
-    config = resolve(source)
+    config: Any = resolve(source)
     of = f" of {source}" if source else ""
     lines = [
         USAGE.format(presets=", ".join(preset_names())),
@@ -169,7 +170,7 @@ def help_text(source: str = "") -> str:
     for name, text, _ in fields():
         if name in ("preset", "init_from", "data.path"):
             continue  # PRESET, --init-from and --data, above
-        value = reduce(getattr, name.split("."), config)
+        value: object = reduce(getattr, name.split("."), config)
         words = choices(name)
         lines.append(f"  --{name} (default {value!r})" if value != "" else f"  --{name}")
         told = f"{text} Possible: {', '.join(words)}." if words else text

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from smalti.cameras.camera import Camera
+from smalti.datasets.dataset import DatasetError
 
 LARGEST_BLOCK = 4096
 """Pixels per new pixel up to which twice the sum of colour times alpha fits 32 bits."""
@@ -26,7 +27,7 @@ def downscaled_camera(camera: Camera, factor: Fraction) -> tuple[Camera, tuple[i
 
     A whole factor crops the at most factor - 1 columns and rows that do not fill a pixel, so every pixel averages
     factor x factor pixels. Any other factor keeps the whole picture and rounds the size; pixels then average
-    fractional areas.
+    fractional areas. Raises `DatasetError` where no pixel is left.
     """
     if factor.denominator == 1:
         width, height = camera.width // factor.numerator, camera.height // factor.numerator
@@ -35,7 +36,8 @@ def downscaled_camera(camera: Camera, factor: Fraction) -> tuple[Camera, tuple[i
         width, height = round(camera.width / factor), round(camera.height / factor)
         used = (camera.width, camera.height)
     if width < 1 or height < 1:
-        raise ValueError(f"downscale {factor}: nothing is left of {camera.width} x {camera.height} pixels")
+        problem = f"nothing is left of {camera.width} x {camera.height} pixels"
+        raise DatasetError(camera.name or "picture", f"downscale {factor}", problem, "Reduce the pictures less")
     return camera.cropped(0, 0, *used).scaled_to(width, height), used
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shlex
 import subprocess
 import sys
 import types
@@ -69,6 +70,18 @@ def test_expected_ends(
     monkeypatch.setitem(sys.modules, COMMANDS["check"].module, types.SimpleNamespace(main=fail))
     assert main(["check"]) == code
     assert said in capsys.readouterr().err
+
+
+def test_a_closed_pipe_is_no_failure() -> None:
+    command = f"{shlex.quote(sys.executable)} -m smalti.cli.main train --help | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("usage: smalti train")
+    assert done.stderr == ""
+
+
+def test_a_capture_without_its_option_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "gaussians", str(tmp_path)]) == 2
+    assert f"the capture is given as --data {tmp_path}" in capsys.readouterr().err
 
 
 def test_programming_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

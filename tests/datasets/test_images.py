@@ -71,7 +71,7 @@ def test_downscaled_camera_sees_the_same_rays() -> None:
     assert downscaled_camera(camera, downscale_factor(5))[1] == (45, 35)
     with pytest.raises(ValueError, match="at least 1"):
         downscale_factor(0.5)
-    with pytest.raises(ValueError, match="nothing is left"):
+    with pytest.raises(DatasetError, match=r"nothing is left of .* Reduce the pictures less"):
         downscaled_camera(camera, downscale_factor(40))
 
 
