@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 
 @contextmanager
-def track(what: str, total: int) -> Iterator[Callable[[], None]]:
+def track(what: str, total: int) -> Generator[Callable[[], None], None, None]:
     """A bar over `total` things; the value of the `with` is called after each. Silent where stderr is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,7 +140,7 @@ def read_state(folder: Path) -> TrainerState:
 
 
 @contextmanager
-def reading(folder: Path) -> Iterator[None]:
+def reading(folder: Path) -> Generator[None, None, None]:
     """Within: whatever is wrong with a checkpoint's content becomes a CheckpointError that names the folder and the
     remedy.
     """

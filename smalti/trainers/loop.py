@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -29,7 +29,7 @@ class Interrupt:
 
 
 @contextmanager
-def polite_interrupts(display: Display) -> Iterator[Interrupt]:
+def polite_interrupts(display: Display) -> Generator[Interrupt, None, None]:
     """Within: the first SIGINT only sets a flag (where this is the main thread)."""
     flag = Interrupt()
     if threading.current_thread() is not threading.main_thread():

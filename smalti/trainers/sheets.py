@@ -153,7 +153,8 @@ def _line(
         low = np.maximum(np.arange(len(values)) - half, 0)
         high = np.minimum(np.arange(len(values)) + half + 1, len(values))
         values = (total[high] - total[low]) / (high - low)
-    axis.plot(places, values, **{"color": "C0", "linewidth": 1.2, **style})
+    look: dict[str, Any] = {"color": "C0", "linewidth": 1.2, **style}
+    axis.plot(places, values, **look)
 
 
 def _mark_resolutions(axes: Sequence[Axes], records: list[dict[str, Any]], x: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
@@ -64,7 +64,7 @@ def load_pycolmap() -> ModuleType | None:
 
 
 @contextmanager
-def quiet(pycolmap: ModuleType) -> Iterator[None]:
+def quiet(pycolmap: ModuleType) -> Generator[None, None, None]:
     """Keeps the library's own log below warnings off the terminal."""
     before = pycolmap.logging.minloglevel
     pycolmap.logging.minloglevel = pycolmap.logging.WARNING.value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from ctypes import c_double, c_float, c_int, c_longlong, c_void_p
 from functools import cache
@@ -76,7 +76,7 @@ def chosen() -> str:
 
 
 @contextmanager
-def use_isa(name: str) -> Iterator[None]:
+def use_isa(name: str) -> Generator[None, None, None]:
     """Use library `name` in this thread (and for renders made in it), for tests and benchmarks."""
     before = getattr(_override, "name", None)
     _override.name = name

@@ -12,7 +12,7 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,8 +23,10 @@ from smalti.renderers.backends import BackendError
 from smalti.renderers.engine.kernel_source import ALL_VARIANTS, INCLUDE, KernelSource
 from smalti.renderers.engine.library import EngineError
 
-FLAGS = ["-std=c++17", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-ffp-contract=off", "-fno-strict-aliasing"]
-FLAGS += ["-DSMALTI_EMULATE_CUDA=1", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]
+FLAGS = (
+    *("-std=c++17", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-ffp-contract=off", "-fno-strict-aliasing"),
+    *("-DSMALTI_EMULATE_CUDA=1", "-Wall", "-Wextra", "-Wno-unknown-pragmas"),
+)
 
 
 class Emulator:
@@ -70,7 +72,7 @@ class Emulator:
         return target
 
     @contextmanager
-    def selected(self) -> Iterator[Emulator]:
+    def selected(self) -> Generator[Emulator, None, None]:
         """Inside, `backend="emulator"` means this one."""
         before = _selected[0]
         _selected[0] = self
