@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from smalti.cli.failures import UsageError, reported
+
+if TYPE_CHECKING:
+    from smalti.trainers.trainer import Trainer
 
 USAGE = """usage: smalti train PRESET|FILE --data PATH [--out RUN] [--init-from SCENE] [--FIELD VALUE ...]
        smalti train --resume RUN
@@ -143,7 +146,7 @@ def conduct(run: Any, *, resume: bool) -> int:
         begin = f"from step {trainer.step_number}" if resume else "from the start"
         print(
             f"training {run.path} {begin}: {len(trainer.train_rows)} views, {len(trainer.test_rows)} held out, "
-            f"{len(trainer.scene):,} primitives, backend {trainer.backend}"
+            f"{len(trainer.scene):,} primitives, {drawn_by(trainer)}"
         )
         ending = train(trainer, make_display(str(run.path)))
         resume_line = f"continue with: smalti train --resume {run.path}"
@@ -176,3 +179,13 @@ def help_text(source: str = "") -> str:
         told = f"{text} Possible: {', '.join(words)}." if words else text
         lines.append(textwrap.fill(" ".join(told.split()), 110, initial_indent=" " * 8, subsequent_indent=" " * 8))
     return "\n".join(lines)
+
+
+def drawn_by(trainer: Trainer) -> str:
+    """Which backend draws, as a person would say it."""
+    name = trainer.device.type if trainer.backend == "auto" else trainer.backend
+    if name != "cpu":
+        return f"drawn by {name}"
+    from smalti.renderers.engine import get_threads, library
+
+    return f"drawn by the CPU engine ({library.chosen()}, {get_threads()} threads)"
