@@ -1,20 +1,123 @@
-"""What the compositor can draw: plain tensors, one class per kind. Families (smalti/primitives) make them."""
+"""What the compositor can draw: plain tensors, one class per kind. Families (smalti/primitives) make them.
+
+A drawable's tensors, numbers and switches travel to the kernels in the order of `inputs`; `docs/kinds.md` defines what
+each kind draws.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What the kernels read of a drawable (`KindInput` in include/kinds/kind.h); the order is the kind's own."""
+
+    tensors: Sequence[Tensor | None]
+    """Differentiable."""
+    indices: Sequence[Tensor | None] = ()
+    """Int32 tensors."""
+    integers: Sequence[int] = ()
+    numbers: Sequence[float] = ()
+
+
+@runtime_checkable
+class Drawable(Protocol):
+    """What the renderers ask of a drawable; rows are primitives."""
+
+    kind: ClassVar[str]
+    """Name of the kind in the engine."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def feature_count(self) -> int:
+        """Channels beside the colour."""
+        ...
+
+    def inputs(self) -> Inputs: ...
+
+
+def _check_shapes(drawable: object, like: Tensor, shapes: dict[str, tuple[int, ...]]) -> None:
+    """The kernels read as many numbers as these shapes say, whatever is there: all are checked."""
+    name = type(drawable).__name__
+    for attribute, shape in shapes.items():
+        tensor = getattr(drawable, attribute)
+        if tensor is None:
+            continue
+        if tuple(tensor.shape) != shape:
+            raise ValueError(f"{name}.{attribute}: expected shape {shape}, got {tuple(tensor.shape)}")
+        if tensor.device != like.device:
+            raise ValueError(f"{name}.{attribute}: on {tensor.device}, but the rest is on {like.device}")
+        if tensor.is_floating_point() and tensor.dtype != like.dtype:
+            raise ValueError(f"{name}.{attribute}: {tensor.dtype}, but the rest is {like.dtype}")
+
+
+def _check_harmonics(drawable: object, rest: Tensor | None, degree: int) -> None:
+    held = 0 if rest is None else rest.shape[1]
+    if not 0 <= degree <= 3 or (degree + 1) ** 2 - 1 > held:
+        needed = (degree + 1) ** 2 - 1
+        raise ValueError(
+            f"{type(drawable).__name__}.sh_degree: {degree} needs {needed} coefficients in sh_rest, got {held}"
+        )
+
+
+class _Splat:
+    """What the kinds with a mean and spherical harmonics share."""
+
+    means: Tensor
+    features: Tensor | None
+    sh_rest: Tensor | None
+    sh_degree: int
+
+    def __len__(self) -> int:
+        return self.means.shape[0]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.means.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.means.device
+
+    @property
+    def feature_count(self) -> int:
+        return 0 if self.features is None else self.features.shape[-1]
+
+    def _splat_shapes(self, scales: int) -> dict[str, tuple[int, ...]]:
+        n = len(self)
+        return {
+            **{"means": (n, 3), "quaternions": (n, 4), "scales": (n, scales), "opacities": (n,), "sh_dc": (n, 3)},
+            **({} if self.sh_rest is None else {"sh_rest": (n, *self.sh_rest.shape[1:2], 3)}),
+            **({} if self.features is None else {"features": (n, self.features.shape[-1])}),
+        }
+
+    def _splat_integers(self) -> list[int]:
+        return [0 if self.sh_rest is None else self.sh_rest.shape[1], self.sh_degree, self.feature_count]
+
+
 @dataclass(frozen=True, eq=False)
-class GaussianDrawable:
+class GaussianDrawable(_Splat):
     """Kind `gaussian` (EWA): anisotropic 3D Gaussians splatted as 2D ones (Zwicker et al. 2001; Kerbl et al. 2023).
 
     Colour is `max(0, 0.5 + SH(direction))` with the real basis of 3DGS; the direction is from the camera to the mean.
     Primitives with NaN or Inf anywhere, a zero quaternion or a non-positive scale are skipped and counted in the frame.
     """
+
+    kind: ClassVar[str] = "gaussian"
 
     means: Float[Tensor, "n 3"]
     """Centres, world units."""
@@ -38,27 +141,262 @@ class GaussianDrawable:
     """Scale opacity by sqrt(det before / after the filter), so that it adds no mass (Yu et al. 2024, Mip-Splatting)."""
 
     def __post_init__(self) -> None:
-        n = self.means.shape[0]
-        expected: dict[str, tuple[int, ...]] = {
-            **{"means": (n, 3), "quaternions": (n, 4), "scales": (n, 3), "opacities": (n,), "sh_dc": (n, 3)},
-            # The kernels read as many rows as there are means, whatever is there: all are checked.
-            **({} if self.sh_rest is None else {"sh_rest": (n, *self.sh_rest.shape[1:2], 3)}),
-            **({} if self.features is None else {"features": (n, self.features.shape[-1])}),
-        }
-        for field, shape in expected.items():
-            tensor = getattr(self, field)
-            if tuple(tensor.shape) != shape:
-                raise ValueError(f"GaussianDrawable.{field}: expected shape {shape}, got {tuple(tensor.shape)}")
-            if tensor.device != self.means.device:
-                raise ValueError(
-                    f"GaussianDrawable.{field}: on {tensor.device}, but the means are on {self.means.device}"
-                )
-        rest = 0 if self.sh_rest is None else self.sh_rest.shape[1]
-        if not 0 <= self.sh_degree <= 3 or (self.sh_degree + 1) ** 2 - 1 > rest:
-            needed = (self.sh_degree + 1) ** 2 - 1
+        _check_shapes(self, self.means, self._splat_shapes(3))
+        _check_harmonics(self, self.sh_rest, self.sh_degree)
+
+    def inputs(self) -> Inputs:
+        tensors = [self.means, self.quaternions, self.scales, self.opacities, self.sh_dc, self.sh_rest, self.features]
+        return Inputs(tensors, (), [*self._splat_integers(), int(self.compensated)], [self.filter_variance])
+
+
+@dataclass(frozen=True, eq=False)
+class RayGaussianDrawable(_Splat):
+    """Kind `gaussian_ray`: 3D Gaussians evaluated on the ray itself, no affine approximation.
+
+    `maximum`: the largest response along the ray times opacity (Yu et al. 2024, Gaussian Opacity Fields; Moenne-Loccoz
+    et al. 2024, 3DGRT). `integral`: 1 - exp(-line integral), peak density `opacities / max(scales)`.
+    """
+
+    kind: ClassVar[str] = "gaussian_ray"
+
+    means: Float[Tensor, "n 3"]
+    """Centres, world units."""
+    quaternions: Float[Tensor, "n 4"]
+    """Rotations w, x, y, z, any length but zero."""
+    scales: Float[Tensor, "n 3"]
+    """Standard deviations along the local axes, world units, > 0."""
+    opacities: Float[Tensor, "n"]
+    """`maximum`: 0..1. `integral`: peak density in units of 1 / max(scales), >= 0. The drawn alpha is capped at 0.99."""
+    sh_dc: Float[Tensor, "n 3"]
+    sh_rest: Float[Tensor, "n k 3"] | None = None
+    sh_degree: int = 0
+    features: Float[Tensor, "n f"] | None = None
+    response: Literal["maximum", "integral"] = "maximum"
+
+    def __post_init__(self) -> None:
+        _check_shapes(self, self.means, self._splat_shapes(3))
+        _check_harmonics(self, self.sh_rest, self.sh_degree)
+        if self.response not in ("maximum", "integral"):
             raise ValueError(
-                f"GaussianDrawable.sh_degree: {self.sh_degree} needs {needed} coefficients in sh_rest, got {rest}"
+                f"RayGaussianDrawable.response: expected 'maximum' or 'integral', got {self.response!r}"
+            )
+
+    def inputs(self) -> Inputs:
+        tensors = [self.means, self.quaternions, self.scales, self.opacities, self.sh_dc, self.sh_rest, self.features]
+        return Inputs(tensors, (), [*self._splat_integers(), int(self.response == "integral")])
+
+
+@dataclass(frozen=True, eq=False)
+class SurfelDrawable(_Splat):
+    """Kind `surfel`: flat Gaussian disks hit by the ray (Huang et al. 2024, 2DGS, without its screen-space filter)."""
+
+    kind: ClassVar[str] = "surfel"
+
+    means: Float[Tensor, "n 3"]
+    """Centres, world units."""
+    quaternions: Float[Tensor, "n 4"]
+    """Rotations w, x, y, z; the disk lies in the first two local axes, the third is its normal."""
+    scales: Float[Tensor, "n 2"]
+    """Standard deviations in the disk, world units, > 0."""
+    opacities: Float[Tensor, "n"]
+    """0..1; the drawn alpha is capped at 0.99."""
+    sh_dc: Float[Tensor, "n 3"]
+    sh_rest: Float[Tensor, "n k 3"] | None = None
+    sh_degree: int = 0
+    features: Float[Tensor, "n f"] | None = None
+
+    def __post_init__(self) -> None:
+        _check_shapes(self, self.means, self._splat_shapes(2))
+        _check_harmonics(self, self.sh_rest, self.sh_degree)
+
+    def inputs(self) -> Inputs:
+        tensors = [self.means, self.quaternions, self.scales, self.opacities, self.sh_dc, self.sh_rest, self.features]
+        return Inputs(tensors, (), self._splat_integers())
+
+
+@dataclass(frozen=True, eq=False)
+class NeuralDrawable(_Splat):
+    """Kind `neural`: ellipsoids filled with a one-layer neural density whose line integral is closed (Zhou et al. 2025)."""
+
+    kind: ClassVar[str] = "neural"
+
+    means: Float[Tensor, "n 3"]
+    """Centres, world units."""
+    quaternions: Float[Tensor, "n 4"]
+    """Rotations w, x, y, z of the bound (and of the field, in the `local` frame)."""
+    scales: Float[Tensor, "n 3"]
+    """Semi-axes of the bound, world units, > 0."""
+    frequencies: Float[Tensor, "n w 3"]
+    """First layer, raw (multiplied by `omega`); w is 8 or 16."""
+    phases: Float[Tensor, "n w"]
+    """First layer's bias, raw (multiplied by `omega`)."""
+    amplitudes: Float[Tensor, "n w"]
+    """Second layer."""
+    offsets: Float[Tensor, "n"]
+    """Second layer's bias."""
+    sh_dc: Float[Tensor, "n 3"]
+    sh_rest: Float[Tensor, "n k 3"] | None = None
+    sh_degree: int = 0
+    features: Float[Tensor, "n f"] | None = None
+    omega: float = 30.0
+    frame: Literal["world", "local"] = "world"
+    """Axes of the field: the world's, as published, or the primitive's own."""
+    cap: bool = True
+    """Cap alpha at 0.99 and skip it below 1/255, as published."""
+    leak: float = 0.0
+    """Share of the gradient that rays with a negative integral get; 0 as published. Approximate by intent."""
+
+    def __post_init__(self) -> None:
+        n, width = len(self), self.frequencies.shape[1]
+        shapes = self._splat_shapes(3)
+        del shapes["opacities"]
+        shapes |= {"frequencies": (n, width, 3), "phases": (n, width), "amplitudes": (n, width), "offsets": (n,)}
+        _check_shapes(self, self.means, shapes)
+        _check_harmonics(self, self.sh_rest, self.sh_degree)
+        if width not in (8, 16):
+            raise ValueError(f"NeuralDrawable.frequencies: expected a width of 8 or 16, got {width}")
+        if self.frame not in ("world", "local"):
+            raise ValueError(f"NeuralDrawable.frame: expected 'world' or 'local', got {self.frame!r}")
+
+    def inputs(self) -> Inputs:
+        tensors = [self.means, self.quaternions, self.scales, None, self.sh_dc, self.sh_rest, self.features]
+        tensors += [self.frequencies, self.phases, self.amplitudes, self.offsets]
+        switches = [self.frequencies.shape[1], int(self.frame == "local"), int(self.cap)]
+        return Inputs(tensors, (), [*self._splat_integers(), *switches], [self.omega, self.leak])
+
+
+@dataclass(frozen=True, eq=False)
+class TriangleDrawable:
+    """Kind `triangle`: triangles with interpolated channels or a texture; one row per face.
+
+    Corners are given per face (`vertices[faces]`), so that any sharing of vertices, colours and texture coordinates is
+    the caller's and torch sums their gradients.
+    """
+
+    kind: ClassVar[str] = "triangle"
+
+    corners: Float[Tensor, "n 3 3"]
+    """Corner positions (face, corner, xyz), world units."""
+    opacities: Float[Tensor, "n"]
+    """0..1 per face; exactly 1 ends the ray."""
+    colors: Float[Tensor, "n 3 3"] | None = None
+    """Colour per corner; needed where there is no texture."""
+    features: Float[Tensor, "n 3 f"] | None = None
+    """Further channels per corner."""
+    normals: Float[Tensor, "n 3 3"] | None = None
+    """Corner normals in world axes (need not be unit); None: the face's own. They only enter `Frame.normal`."""
+    texture: Float[Tensor, "h w c"] | None = None
+    """RGB or RGBA (alpha multiplies the opacity); row 0 is v = 0."""
+    uvs: Float[Tensor, "n 3 2"] | None = None
+    """Texture coordinates per corner: u over the width, v over the height, 0..1."""
+    neighbours: Int[Tensor, "n 3"] | None = None
+    """The face across the edge from corner i to i + 1, or -1; for `antialiased` (None: every edge is a silhouette)."""
+    edges: Literal["hard", "antialiased", "soft"] = "hard"
+    sigma: float = 1e-4
+    """`soft`: squared NDC distance at which the opacity has fallen to 1/e outside of the triangle."""
+    wrap: bool = False
+    """Texture repeats in u instead of clamping."""
+    detach_barycentrics: bool = False
+    """Colour and features pass no gradient to the corners (Blocks World's setting)."""
+
+    def __post_init__(self) -> None:
+        n = len(self)
+        shapes: dict[str, tuple[int, ...]] = {"corners": (n, 3, 3), "opacities": (n,), "colors": (n, 3, 3)}
+        shapes |= {"normals": (n, 3, 3), "uvs": (n, 3, 2), "neighbours": (n, 3)}
+        if self.features is not None:
+            shapes["features"] = (n, 3, self.features.shape[-1])
+        if self.texture is not None:
+            shapes["texture"] = (*self.texture.shape[:2], 4 if self.texture.shape[-1] == 4 else 3)
+        _check_shapes(self, self.corners, shapes)
+        if (self.texture is None) != (self.uvs is None):
+            raise ValueError("TriangleDrawable: a texture and its uvs come together")
+        if (self.texture is None) == (self.colors is None):
+            raise ValueError("TriangleDrawable: give either colors or a texture")
+        if self.edges not in ("hard", "antialiased", "soft"):
+            raise ValueError(
+                f"TriangleDrawable.edges: expected 'hard', 'antialiased' or 'soft', got {self.edges!r}"
+            )
+        if not self.sigma > 0:
+            raise ValueError(f"TriangleDrawable.sigma: expected a positive number, got {self.sigma}")
+
+    def __len__(self) -> int:
+        return self.corners.shape[0]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.corners.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.corners.device
+
+    @property
+    def feature_count(self) -> int:
+        return 0 if self.features is None else self.features.shape[-1]
+
+    def inputs(self) -> Inputs:
+        tensors = [self.corners, self.opacities, self.colors, self.features, self.normals, self.texture, self.uvs]
+        height, width, depth = (0, 0, 0) if self.texture is None else self.texture.shape
+        mode = ("hard", "antialiased", "soft").index(self.edges)
+        switches = [mode, int(self.wrap), int(self.detach_barycentrics)]
+        return Inputs(tensors, [self.neighbours], [self.feature_count, height, width, depth, *switches], [self.sigma])
+
+
+@dataclass(frozen=True, eq=False)
+class BoxDrawable:
+    """Kind `box`: oriented boxes with a voxel payload, ray-marched (Lombardi et al. 2021, MVP)."""
+
+    kind: ClassVar[str] = "box"
+
+    centres: Float[Tensor, "n 3"]
+    """World units."""
+    quaternions: Float[Tensor, "n 4"]
+    """Rotations w, x, y, z; columns of the matrix are the box's axes."""
+    half_extents: Float[Tensor, "n 3"]
+    """World units, > 0."""
+    payload: Float[Tensor, "n mz my mx 4"]
+    """RGB and density per world unit (negative counts as 0)."""
+    warp: Float[Tensor, "n wz wy wx 3"] | None = None
+    """Local coordinates at which the payload is looked up; None: the identity."""
+    step: float = 0.01
+    """Length of a march step, world units; all boxes of one picture share it."""
+    fade_scale: float = 8.0
+    """a of the opacity window; 0 for none."""
+    fade_exponent: float = 8.0
+    """b of the opacity window."""
+    accumulation: Literal["exponential", "additive"] = "exponential"
+    """`additive` (MVP's clamp) only where boxes are alone in the picture."""
+    feature_count: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        n = len(self)
+        if self.payload.dim() != 5 or self.payload.shape[-1] != 4:
+            raise ValueError(f"BoxDrawable.payload: expected [n, mz, my, mx, 4], got {tuple(self.payload.shape)}")
+        shapes: dict[str, tuple[int, ...]] = {"centres": (n, 3), "quaternions": (n, 4), "half_extents": (n, 3)}
+        shapes["payload"] = (n, *self.payload.shape[1:])
+        if self.warp is not None:
+            shapes["warp"] = (n, *self.warp.shape[1:4], 3)
+        _check_shapes(self, self.centres, shapes)
+        if not self.step > 0 or not self.fade_scale >= 0 or not self.fade_exponent >= 1:
+            raise ValueError("BoxDrawable: step must be positive, fade_scale 0 or more, fade_exponent 1 or more")
+        if self.accumulation not in ("exponential", "additive"):
+            raise ValueError(
+                f"BoxDrawable.accumulation: expected 'exponential' or 'additive', got {self.accumulation!r}"
             )
 
     def __len__(self) -> int:
-        return self.means.shape[0]
+        return self.centres.shape[0]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.centres.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.centres.device
+
+    def inputs(self) -> Inputs:
+        warp = (0, 0, 0) if self.warp is None else self.warp.shape[1:4]
+        tensors = [self.centres, self.quaternions, self.half_extents, self.payload, self.warp]
+        numbers = [self.step, self.fade_scale, self.fade_exponent]
+        return Inputs(tensors, (), [*self.payload.shape[1:4], *warp], numbers)
