@@ -1,8 +1,9 @@
 """What a primitive family is: named parameters and the operations that trainers, editors and files may ask of them.
 
-Everything outside a family's own module works against this protocol. A family's rows are its primitives: every
-parameter tensor has one row per primitive, and every structural change (clone, split, prune, relocate) is a `RowMap`
-that says which old row each new row is copied from, so that optimiser moments and statistics can follow.
+Everything outside a family's own module works against this protocol. Every structural change (clone, split, prune,
+relocate, multiply) returns a `Restructure`: which old primitive each new one comes from, and which old row each new row
+of every parameter, so that statistics and optimiser moments can follow. In most families a parameter's rows are the
+primitives; a mesh's primitives are its faces, while its vertices and its texture have rows of their own.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import entry_points
 from pkgutil import iter_modules
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -23,10 +24,12 @@ from torch import Tensor
 
 from smalti.cameras.camera import Camera
 from smalti.cameras.similarity import Similarity
-from smalti.renderers.drawables import GaussianDrawable
+from smalti.renderers.drawables import Drawable
 
-Drawable = GaussianDrawable
-"""What the compositor can draw (a union, as kinds are added)."""
+__all__ = ["Drawable", "Family", "FamilyError", "Restructure", "RowMap", "family_names", "find_family"]
+
+MOST_COPIES = 51
+"""Copies that one primitive may be shared into at once (float64 holds the Gaussians' alternating sum up to here)."""
 
 
 class FamilyError(ValueError):
@@ -69,28 +72,62 @@ class RowMap:
         moved[self.fresh] = 0
         return moved
 
+    def with_fresh(self, rows: Int[Tensor, "k"]) -> RowMap:
+        """The same change, in which the new rows `rows` start with zero moments too."""
+        fresh = self.fresh.clone()
+        fresh[rows] = True
+        return RowMap(self.source, fresh)
+
+
+@dataclass(frozen=True, eq=False)
+class Restructure:
+    """A change of a family's structure, which it has already made to itself."""
+
+    primitives: RowMap
+    """What became of the primitives: statistics follow it."""
+    parameters: Mapping[str, RowMap]
+    """What became of every parameter's own rows: optimiser moments follow these."""
+
 
 class Family(ABC):
-    """A set of primitives of one sort: parameter tensors (leaves, one row per primitive) and plain metadata.
+    """A set of primitives of one sort: parameter tensors (leaves), constant tensors and plain metadata.
 
     Subclasses register under the entry-point group `smalti.families`.
     """
 
     name: ClassVar[str]
     """The registered name."""
+    default_order: ClassVar[Literal["centre", "ray"]] = "ray"
+    """The compositing order of a new scene that is made of this family alone; of several families: `ray` unless all
+    say `centre`. It is stored in the scene then, and adding a layer never changes it.
+    """
 
-    def __init__(self, parameters: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        parameters: Mapping[str, Tensor],
+        metadata: Mapping[str, Any] | None = None,
+        constants: Mapping[str, Tensor] | None = None,
+    ) -> None:
         self.metadata = self.checked_metadata(metadata or {})
-        expected = set(self.default_learning_rates())
-        if set(parameters) != expected:
-            raise FamilyError(
-                f"family {self.name}: expected the parameters {sorted(expected)}, got {sorted(parameters)}"
-            )
-        rows = {key: value.shape[0] for key, value in parameters.items()}
-        if len(set(rows.values())) > 1:
-            raise FamilyError(f"family {self.name}: parameters differ in their number of rows: {rows}")
+        self._check_names("parameters", set(parameters), set(self.default_learning_rates()), self.optional_parameters())
+        self._check_names("constants", set(constants or {}), set(self.constant_names()), self.constant_names())
+        self.constants = {key: value.detach().clone().contiguous() for key, value in (constants or {}).items()}
+        """Tensors that are never optimised (topology, texture coordinates), saved beside the parameters."""
         self.parameters: dict[str, Tensor] = {}
         self.replace({key: value.detach().clone() for key, value in parameters.items()})
+        self.check_shapes()
+
+    def _check_names(self, what: str, given: set[str], known: set[str], optional: Sequence[str]) -> None:
+        if given <= known and known - given <= set(optional):
+            return
+        maybe = f" (optional: {', '.join(sorted(optional))})" if optional else ""
+        raise FamilyError(f"family {self.name}: expected the {what} {sorted(known)}{maybe}, got {sorted(given)}")
+
+    def check_shapes(self) -> None:
+        """FamilyError where tensors do not fit together; by default all parameters have one row per primitive."""
+        rows = {key: value.shape[0] for key, value in self.parameters.items()}
+        if len(set(rows.values())) > 1:
+            raise FamilyError(f"family {self.name}: parameters differ in their number of rows: {rows}")
 
     # -- what it is made of -------------------------------------------------------------------------------------------
     @classmethod
@@ -121,6 +158,16 @@ class Family(ABC):
         """Adam's rate per parameter name; rates of positions are per unit of scene extent."""
 
     @classmethod
+    def optional_parameters(cls) -> tuple[str, ...]:
+        """Those of the names in `default_learning_rates` that a family may be without."""
+        return ()
+
+    @classmethod
+    def constant_names(cls) -> tuple[str, ...]:
+        """Names that `constants` may have; `check_shapes` says which are needed."""
+        return ()
+
+    @classmethod
     def position_parameters(cls) -> tuple[str, ...]:
         """Names of parameters measured in world units, whose rates scale with the scene's extent and decay."""
         return ()
@@ -140,6 +187,13 @@ class Family(ABC):
     @abstractmethod
     def drawables(self, camera: Camera, time: float = 0.0) -> Sequence[Drawable]:
         """What to composite for this camera and instant, rows in the order of the primitives. Differentiable."""
+
+    def owners(self) -> Int[Tensor, "m"] | None:
+        """The primitive that each drawn row belongs to, ascending; None: rows are primitives.
+
+        Per-row results of a frame (visibility, contributions, gradients) are folded to primitives by it.
+        """
+        return None
 
     def advance(self, degree: int) -> None:  # noqa: B027 - optional, most families have nothing to advance
         """Use detail of colour up to `degree`; families without such degrees ignore it."""
@@ -174,9 +228,54 @@ class Family(ABC):
         """Move all primitives, in place (orientation-dependent colour included)."""
 
     # -- density control ----------------------------------------------------------------------------------------------
-    @abstractmethod
+    def growth_signal(self) -> Float[Tensor, "n"] | None:
+        """How much the last backward pass pulls at each primitive, >= 0, in the family's own unit; None: use the
+        renderer's gradient of projected centres.
+        """
+        return None
+
+    def prune(self, doomed: Bool[Tensor, "n"]) -> Restructure:
+        """Remove primitives."""
+        return self._restructured(RowMap.keep(~doomed))
+
+    def clone(self, rows: Int[Tensor, "k"]) -> Restructure:
+        """An exact copy of each of `rows`, at the end, with zero moments."""
+        return self._restructured(RowMap.append(len(self), rows))
+
+    def split(self, rows: Int[Tensor, "k"], copies: int, generator: torch.Generator) -> Restructure:
+        """Replace each of `rows` by `copies` smaller ones inside it, at the end, with zero moments."""
+        keep = torch.ones(len(self), dtype=torch.bool, device=rows.device)
+        keep[rows] = False
+        kept = torch.nonzero(keep).squeeze(1)
+        source = torch.cat([kept, rows.repeat(copies)])
+        change = self._restructured(RowMap(source, torch.arange(len(source), device=rows.device) >= len(kept)))
+        self.shrink_split(torch.arange(len(kept), len(source), device=rows.device), copies, generator)
+        return change
+
+    def relocate(self, dead: Int[Tensor, "k"], hosts: Int[Tensor, "k"]) -> Restructure:
+        """Move `dead[j]` onto `hosts[j]`; host and newcomers share what the host drew, all with zero moments."""
+        touched = self._share(hosts)
+        return self._restructured(RowMap.overwrite(len(self), dead, hosts).with_fresh(touched))
+
+    def multiply(self, hosts: Int[Tensor, "k"]) -> Restructure:
+        """Append a copy on each of `hosts`; host and newcomers share what the host drew, all with zero moments."""
+        touched = self._share(hosts)
+        return self._restructured(RowMap.append(len(self), hosts).with_fresh(touched))
+
+    def _share(self, hosts: Int[Tensor, "k"]) -> Int[Tensor, "u"]:
+        touched, times = torch.unique(hosts, return_counts=True)
+        self.share_opacity(touched, (times + 1).clamp_max(MOST_COPIES))
+        return touched
+
+    def _restructured(self, rows: RowMap) -> Restructure:
+        return Restructure(rows, self.rearrange(rows))
+
     def shrink_split(self, rows: Int[Tensor, "k"], copies: int, generator: torch.Generator) -> None:
-        """Turn `rows`, which came `copies` times from one parent each, into smaller ones spread inside their parent."""
+        """Turn `rows`, which came `copies` times from one parent each, into smaller ones spread inside their parent.
+
+        What `split` leaves to the family; one that overrides `split` needs none.
+        """
+        raise NotImplementedError(f"family {self.name}: splitting is not defined")
 
     @abstractmethod
     def share_opacity(self, rows: Int[Tensor, "k"], copies: Int[Tensor, "k"]) -> None:
@@ -201,7 +300,7 @@ class Family(ABC):
 
     @property
     def bytes_per_primitive(self) -> int:
-        """Bytes of all parameters of one primitive."""
+        """Bytes of all parameters of one primitive (of those with rows of their own: the mean per primitive)."""
         return sum(value[:1].numel() * value.element_size() for value in self.parameters.values())
 
     def replace(self, parameters: Mapping[str, Tensor]) -> None:
@@ -209,9 +308,18 @@ class Family(ABC):
         for key, value in parameters.items():
             self.parameters[key] = value.detach().contiguous().requires_grad_(True)
 
-    def rearrange(self, rows: RowMap) -> None:
-        """Copy, drop or overwrite primitives as `rows` says."""
+    def rearrange(self, rows: RowMap) -> dict[str, RowMap]:
+        """Copy, drop or overwrite primitives as `rows` says; returns what became of every parameter's rows."""
         self.replace({key: value.detach()[rows.source] for key, value in self.parameters.items()})
+        return dict.fromkeys(self.parameters, rows)
+
+    def same_primitives(self, parameter: str, rows: Int[Tensor, "k"]) -> dict[str, Int[Tensor, "j"]]:
+        """Rows of every parameter that belong to the primitives to which `rows` of `parameter` belong."""
+        return dict.fromkeys(self.parameters, rows)
+
+    def copy(self) -> Self:
+        """The same primitives, with tensors and metadata of their own."""
+        return type(self)(self.parameters, dict(self.metadata), self.constants)
 
     def require_gradients(self, wanted: bool) -> None:
         """Freeze or thaw all parameters."""
@@ -219,8 +327,9 @@ class Family(ABC):
             value.requires_grad_(wanted)
 
     def to(self, device: torch.device | str) -> None:
-        """Move the parameters, in place."""
+        """Move parameters and constants, in place."""
         self.replace({key: value.detach().to(device) for key, value in self.parameters.items()})
+        self.constants = {key: value.to(device) for key, value in self.constants.items()}
 
 
 def family_names() -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -33,6 +33,7 @@ class Gaussians(Family):
     """See the module."""
 
     name: ClassVar[str] = "gaussians"
+    default_order: ClassVar[Literal["centre", "ray"]] = "centre"
 
     @classmethod
     def default_metadata(cls) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from smalti.renderers.render import render
 from smalti.renderers.settings import RenderSettings
 
 SCENE_VERSION = 1
+CONSTANTS = "constants/"
+"""Before the names of a family's constant tensors in a saved scene."""
 
 
 @dataclass(eq=False)
@@ -98,16 +100,14 @@ class Scene:
         if not drawables:
             raise ValueError("Scene.render: there is nothing to draw; no visible layer has a primitive")
         if background is None and self.background is not None:
-            background = torch.tensor(self.background, device=drawables[0].means.device)
+            background = torch.tensor(self.background, device=drawables[0].device)
         return render(drawables, camera, background=background, settings=settings or self.settings(), backend=backend)
 
     def flattened(self) -> Scene:
         """The same picture with every layer's similarity applied to its primitives (the input is left alone)."""
         flat = Scene(order=self.order, near=self.near, background=self.background)
         for layer in self:
-            family = type(layer.family)(
-                {k: v.detach().clone() for k, v in layer.family.parameters.items()}, layer.family.metadata
-            )
+            family = layer.family.copy()
             if not layer.similarity.is_identity:
                 family.transform(layer.similarity)
             flat.add(layer.name, family, visible=layer.visible, locked=layer.locked)
@@ -116,9 +116,10 @@ class Scene:
     # -- state --------------------------------------------------------------------------------------------------------
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """(tensors, plain values): all there is, for safetensors and JSON."""
-        tensors = {
-            f"{layer.name}/{key}": value.detach() for layer in self for key, value in layer.family.parameters.items()
-        }
+        tensors: dict[str, Tensor] = {}
+        for layer in self:
+            tensors |= {f"{layer.name}/{key}": value.detach() for key, value in layer.family.parameters.items()}
+            tensors |= {f"{layer.name}/{CONSTANTS}{key}": value for key, value in layer.family.constants.items()}
         layers = [
             {
                 "name": layer.name,
@@ -152,7 +153,8 @@ class Scene:
         for entry in plain["layers"]:
             prefix = f"{entry['name']}/"
             values = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-            family = find_family(entry["family"])(values, entry["metadata"])
+            constants = {k.removeprefix(CONSTANTS): values.pop(k) for k in list(values) if k.startswith(CONSTANTS)}
+            family = find_family(entry["family"])(values, entry["metadata"], constants)
             similarity = Similarity.from_plain(entry["similarity"])
             scene.add(entry["name"], family, visible=entry["visible"], locked=entry["locked"], similarity=similarity)
         return scene
