@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
@@ -87,6 +87,18 @@ class Restructure:
     """What became of the primitives: statistics follow it."""
     parameters: Mapping[str, RowMap]
     """What became of every parameter's own rows: optimiser moments follow these."""
+
+
+@dataclass(frozen=True, eq=False)
+class LossContext:
+    """What a family's loss terms may lean on besides its own parameters."""
+
+    extent: float
+    """The scene's, world units: lengths are divided by it."""
+    generator: torch.Generator
+    """On the CPU; part of the training state."""
+    anisotropy_limit: float = 8.0
+    """Ratio of the longest axis to the second longest from which a primitive counts as a needle."""
 
 
 class Family(ABC):
@@ -184,6 +196,17 @@ class Family(ABC):
     ) -> Family:
         """Initial primitives on coloured points (colours 0..1)."""
 
+    @classmethod
+    def from_mesh(
+        cls,
+        vertices: Float[Tensor, "v 3"],
+        faces: Int[Tensor, "f 3"],
+        colors: Float[Tensor, "v 3"],
+        metadata: Mapping[str, Any],
+    ) -> Family:
+        """Initial primitives on a mesh with coloured vertices (0..1); by default one from each face's middle."""
+        return cls.from_points(vertices[faces].mean(dim=1), colors[faces].mean(dim=1), metadata)
+
     @abstractmethod
     def drawables(self, camera: Camera, time: float = 0.0) -> Sequence[Drawable]:
         """What to composite for this camera and instant, rows in the order of the primitives. Differentiable."""
@@ -195,8 +218,47 @@ class Family(ABC):
         """
         return None
 
+    def drawn_rows(self) -> Int[Tensor, "r"] | None:
+        """The primitive to which each row of the drawables belongs, over all of them; None where rows are primitives, in
+        their order (what the screen reports is gathered by it).
+        """
+        return None
+
     def advance(self, degree: int) -> None:  # noqa: B027 - optional, most families have nothing to advance
         """Use detail of colour up to `degree`; families without such degrees ignore it."""
+
+    # -- training -----------------------------------------------------------------------------------------------------
+    @classmethod
+    def default_regularizers(cls) -> dict[str, float]:
+        """Weights of the terms of `regularizers` that are on unless a configuration says otherwise."""
+        return {}
+
+    def regularizers(self, context: LossContext) -> Mapping[str, Callable[[], Float[Tensor, ""]]]:
+        """Loss terms on the family's own parameters by name, unweighted and without a unit; a term is computed only
+        where its weight is not zero. Differentiable.
+
+        By default the mean opacity, the mean size over the extent (Kheradmand et al. 2024, equation 10), and the mean
+        excess of the longest axis over the second longest beyond the limit (after Xie et al. 2024, PhysGaussian).
+        Families to which these mean nothing give their own mapping.
+        """
+
+        def needles() -> Tensor:
+            two = self.sizes().topk(2, dim=1).values
+            return (two[:, 0] / two[:, 1] - context.anisotropy_limit).clamp_min(0).mean()
+
+        return {
+            "opacity": lambda: self.opacities().mean(),
+            "scale": lambda: self.sizes().mean() / context.extent,
+            "anisotropy": needles,
+        }
+
+    def begin_step(self, share: float, generator: torch.Generator) -> None:  # noqa: B027 - optional
+        """Before a training step, when `share` (0..1) of the run is over: what is scheduled is set, what is random and
+        for this step alone (noise on opacities) is drawn. A function of parameters, metadata, share and generator.
+        """
+
+    def end_step(self) -> None:  # noqa: B027 - optional
+        """After a training step: what was for it alone is gone, renders are as they will be when saved and loaded."""
 
     # -- measures -----------------------------------------------------------------------------------------------------
     @abstractmethod
