@@ -1,0 +1,598 @@
+// The general compositor: any mix of thin and thick events of a block of pixels, in exact order, forward and back.
+// docs/kinds.md, section 1, is the specification.
+//
+// A block is kLanes pixels (one on CUDA). Kinds append events; every event becomes one rank (thin) or two (a segment's begin and
+// end) in a list that is kept sorted *per lane*. All lanes hold all events, also those they miss (with alpha or tau 0): so the order
+// is mostly the same in all lanes, a rank has one code, and only where surfaces cross inside a block do lanes part.
+// A rank is composited once nothing nearer can come: primitives arrive by their nearest z. The list grows without bound, so
+// the order is exact; `widest` says how long it got.
+//
+// Going back, the block is composited anew with a log of (T, position, open density) per rank, and then walked from back to
+// front: no division by 1 - alpha, and the same decisions, because it is the same code.
+#pragma once
+#include "kinds/kind.h"
+#include "lane_math.h"
+
+#ifndef SMALTI_CUDA
+#include <cfloat>
+#include <vector>
+
+namespace smalti {
+
+constexpr real kTie = real(1.9073486328125e-06);  // 2^-19: events nearer to one another than this share of z are one depth
+constexpr int kWindow = 16;                       // ranks that may wait before the list is looked through
+constexpr int kNominalWindow = 64;                // longer lists are counted as fall-backs
+
+SM_FN bool every(M m) {
+#if defined(__AVX512F__) && !defined(SMALTI_DOUBLE)
+    return m == (M)0xffff;
+#else
+    return !any(~m);
+#endif
+}
+SM_FN M not_of(M m) { return M(~m); }
+SM_FN M none() { return lt(splat(0), splat(0)); }
+
+enum RankType { kThin = 0, kBegin = 1, kEnd = 2, kChain = 3 };  // chain: the end of an event and the begin of the next
+
+struct Event {
+    F value;   // alpha of a thin event, tau of a segment
+    F z0, z1;  // z of a thin event, or the segment's ends
+    F density; // of a segment, per unit of z
+    F g_value, g_z0, g_z1;  // gradients; forward, `g_value` holds the running weight at the begin
+    const real* constant;   // channels where they are constant
+    int id;
+    int thick;
+    int at;  // of its channels, if not constant, and their gradients, if logged
+};
+
+// What one primitive gave to the block.
+struct Emission {
+    int drawable, primitive, id, first, count;
+};
+
+struct Rank {
+    F key;
+    I codes;
+    int code;  // where it is the same in all lanes, else -1
+};
+
+// (1 - exp(-x)) / x and its derivative, (1 - (1 + x) exp(-x)) / x and its derivative, and exp(-x); x >= 0.
+struct Absorption {
+    F decay, phi, dphi, psi, dpsi;
+};
+
+SM_FN F polynomial(F x, const double* c, int n) {
+    F sum = splat((real)c[n - 1]);
+    for (int k = n - 2; k >= 0; k--) sum = fma(sum, x, splat((real)c[k]));
+    return sum;
+}
+
+template <bool derivatives>
+SM_FN Absorption absorption(F x, bool with_depth) {
+    // Taylor below 0.2, where the closed forms cancel; the terms left out are below 1e-13.
+    static constexpr double phi[10] = {1., -1. / 2, 1. / 6, -1. / 24, 1. / 120, -1. / 720, 1. / 5040, -1. / 40320, 1. / 362880, -1. / 3628800};
+    static constexpr double dphi[9] = {-1. / 2, 1. / 3, -1. / 8, 1. / 30, -1. / 144, 1. / 840, -1. / 5760, 1. / 45360, -1. / 403200};
+    // psi = sum_{k>=1} (-1)^(k+1) k x^k / (k+1)!
+    static constexpr double psi[10] = {0., 1. / 2, -1. / 3, 1. / 8, -1. / 30, 1. / 144, -1. / 840, 1. / 5760, -1. / 45360, 1. / 403200};
+    static constexpr double dpsi[9] = {1. / 2, -2. / 3, 3. / 8, -4. / 30, 5. / 144, -6. / 840, 7. / 5760, -8. / 45360, 9. / 403200};
+    Absorption a;
+    a.decay = exp_of(-x);
+    const M small = lt(x, splat(real(0.2)));
+    const F inverse = splat(1) / max_of(x, splat(real(0.1)));
+    const F far_phi = (splat(1) - a.decay) * inverse;
+    a.phi = select(small, polynomial(x, phi, 10), far_phi);
+    a.dphi = a.psi = a.dpsi = F{};
+    if (derivatives) a.dphi = select(small, polynomial(x, dphi, 9), (a.decay - far_phi) * inverse);
+    if (with_depth) {
+        const F far_psi = fnma(a.decay, splat(1) + x, splat(1)) * inverse;
+        a.psi = select(small, polynomial(x, psi, 10), far_psi);
+        if (derivatives) a.dpsi = select(small, polynomial(x, dpsi, 9), a.decay - far_psi * inverse);
+    }
+    return a;
+}
+
+// A sum kept in two parts, so that what was added and taken away again leaves nothing behind (Knuth's TwoSum).
+struct LongSum {
+    F high = F{}, low = F{};
+    SM_FN void add(F x) {
+        const F sum = high + x, part = sum - high;
+        low = low + ((high - (sum - part)) + (x - part));
+        high = sum;
+    }
+    SM_FN F value() const { return high + low; }
+    SM_FN void clear_where(M m) {
+        high = select(m, F{}, high);
+        low = select(m, F{}, low);
+    }
+};
+
+struct ExactOptions {
+    int channels;      // without depth
+    bool depth, centre, additive, logged, statistics;
+    real transmittance_min;
+};
+
+// Answers about which primitive did what, per lane.
+struct BlockStatistics {
+    I first, median, dominant;
+    F dominant_weight, depth_first, depth_median;
+};
+
+class ExactBlock {
+public:
+    explicit ExactBlock(const ExactOptions& options) : options_(options) {
+        density_colour_.resize(options.channels);
+        sums.resize(options.channels + 1);
+        gradient_colour_.resize(options.channels);
+        log_stride_ = 4 + options.channels;
+    }
+
+    // ---- what a kind's emit sees (kind.h)
+    bool wants_local = false;
+    SM_FN int channel_count() const { return options_.channels; }
+
+    SM_FN void thin(F z, F alpha, const F* channels) {
+        const int e = append(z, z, alpha, channels, false);
+        insert(options_.centre ? splat(key_) : z, 4 * e + kThin);
+    }
+
+    SM_FN void thick(F z0, F z1, F tau, const F* channels, bool chained) {
+        if (options_.centre) {
+            const int e = append(z0, z1, tau, channels, true);
+            insert(splat(key_), 4 * e + kThin);  // turned into a thin event where it is composited
+            return;
+        }
+        // The density is that of the rounded ends, so that an uncut segment absorbs exactly tau.
+        z1 = max_of(z1, fma(abs_of(z0), splat(kTie / 8), z0) + splat(real(1e-30)));
+        const int e = append(z0, z1, tau, channels, true);
+        events_[e].density = tau / (z1 - z0);
+        if (!(chained && chain_end_ >= 0 && rechain(e))) insert(z0, 4 * e + kBegin);
+        insert(z1, 4 * e + kEnd);
+        chain_end_ = e;
+    }
+
+    SM_FN void local(const F* coordinates, const F* normal) {
+        if (!wants_local) return;
+        for (int k = 0; k < 3; k++) locals_.push_back(coordinates[k]);
+        for (int k = 0; k < 3; k++) locals_.push_back(normal ? normal[k] : F{});
+    }
+
+    // ---- what the tile loop does
+    void begin(F T) {
+        events_.clear(), channels_.clear(), ranks_.clear(), log_.clear(), log_codes_.clear(), emissions.clear(), locals_.clear();
+        head_ = 0;
+        widest = 0;
+        this->T = T;
+        z_ = F{};
+        open_ = I{};
+        any_open_ = false;
+        density_ = LongSum();
+        for (auto& c : density_colour_) c = LongSum();
+        for (auto& c : sums) c = F{};
+        running_ = F{};
+        latest_ = splat_int(-1);
+        if (options_.statistics) {
+            answers.first = answers.median = answers.dominant = splat_int(-1);
+            answers.dominant_weight = answers.depth_first = answers.depth_median = F{};
+        }
+    }
+
+    SM_FN void begin_emission(int drawable, int primitive, int id, real key, const real* constant) {
+        key_ = key, id_ = id, constant_ = constant, chain_end_ = -1;
+        emissions.push_back({drawable, primitive, id, (int)events_.size(), 0});
+    }
+    SM_FN void end_emission() {
+        emissions.back().count = (int)events_.size() - emissions.back().first;
+        if (emissions.back().count == 0) emissions.pop_back();
+        widest = (int)(ranks_.size() - head_) > widest ? (int)(ranks_.size() - head_) : widest;
+    }
+
+    SM_FN bool crowded() const { return (int)(ranks_.size() - head_) > kWindow; }
+    SM_FN bool alive() const { return any(ge(T, splat(options_.transmittance_min))); }
+
+    // Composites every rank that lies before `limit` in all lanes.
+    void composite_until(real limit) {
+        const F until = splat(limit - 2 * kTie * (limit < 0 ? -limit : limit));
+        while (head_ < ranks_.size() && !any(ge(ranks_[head_].key, until))) composite(ranks_[head_++]);
+    }
+    void composite_rest() {
+        while (head_ < ranks_.size()) composite(ranks_[head_++]);
+    }
+
+    // Walks back over the log. `cotangent` [channels + depth]; `behind`: d loss / d T at the ray's end.
+    void back(const F* cotangent, F behind);
+
+    const Event& event(int e) const { return events_[e]; }
+    F* channel_gradient(int e) {
+        const Event& event = events_[e];
+        return &channels_[event.at + (event.constant ? 0 : options_.channels)];
+    }
+    Event& event(int e) { return events_[e]; }
+    const std::vector<Rank>& ranks() const { return ranks_; }
+    const F* locals(int e) const { return &locals_[(size_t)6 * e]; }
+    F channel_of(int e, int c) const { return channel(events_[e], c); }
+
+    F T;
+    std::vector<F> sums;  // [channels + 1], depth last
+    int widest = 0;
+    std::vector<Emission> emissions;
+    BlockStatistics answers;
+    // With statistics: told (emission's id, weight per lane) of every event that contributed.
+    void (*report)(void* to, int id, F weight) = nullptr;
+    void* report_to = nullptr;
+
+private:
+    SM_FN int append(F z0, F z1, F value, const F* channels, bool thick) {
+        const int e = (int)events_.size();
+        Event event;
+        event.value = value, event.z0 = z0, event.z1 = z1, event.density = F{};
+        event.g_value = event.g_z0 = event.g_z1 = F{};
+        event.constant = channels ? nullptr : constant_;
+        event.id = id_, event.thick = thick;
+        event.at = (int)channels_.size();
+        events_.push_back(event);
+        if (channels)
+            for (int c = 0; c < options_.channels; c++) channels_.push_back(channels[c]);
+        if (options_.logged) channels_.resize(channels_.size() + options_.channels);  // zeros
+        return e;
+    }
+
+    SM_FN F channel(const Event& event, int c) const {
+        return event.constant ? splat(event.constant[c]) : channels_[event.at + c];
+    }
+
+    // Makes the end of event e - 1, which is where e begins, a chain; false if lanes have parted there.
+    SM_FN bool rechain(int e) {
+        const int end = 4 * (e - 1) + kEnd;
+        for (size_t k = ranks_.size(); k-- > head_;)
+            if (ranks_[k].code == end) {
+                ranks_[k].code = 4 * (e - 1) + kChain, ranks_[k].codes = splat_int(ranks_[k].code);
+                return true;
+            }
+        return false;
+    }
+
+    SM_FN int id_of(int code) const { return events_[code >> 2].id; }
+
+    SM_FN M precedes(const Rank& b, const Rank& a) const {
+        const F margin = abs_of(a.key) * splat(kTie);
+        const M close = lt(b.key, a.key + margin);
+        if (!any(close)) return close;
+        const M sooner = lt(b.key, a.key - margin);
+        if (a.code >= 0 && b.code >= 0) return id_of(b.code) < id_of(a.code) ? close : sooner;
+        I lower = I{};
+        for (int k = 0; k < kLanes; k++) lower[k] = id_of((int)b.codes[k]) < id_of((int)a.codes[k]) ? 0 : 1;
+        return either(sooner, both(close, le_int(lower, I{})));
+    }
+
+    SM_FN void insert(F key, int code) {
+        size_t at = ranks_.size();
+        ranks_.push_back({key, splat_int(code), code});
+        if (options_.centre) return;  // the list comes by key already, and an event's order among its own is kept
+        while (at > head_) {
+            Rank &a = ranks_[at - 1], &b = ranks_[at];
+            const M swap = precedes(b, a);
+            if (!any(swap)) break;
+            if (a.code >= 0 && b.code >= 0 && every(swap)) {
+                const Rank kept = a;
+                a = b;
+                b = kept;
+            } else {
+                const F key_a = a.key, key_b = b.key;
+                const I codes_a = a.codes, codes_b = b.codes;
+                a.key = select(swap, key_b, key_a), b.key = select(swap, key_a, key_b);
+                a.codes = select_int(swap, codes_b, codes_a), b.codes = select_int(swap, codes_a, codes_b);
+                a.code = uniform_code(a.codes), b.code = uniform_code(b.codes);
+            }
+            at--;
+        }
+    }
+
+    SM_FN static int uniform_code(I codes) {
+        for (int k = 1; k < kLanes; k++)
+            if (codes[k] != codes[0]) return -1;
+        return (int)codes[0];
+    }
+
+    // Calls body(code, mask) for every code of the rank.
+    template <class Body>
+    SM_FN static void for_codes(const Rank& rank, const Body& body) {
+        if (rank.code >= 0) return body(rank.code, ge(splat(0), splat(0)));
+        unsigned left = (1u << kLanes) - 1;
+        for (int k = 0; k < kLanes; k++) {
+            if (!(left >> k & 1)) continue;
+            const int code = (int)rank.codes[k];
+            I other = I{};
+            for (int j = 0; j < kLanes; j++) {
+                if (rank.codes[j] == code)
+                    left &= ~(1u << j);
+                else
+                    other[j] = 1;
+            }
+            body(code, le_int(other, I{}));
+        }
+    }
+
+    // Event as it is composited under order = centre: thin, whatever it was.
+    SM_FN F alpha_of(const Event& e) const { return e.thick ? splat(1) - exp_of(-e.value) : e.value; }
+    SM_FN F z_of(const Event& e) const { return e.thick ? (e.z0 + e.z1) * splat(real(0.5)) : e.z0; }
+
+    void composite(const Rank& rank);
+    void open(int e, M mask);
+    void close(int e, M mask);
+    void count(int e, F weight, F before, F after, F depth);
+
+    ExactOptions options_;
+    int log_stride_;
+    std::vector<Event> events_;
+    std::vector<F> channels_;  // by event: channels unless constant, their gradients if logged
+    std::vector<F> locals_;    // [event][coordinates 3, normal 3]
+    std::vector<Rank> ranks_;
+    size_t head_ = 0;
+    real key_ = 0;
+    int id_ = 0, chain_end_ = -1;
+    const real* constant_ = nullptr;
+    // the sweep
+    F z_, running_;
+    I open_, latest_;
+    bool any_open_ = false;
+    LongSum density_;
+    std::vector<LongSum> density_colour_;
+    std::vector<F> gradient_colour_;
+    std::vector<F> log_;  // per rank: T, z, open (as a number), density, density times colour
+    std::vector<char> log_codes_;  // per rank: something was open
+};
+
+inline void ExactBlock::open(int e, M mask) {
+    const Event& event = events_[e];
+    const F density = zero_unless(mask, event.density);
+    density_.add(density);
+    for (int c = 0; c < options_.channels; c++) density_colour_[c].add(density * channel(event, c));
+    open_ = open_ + select_int(mask, splat_int(1), I{});
+    any_open_ = true;
+    if (options_.statistics) {
+        events_[e].g_value = select(mask, running_, events_[e].g_value);
+        latest_ = select_int(both(mask, gt(event.value, F{})), splat_int(event.id), latest_);
+    }
+}
+
+inline void ExactBlock::close(int e, M mask) {
+    const Event& event = events_[e];
+    const F density = zero_unless(mask, event.density);
+    density_.add(-density);
+    for (int c = 0; c < options_.channels; c++) density_colour_[c].add(-(density * channel(event, c)));
+    open_ = open_ - select_int(mask, splat_int(1), I{});
+    const M shut = le_int(open_, I{});
+    density_.clear_where(shut);
+    for (int c = 0; c < options_.channels; c++) density_colour_[c].clear_where(shut);
+    any_open_ = !every(shut);
+    if (options_.statistics) {
+        const F weight = zero_unless(mask, density * (running_ - event.g_value));
+        count(e, weight, splat(1), splat(1), event.z0);
+    }
+}
+
+// Statistics of one event's weight; `before` and `after` are T around a thin event (1, 1 for a segment: its pieces tell).
+inline void ExactBlock::count(int e, F weight, F before, F after, F depth) {
+    const Event& event = events_[e];
+    BlockStatistics& s = answers;
+    for (int k = 0; k < kLanes; k++) {
+        if (!(weight[k] > 0)) continue;
+        if (s.first[k] < 0 || (event.thick && depth[k] < s.depth_first[k])) s.first[k] = event.id, s.depth_first[k] = depth[k];
+        if (before[k] > real(0.5) && after[k] <= real(0.5)) s.median[k] = event.id, s.depth_median[k] = depth[k];
+        if (weight[k] > s.dominant_weight[k]) s.dominant_weight[k] = weight[k], s.dominant[k] = event.id;
+    }
+    if (report) report(report_to, event.id, weight);
+}
+
+inline void ExactBlock::composite(const Rank& rank) {
+    const int channels = options_.channels;
+    const F tmin = splat(options_.transmittance_min);
+    if (options_.logged) {
+        const size_t at = log_.size();
+        log_.resize(at + log_stride_);
+        log_codes_.push_back(any_open_);
+        log_[at] = T, log_[at + 1] = z_;
+        if (any_open_) {
+            for (int k = 0; k < kLanes; k++) log_[at + 2][k] = (real)open_[k];
+            log_[at + 3] = density_.value();
+            for (int c = 0; c < channels; c++) log_[at + 4 + c] = density_colour_[c].value();
+        }
+    }
+    if (any_open_) {
+        const F length = zero_unless(ge(T, tmin), max_of(rank.key - z_, F{}));
+        const F density = max_of(density_.value(), F{}), tau = density * length;
+        F share, after;
+        if (options_.additive) {
+            const F weight = min_of(tau, T);
+            share = select(gt(density, F{}), weight / density, F{});
+            after = T - weight;
+            if (options_.depth) sums[channels] = fma(weight, (z_ + rank.key) * splat(real(0.5)), sums[channels]);
+        } else {
+            const Absorption a = absorption<false>(tau, options_.depth);
+            share = T * a.phi * length;
+            after = T * a.decay;
+            if (options_.depth) sums[channels] = fma(T, fma(a.phi * tau, z_, length * a.psi), sums[channels]);
+        }
+        for (int c = 0; c < channels; c++) sums[c] = fma(share, density_colour_[c].value(), sums[c]);
+        if (options_.statistics) {
+            running_ = running_ + share;
+            for (int k = 0; k < kLanes; k++)
+                if (T[k] > real(0.5) && after[k] <= real(0.5) && length[k] > 0) {
+                    answers.median[k] = (int)latest_[k];
+                    const real need = options_.additive ? T[k] - real(0.5) : std::log(2 * T[k]);
+                    answers.depth_median[k] = z_[k] + need / density[k];
+                }
+        }
+        T = after;
+    }
+    for_codes(rank, [&](int code, M mask) {
+        const int e = code >> 2;
+        switch (code & 3) {
+            case kThin: {
+                const Event& event = events_[e];
+                const F alpha = zero_unless(both(mask, ge(T, tmin)), alpha_of(event)), before = T;
+                const F weight = alpha * T;
+                T = fnma(alpha, T, T);
+                for (int c = 0; c < channels; c++) sums[c] = fma(weight, channel(event, c), sums[c]);
+                if (options_.depth) sums[channels] = fma(weight, z_of(event), sums[channels]);
+                if (options_.statistics) count(e, weight, before, T, z_of(event));
+                break;
+            }
+            case kBegin: open(e, mask); break;
+            case kEnd: close(e, mask); break;
+            default:
+                // Open first: something stays open in between, and the exact zero at the end of all is kept.
+                open(e + 1, mask);
+                close(e, mask);
+        }
+    });
+    z_ = rank.key;
+}
+
+inline void ExactBlock::back(const F* cotangent, F behind) {
+    const int channels = options_.channels;
+    const F tmin = splat(options_.transmittance_min), depth_cotangent = options_.depth ? cotangent[channels] : F{};
+    F gradient_density = F{}, pending = F{};
+    bool was_open = false;
+    std::vector<F>& gradient_colour = gradient_colour_;
+    for (auto& g : gradient_colour) g = F{};
+    for (size_t r = ranks_.size(); r-- > 0;) {
+        const Rank& rank = ranks_[r];
+        const F* log = &log_[r * log_stride_];
+        const bool opened = log_codes_[r] != 0;
+        const F T0 = log[0], z = log[1];
+        F T1 = T0, length = F{}, density = F{}, tau = F{};
+        Absorption a;
+        if (opened) {
+            length = zero_unless(ge(T0, tmin), max_of(rank.key - z, F{}));
+            density = max_of(log[3], F{});
+            tau = density * length;
+            if (options_.additive) {
+                T1 = T0 - min_of(tau, T0);
+            } else {
+                a = absorption<true>(tau, options_.depth);
+                T1 = T0 * a.decay;
+            }
+        }
+        // ---- the events of this rank
+        bool has_z = false;
+        auto take_begin = [&](int e, M mask) {
+            Event& event = events_[e];
+            F* g = channel_gradient(e);
+            F g_density = gradient_density - event.g_value;
+            for (int c = 0; c < channels; c++) {
+                const F difference = gradient_colour[c] - g[c];
+                g_density = fma(channel(event, c), difference, g_density);
+                g[c] = select(mask, event.density * difference, g[c]);
+            }
+            const F inverse = splat(1) / (event.z1 - event.z0), g_tau = g_density * inverse;
+            event.g_value = select(mask, g_tau, event.g_value);
+            event.g_z0 = event.g_z0 + zero_unless(mask, g_tau * event.density);
+            event.g_z1 = event.g_z1 - zero_unless(mask, g_tau * event.density);
+        };
+        auto take_end = [&](int e, M mask) {
+            Event& event = events_[e];
+            F* g = channel_gradient(e);
+            event.g_value = select(mask, gradient_density, event.g_value);
+            for (int c = 0; c < channels; c++) g[c] = select(mask, gradient_colour[c], g[c]);
+        };
+        for_codes(rank, [&](int code, M mask) {
+            const int e = code >> 2;
+            switch (code & 3) {
+                case kThin: {
+                    Event& event = events_[e];
+                    const M hit = both(mask, ge(T1, tmin));
+                    const F alpha = zero_unless(hit, alpha_of(event));
+                    F along = options_.depth ? z_of(event) * depth_cotangent : F{};
+                    const F weight = alpha * T1;
+                    F* g = channel_gradient(e);
+                    for (int c = 0; c < channels; c++) {
+                        along = fma(channel(event, c), cotangent[c], along);
+                        g[c] = fma(weight, cotangent[c], g[c]);
+                    }
+                    F g_alpha = zero_unless(hit, T1 * (along - behind));
+                    behind = fma(alpha, along - behind, behind);
+                    if (event.thick) {
+                        g_alpha = g_alpha * exp_of(-event.value);
+                        event.g_z0 = fma(splat(real(0.5)) * weight, depth_cotangent, event.g_z0);
+                        event.g_z1 = fma(splat(real(0.5)) * weight, depth_cotangent, event.g_z1);
+                    } else {
+                        event.g_z0 = fma(weight, depth_cotangent, event.g_z0);
+                    }
+                    event.g_value = event.g_value + g_alpha;
+                    break;
+                }
+                case kBegin: take_begin(e, mask); break;
+                case kEnd: take_end(e, mask); break;
+                default:
+                    take_begin(e + 1, mask);
+                    take_end(e, mask);
+            }
+        });
+        F at_rank = pending;
+        pending = F{};
+        has_z = any(gt(abs_of(at_rank), F{}));
+        if (opened) {
+            // Where nothing is open, what later segments felt has no business with earlier ones: start anew, free of rounding.
+            const M shut = lt(log[2], splat(real(0.5)));
+            gradient_density = select(shut, F{}, gradient_density);
+            F along = F{};
+            for (int c = 0; c < channels; c++) {
+                gradient_colour[c] = select(shut, F{}, gradient_colour[c]);
+                along = fma(log[4 + c], cotangent[c], along);
+            }
+            const M inside = gt(length, F{});
+            if (options_.additive) {
+                // Lombardi et al. 2021: `behind` is d loss / d T of what follows: the colour that saturates the ray, or its end.
+                const F mean = select(gt(density, F{}), along / max_of(density, splat(real(1e-30))), F{}) +
+                               (z + rank.key) * splat(real(0.5)) * depth_cotangent;
+                const M full = both(inside, both(ge(tau, T0), gt(T0, F{})));
+                const F weight = min_of(tau, T0), share = select(gt(density, F{}), weight / density, F{});
+                const F g_tau = zero_unless(both(inside, not_of(full)), mean - behind);
+                const F colour_part = select(gt(density, F{}), -share * (along / density), F{});
+                gradient_density = gradient_density + zero_unless(inside, fma(g_tau, length, colour_part));
+                // w (along / density): the weight's own part is in g_tau; along / density loses by density.
+                for (int c = 0; c < channels; c++) gradient_colour[c] = fma(zero_unless(inside, share), cotangent[c], gradient_colour[c]);
+                behind = select(full, mean, behind);
+            } else {
+                const F share = T0 * a.phi * length;
+                F g_tau = fma(length * along, a.dphi, -(a.decay * behind)), g_length = a.phi * along;
+                F g_start = F{};
+                F relative = length * a.phi * along;
+                if (options_.depth) {
+                    g_tau = fma(depth_cotangent, fma(a.decay, z, length * a.dpsi), g_tau);
+                    g_length = fma(depth_cotangent, a.psi, g_length);
+                    g_start = depth_cotangent * (a.phi * tau);
+                    relative = fma(depth_cotangent, fma(a.phi * tau, z, length * a.psi), relative);
+                }
+                g_tau = zero_unless(inside, T0 * g_tau);
+                g_length = zero_unless(inside, fma(T0, g_length, g_tau * density));
+                g_start = zero_unless(inside, T0 * g_start);
+                gradient_density = fma(g_tau, length, gradient_density);
+                for (int c = 0; c < channels; c++) gradient_colour[c] = fma(zero_unless(inside, share), cotangent[c], gradient_colour[c]);
+                behind = select(inside, fma(a.decay, behind, relative), behind);
+                at_rank = at_rank + g_length;
+                pending = g_start - g_length;
+                has_z = true;
+            }
+        }
+        if (!opened) gradient_density = F{};
+        if (!opened && was_open)
+            for (auto& g : gradient_colour) g = F{};
+        was_open = opened;
+        if (!has_z) continue;
+        for_codes(rank, [&](int code, M mask) {
+            Event& event = events_[code >> 2];
+            const F g = zero_unless(mask, at_rank);
+            if ((code & 3) >= kEnd)
+                event.g_z1 = event.g_z1 + g;
+            else
+                event.g_z0 = event.g_z0 + g;
+        });
+    }
+}
+
+}  // namespace smalti
+#endif
