@@ -218,12 +218,6 @@ class Family(ABC):
         """
         return None
 
-    def drawn_rows(self) -> Int[Tensor, "r"] | None:
-        """The primitive to which each row of the drawables belongs, over all of them; None where rows are primitives, in
-        their order (what the screen reports is gathered by it).
-        """
-        return None
-
     def advance(self, degree: int) -> None:  # noqa: B027 - optional, most families have nothing to advance
         """Use detail of colour up to `degree`; families without such degrees ignore it."""
 
