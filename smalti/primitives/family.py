@@ -26,7 +26,7 @@ from smalti.cameras.camera import Camera
 from smalti.cameras.similarity import Similarity
 from smalti.renderers.drawables import Drawable
 
-__all__ = ["Drawable", "Family", "FamilyError", "Restructure", "RowMap", "family_names", "find_family"]
+__all__ = ["Drawable", "Family", "FamilyError", "LossContext", "Restructure", "RowMap", "family_names", "find_family"]
 
 MOST_COPIES = 51
 """Copies that one primitive may be shared into at once (float64 holds the Gaussians' alternating sum up to here)."""
@@ -237,7 +237,10 @@ class Family(ABC):
         """
 
         def needles() -> Tensor:
-            two = self.sizes().topk(2, dim=1).values
+            sizes = self.sizes()
+            if sizes.shape[1] < 2:
+                return sizes.new_zeros(())
+            two = sizes.topk(2, dim=1).values
             return (two[:, 0] / two[:, 1] - context.anisotropy_limit).clamp_min(0).mean()
 
         return {
