@@ -24,6 +24,7 @@ from torch import Tensor
 
 from smalti.cameras.camera import Camera
 from smalti.cameras.similarity import Similarity
+from smalti.primitives.surface import Surface
 from smalti.renderers.drawables import Drawable
 
 __all__ = ["Drawable", "Family", "FamilyError", "LossContext", "Restructure", "RowMap", "family_names", "find_family"]
@@ -193,7 +194,7 @@ class Family(ABC):
     @abstractmethod
     def from_points(
         cls, positions: Float[Tensor, "n 3"], colors: Float[Tensor, "n 3"], metadata: Mapping[str, Any]
-    ) -> Family:
+    ) -> Self:
         """Initial primitives on coloured points (colours 0..1)."""
 
     @classmethod
@@ -203,9 +204,37 @@ class Family(ABC):
         faces: Int[Tensor, "f 3"],
         colors: Float[Tensor, "v 3"],
         metadata: Mapping[str, Any],
-    ) -> Family:
+    ) -> Self:
         """Initial primitives on a mesh with coloured vertices (0..1); by default one from each face's middle."""
         return cls.from_points(vertices[faces].mean(dim=1), colors[faces].mean(dim=1), metadata)
+
+    @classmethod
+    def from_surface(
+        cls, surface: Surface, count: int, generator: torch.Generator, metadata: Mapping[str, Any] | None = None
+    ) -> Self:
+        """`count` initial primitives on a surface: on points spread evenly over it, unless a family knows better."""
+        points = surface.sample(count, generator)
+        return cls.from_points(points.positions, points.colors, metadata or {})
+
+    @classmethod
+    def at_random(
+        cls,
+        bounds: Float[Tensor, "2 3"],
+        count: int,
+        generator: torch.Generator,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """`count` initial primitives of random colours, uniform in the box (low, high)."""
+        low, high = bounds.cpu().float().unbind(0)
+        positions = low + torch.rand(count, 3, generator=generator) * (high - low)
+        return cls.from_points(positions, torch.rand(count, 3, generator=generator), metadata or {})
+
+    @classmethod
+    def from_family(
+        cls, other: Family, count: int, generator: torch.Generator, metadata: Mapping[str, Any] | None = None
+    ) -> Self:
+        """`count` initial primitives on what another family covers (`sample_points`)."""
+        return cls.from_points(*other.sample_points(count, generator), metadata or {})
 
     @abstractmethod
     def drawables(self, camera: Camera, time: float = 0.0) -> Sequence[Drawable]:
@@ -278,9 +307,25 @@ class Family(ABC):
     def volumes(self) -> Float[Tensor, "n"]:
         """Volume of each primitive, cubic world units. Not differentiable."""
 
+    @torch.no_grad()
+    def areas(self) -> Float[Tensor, "n"]:
+        """Surface of each primitive, square world units; by default of the ellipsoid with semi-axes `sizes` (three
+        columns; Thomsen's formula, within 1.1 %). Not differentiable.
+        """
+        a, b, c = (self.sizes() ** 1.6075).unbind(1)
+        return 4.0 * math.pi * ((a * b + a * c + b * c) / 3.0) ** (1.0 / 1.6075)
+
     @abstractmethod
+    def sample_points(
+        self, count: int, generator: torch.Generator
+    ) -> tuple[Float[Tensor, "count 3"], Float[Tensor, "count 3"]]:
+        """(positions, colours 0..1) spread over what the primitives cover, weighted by opacity and area. Not
+        differentiable.
+        """
+
     def sample_surface(self, count: int, generator: torch.Generator) -> Float[Tensor, "count 3"]:
-        """Points spread over what the primitives cover, weighted by opacity and area. Not differentiable."""
+        """The positions of `sample_points`."""
+        return self.sample_points(count, generator)[0]
 
     @abstractmethod
     def transform(self, similarity: Similarity) -> None:

@@ -7,11 +7,13 @@ import math
 import pytest
 import torch
 
+from smalti.cameras.rotations import matrix_from_quaternion
 from smalti.cameras.similarity import Similarity
 from smalti.primitives.family import FamilyError, RowMap, family_names, find_family
-from smalti.primitives.gaussians import Gaussians, quaternion_of, quaternion_product, rotation_matrices, shared_opacity
+from smalti.primitives.gaussians import Gaussians
 from smalti.primitives.neighbours import neighbour_distances
 from smalti.primitives.spherical_harmonics import basis, rotate_rest
+from smalti.primitives.splats import shared_opacity
 
 
 def some(count: int = 6, degree: int = 3, seed: int = 0) -> Gaussians:
@@ -31,7 +33,7 @@ def some(count: int = 6, degree: int = 3, seed: int = 0) -> Gaussians:
 
 
 def a_similarity() -> Similarity:
-    turn = rotation_matrices(torch.tensor([[0.9, 0.2, -0.3, 0.5]], dtype=torch.float64))[0]
+    turn = matrix_from_quaternion(torch.tensor([[0.9, 0.2, -0.3, 0.5]], dtype=torch.float64))[0]
     return Similarity(2.5, turn, torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64))
 
 
@@ -82,7 +84,7 @@ def test_split_children_have_the_parents_covariance_between_them() -> None:
     rows = 20_000
     family.rearrange(RowMap(torch.zeros(rows, dtype=torch.int64), torch.ones(rows, dtype=torch.bool)))
     family.shrink_split(torch.arange(rows), 2, torch.Generator().manual_seed(0))
-    turn = rotation_matrices(parent["quaternions"])[0]
+    turn = matrix_from_quaternion(parent["quaternions"])[0]
     wanted = turn @ torch.diag(parent["log_scales"][0].exp() ** 2) @ turn.T
     got = torch.cov(family.positions().detach().T)
     assert torch.allclose(got, wanted, atol=0.03 * float(wanted.abs().max()))
@@ -100,7 +102,7 @@ def test_noise_moves_faint_primitives_along_their_covariance_and_leaves_solid_on
     family.perturb(3.0, torch.Generator().manual_seed(1))
     moved = family.positions().detach() - values["means"]
     assert not moved[10_000:].any()
-    turn = rotation_matrices(values["quaternions"][:1])[0]
+    turn = matrix_from_quaternion(values["quaternions"][:1])[0]
     covariance = turn @ torch.diag(values["log_scales"][0].exp() ** 2) @ turn.T
     weight = 3.0 / (1 + math.exp(100 * (0.001 - 0.005)))
     wanted = weight**2 * covariance @ covariance
@@ -136,25 +138,14 @@ def test_a_similarity_and_its_inverse_give_the_family_back() -> None:
     family.transform(move.inverse)
     assert torch.allclose(family.positions(), before["means"], atol=1e-5)
     assert torch.allclose(family.parameters["sh_rest"], before["sh_rest"], atol=1e-5)
-    back, old = (rotation_matrices(each) for each in (family.parameters["quaternions"], before["quaternions"]))
+    back, old = (matrix_from_quaternion(each) for each in (family.parameters["quaternions"], before["quaternions"]))
     assert torch.allclose(back, old, atol=1e-5)
-
-
-def test_quaternions_and_matrices_agree() -> None:
-    quaternions = torch.nn.functional.normalize(torch.randn(5, 4, dtype=torch.float64), dim=1)
-    matrices = rotation_matrices(quaternions)
-    for quaternion, matrix in zip(quaternions, matrices, strict=True):
-        assert torch.allclose(
-            quaternion_of(matrix).outer(quaternion_of(matrix)), quaternion.outer(quaternion), atol=1e-12
-        )
-    product = rotation_matrices(quaternion_product(quaternions[:1], quaternions[1:2]))[0]
-    assert torch.allclose(product, matrices[0] @ matrices[1], atol=1e-12)
 
 
 def test_bounds_hold_what_is_drawn() -> None:
     family = some(3)
     box = family.bounds()
-    turn = rotation_matrices(family.parameters["quaternions"].detach())
+    turn = matrix_from_quaternion(family.parameters["quaternions"].detach())
     unit = torch.nn.functional.normalize(torch.randn(500, 3), dim=1)
     for row in range(3):
         opacity = float(family.opacities()[row])
@@ -168,7 +159,7 @@ def test_bounds_hold_what_is_drawn() -> None:
 def test_surface_samples_lie_on_one_sigma() -> None:
     family = some(1)
     points = family.sample_surface(200, torch.Generator().manual_seed(0))
-    turn = rotation_matrices(family.parameters["quaternions"].detach())[0]
+    turn = matrix_from_quaternion(family.parameters["quaternions"].detach())[0]
     local = (points - family.positions()) @ turn / family.sizes()
     assert torch.allclose(local.norm(dim=1), torch.ones(200), atol=1e-4)
 
