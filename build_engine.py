@@ -33,6 +33,7 @@ FLAGS += [
     "-Wextra",
     "-Wno-psabi",
     "-Wno-maybe-uninitialized",
+    "-Wno-uninitialized",  # of GCC 12's own immintrin.h
 ]
 X86 = {
     "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=512"],

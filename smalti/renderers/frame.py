@@ -29,6 +29,8 @@ class Visibility:
     """After backward: `"sum"`, d loss / d projected centre in pixels, and with `absolute_gradient` `"absolute"`.
 
     Further backward passes over the same frame add to it, as they do to `.grad`."""
+    fallback: float = 0.0
+    """Share of the pixels whose events outgrew the bounded window and went through the exact unbounded path."""
     memory: dict[str, int] = field(default_factory=dict)
     """`"arena"`: bytes that the CPU engine holds for this render now; more after the backward pass. Empty elsewhere."""
 
@@ -46,6 +48,8 @@ class Frame:
     """1 - T, the share of the ray that was absorbed."""
     visibility: Visibility
     features: Float[Tensor, "h w f"] | None = None
+    normal: Float[Tensor, "h w 3"] | None = None
+    """Sum of T a times the unit normal (world axes, towards the camera); 0 for kinds without normals."""
     depth: Float[Tensor, "h w"] | None = None
     """Expected camera z, normalised by alpha: sum(T a z) / sum(T a); 0 where nothing was hit."""
     depth_median: Float[Tensor, "h w"] | None = None

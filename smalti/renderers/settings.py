@@ -23,6 +23,8 @@ class RenderSettings:
     """A ray ends after the event that brings its transmittance below this."""
     depth: bool = False
     """Also composite camera z (expected depth)."""
+    normals: bool = False
+    """Also composite normals where kinds have them (`docs/kinds.md`)."""
     statistics: bool = False
     """Also return ids (first, median, dominant), median and first-hit depth, and per-primitive contributions."""
     absolute_gradient: bool = False

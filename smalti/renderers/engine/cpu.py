@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from smalti.cameras.camera import Camera
-from smalti.renderers.drawables import GaussianDrawable
+from smalti.renderers.drawables import Drawable, GaussianDrawable
+from smalti.renderers.engine.exact import ExactEngine
 from smalti.renderers.engine.library import check, load, pointer
 from smalti.renderers.engine.request import (
     CAMERA_GRADIENT,
@@ -29,10 +30,18 @@ from smalti.renderers.settings import RenderSettings
 
 
 def render_cpu(
-    drawables: Sequence[GaussianDrawable], camera: Camera, background: Tensor | None, settings: RenderSettings
+    drawables: Sequence[Drawable], camera: Camera, background: Tensor | None, settings: RenderSettings
 ) -> Frame:
-    """See `smalti.renderers.render.render`, whose arguments these are. Float32, or float64 through the double build."""
-    return render_with(CpuEngine(drawables[0].means.dtype), Request(drawables, camera, settings), background)
+    """See `smalti.renderers.render.render`, whose arguments these are. Float32, or float64 through the double build.
+
+    Gaussians alone need no per-pixel order and go through a compositor of their own (`composite_stage.h`); everything
+    else goes through the general one (`exact_stage.h`).
+    """
+    request = Request(drawables, camera, settings)
+    alone = all(isinstance(d, GaussianDrawable) for d in drawables) and not settings.normals
+    if alone and len({d.feature_count for d in drawables}) == 1:
+        return render_with(CpuEngine(request.dtype), request, background)
+    return render_with(ExactEngine(request.dtype), request, background)
 
 
 class CpuEngine:

@@ -33,6 +33,12 @@ ERRORS = {
 }
 
 
+VERSION = 4
+"""Of the C interface."""
+KIND_TENSORS, KIND_INDICES, KIND_INTEGERS, KIND_NUMBERS = 16, 4, 16, 8
+"""What a drawable may hand over (include/kinds/kind.h)."""
+
+
 class EngineError(RuntimeError):
     """The engine could not be loaded or could not finish; the message says why and what to do."""
 
@@ -107,10 +113,11 @@ def load_named(name: str) -> SimpleNamespace:
         except OSError as error:
             raise EngineError(f"cannot load {path}: {error}; reinstall smalti") from error
         real: Any = c_double if name == "double" else c_float
-        if lib.smalti_real_size() != ctypes.sizeof(real) or lib.smalti_version() != 3:
+        if lib.smalti_real_size() != ctypes.sizeof(real) or lib.smalti_version() != VERSION:
             raise EngineError(f"{path} was built from other sources than this package; reinstall smalti")
         lib.smalti_plan_new.restype = c_void_p
         lib.smalti_plan_free.argtypes = [c_void_p]
+        lib.smalti_exact_kind.restype = c_void_p
         lib.smalti_arena_bytes.restype = lib.smalti_plan_bytes.restype = c_longlong
         lib.smalti_set_threads(_threads)
         _loaded[name] = SimpleNamespace(lib=lib, real=real, name=name, **c_structures(real))
@@ -193,6 +200,35 @@ def c_structures(real: Any) -> dict[str, Any]:
         ),
         "AdamStep": structure(
             "AdamStep", [*[(name, real) for name in ("rate", "beta_1", "beta_2", "epsilon")], ("step", c_longlong)]
+        ),
+        "KindInput": structure(
+            "KindInput",
+            [
+                ("tensors", c_void_p * KIND_TENSORS),
+                ("indices", c_void_p * KIND_INDICES),
+                ("numbers", real * KIND_NUMBERS),
+                ("sizes", c_longlong * KIND_TENSORS),
+                ("integers", c_int * KIND_INTEGERS),
+                ("count", c_int),
+            ],
+        ),
+        "KindGradient": structure("KindGradient", [("tensors", c_void_p * KIND_TENSORS), *pointers("screen", "absolute")]),
+        "ExactItem": structure("ExactItem", pointers("kind", "input")),
+        "ExactSettings": structure(
+            "ExactSettings",
+            [
+                *[(name, c_int) for name in ("channels", "features", "normals", "centre", "smooth", "absolute")],
+                ("transmittance_min", real),
+                ("additive", c_int),
+                ("depth", c_int),
+            ],
+        ),
+        "ExactOutput": structure(
+            "ExactOutput",
+            pointers(
+                *("picture", "alpha", "first", "median", "dominant", "depth_first", "depth_median"),
+                *("contribution_sum", "contribution_max"),
+            ),
         ),
         "BackwardInput": structure("BackwardInput", pointers("picture", "alpha", "background")),
     }

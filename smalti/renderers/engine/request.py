@@ -11,38 +11,39 @@ import torch
 from torch import Tensor
 
 from smalti.cameras.camera import Camera
-from smalti.renderers.drawables import GaussianDrawable
+from smalti.renderers.drawables import Drawable, GaussianDrawable
 from smalti.renderers.engine.library import EngineError
 from smalti.renderers.frame import Frame, Visibility
 from smalti.renderers.settings import RenderSettings
 
-PER_DRAWABLE = 7  # means, quaternions, scales, opacities, sh_dc, sh_rest, features
+PER_DRAWABLE = 7  # of a Gaussian: means, quaternions, scales, opacities, sh_dc, sh_rest, features
 CAMERA_GRADIENT = 16  # rotation 9, translation 3, fx, fy, cx, cy
 MOST_PRIMITIVES = 2**30  # indices and twice them are ints in the kernels
 MOST_PIXELS = 16 * (2**15 - 1)  # tile coordinates are shorts
 
 Tensors = Sequence[Tensor | None]
-"""PER_DRAWABLE per drawable, then rotation, translation, intrinsics, background."""
+"""Those of each drawable (`Inputs.tensors`), then rotation, translation, intrinsics, background."""
 
 
 @dataclass(eq=False)
 class Request:
     """One render: what is not a tensor, and what the passes hand to each other."""
 
-    drawables: Sequence[GaussianDrawable]
+    drawables: Sequence[Drawable]
     camera: Camera
     settings: RenderSettings
     extras: dict[str, Tensor] = field(default_factory=dict)
-    """With statistics: first, median, dominant [h, w]; contribution_sum, contribution_max [n]."""
+    """With statistics: first, median, dominant, and in the general compositor depth_first, depth_median [h, w];
+    contribution_sum, contribution_max [n]."""
     visibility: Visibility | None = None
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.drawables[0].means.dtype
+        return self.drawables[0].dtype
 
     @property
     def device(self) -> torch.device:
-        return self.drawables[0].means.device
+        return self.drawables[0].device
 
     @property
     def count(self) -> int:
@@ -51,13 +52,12 @@ class Request:
 
     @property
     def feature_count(self) -> int:
-        features = self.drawables[0].features
-        return 0 if features is None else features.shape[1]
+        return max(d.feature_count for d in self.drawables)
 
     @property
     def channels(self) -> int:
-        """Colour, features, depth."""
-        return 3 + self.feature_count + int(self.settings.depth)
+        """Colour, features, normal, depth."""
+        return 3 + self.feature_count + 3 * int(self.settings.normals) + int(self.settings.depth)
 
 
 @dataclass(eq=False)
@@ -65,7 +65,7 @@ class Gradients:
     """What a backward pass found."""
 
     parameters: list[Tensor | None]
-    """PER_DRAWABLE per drawable."""
+    """Of each drawable's tensors."""
     screen: Tensor
     """[n, 2]"""
     absolute: Tensor | None
@@ -96,7 +96,7 @@ def render_with(engine: Engine, request: Request, background: Tensor | None) -> 
         )
     tensors: list[Tensor | None] = []
     for d in request.drawables:
-        tensors += [d.means, d.quaternions, d.scales, d.opacities, d.sh_dc, d.sh_rest, d.features]
+        tensors += d.inputs().tensors
     # The camera stays where it is: its numbers travel in the kernels' parameters.
     pose = [t.to(dtype).contiguous() for t in (camera.rotation, camera.translation, camera.intrinsics)]
     behind = None if background is None else background.to(device, dtype).contiguous()
@@ -149,31 +149,34 @@ def frame_of(request: Request, picture: Tensor, alpha: Tensor) -> Frame:
     if settings.depth:
         hit = alpha > 0
         depth = torch.where(hit, picture[..., -1] / torch.where(hit, alpha, 1.0), 0.0)
-    extras: dict[str, Any] = {}
-    if settings.statistics:
-        ids = {name: request.extras[name].long() for name in ("first", "median", "dominant")}
-        means = torch.cat([d.means for d in request.drawables])
-        # A mean that is not a number must not meet the camera's gradient, not even times zero.
-        means = torch.where(request.visibility.visible[:, None], means, 0.0)
-        # Not as a matrix product: cuBLAS refuses those under deterministic algorithms.
-        z = (means * request.camera.rotation[2].to(means)).sum(-1) + request.camera.translation[2].to(means)
-        of = lambda index: torch.where(index >= 0, z[index.clamp_min(0)], 0.0) if len(z) else torch.zeros_like(alpha)  # noqa: E731
-        extras = {
-            "ids": ids,
-            "depth_first": of(ids["first"]),
-            "depth_median": of(ids["median"]),
-            "contribution_sum": request.extras["contribution_sum"],
-            "contribution_max": request.extras["contribution_max"],
-        }
+    start = 3 + features
     return Frame(
         # Sliced only where there is more: the slice's own backward would copy the whole picture.
         color=picture if picture.shape[-1] == 3 else picture[..., :3],
         alpha=alpha,
         visibility=request.visibility,
-        features=picture[..., 3 : 3 + features] if features else None,
+        features=picture[..., 3:start] if features else None,
+        normal=picture[..., start : start + 3] if settings.normals else None,
         depth=depth,
-        **extras,
+        **(_statistics(request, alpha) if settings.statistics else {}),
     )
+
+
+def _statistics(request: Request, alpha: Tensor) -> dict[str, Any]:
+    """Ids, contributions, and the depths of named events (with Gaussians alone: of their means, differentiably)."""
+    assert request.visibility is not None
+    ids = {name: request.extras[name].long() for name in ("first", "median", "dominant")}
+    depths = {name: request.extras[name] for name in ("depth_first", "depth_median") if name in request.extras}
+    if not depths:
+        means = torch.cat([d.means for d in request.drawables if isinstance(d, GaussianDrawable)])
+        # A mean that is not a number must not meet the camera's gradient, not even times zero.
+        means = torch.where(request.visibility.visible[:, None], means, 0.0)
+        # Not as a matrix product: cuBLAS refuses those under deterministic algorithms.
+        z = (means * request.camera.rotation[2].to(means)).sum(-1) + request.camera.translation[2].to(means)
+        of = lambda index: torch.where(index >= 0, z[index.clamp_min(0)], 0.0) if len(z) else torch.zeros_like(alpha)  # noqa: E731
+        depths = {"depth_first": of(ids["first"]), "depth_median": of(ids["median"])}
+    contributions = {name: request.extras[name] for name in ("contribution_sum", "contribution_max")}
+    return {"ids": ids, **depths, **contributions}
 
 
 def own_tensors(tensors: Tensors, number: int) -> Tensors:
@@ -184,6 +187,7 @@ def own_tensors(tensors: Tensors, number: int) -> Tensors:
 def gaussian_input(structures: SimpleNamespace, request: Request, tensors: Tensors, number: int) -> Any:
     """The C structure GaussianInput of drawable `number`; the tensors must outlive it."""
     drawable, own = request.drawables[number], own_tensors(tensors, number)
+    assert isinstance(drawable, GaussianDrawable)
     rest, features = own[5], own[6]
     return structures.GaussianInput(
         *[None if t is None or t.numel() == 0 else t.data_ptr() for t in own],

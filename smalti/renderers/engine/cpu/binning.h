@@ -52,16 +52,16 @@ inline void sort_by_depth(const real* depths, int* ids, int n) {
 #endif
 }
 
-// Fills visible, tile_start and ids from screens, footprints and spans. The lists are the same for any number of threads.
+// Fills visible, tile_start and ids from footprints and spans, nearest key first. The lists are the same for any number of threads.
 // Returns false if there are more entries than an int can count.
-inline bool bin_primitives(Plan& plan) {
+inline bool bin_primitives(Plan& plan, const real* keys) {
     const int tiles = plan.tiles_x * plan.tiles_y;
     int* visible = plan.visible.resize(plan.count);
     int n = 0;
     for (int k = 0; k < plan.count; k++)
         if (plan.footprints[k].x0 < plan.footprints[k].x1) visible[n++] = k;
     plan.visible.resize(n);
-    sort_by_depth(plan.depths.data(), visible, n);
+    sort_by_depth(keys, visible, n);
 
     // Pieces of the depth order count their entries per tile; prefix sums over (tile, piece) say where each writes.
     const int pieces = std::max(1, std::min(16, n / 2048)), grain = std::max(1, (n + pieces - 1) / pieces);

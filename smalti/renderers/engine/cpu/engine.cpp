@@ -2,8 +2,10 @@
 // Functions return 0, or a code that library.py turns into an error; nothing throws across this border.
 #include "adam.h"
 #include "composite_stage.h"
+#include "exact_stage.h"
 #include "gaussian_stage.h"
 #include "image_loss.h"
+#include "kinds.h"
 
 using namespace smalti;
 
@@ -58,7 +60,7 @@ std::vector<KindRange> kind_ranges(const Plan& plan, const Drawable* drawables, 
 
 }  // namespace
 
-SMALTI_API int smalti_version() { return 3; }
+SMALTI_API int smalti_version() { return 4; }
 SMALTI_API int smalti_real_size() { return (int)sizeof(real); }
 SMALTI_API void smalti_set_threads(int n) { set_thread_count(n); }
 SMALTI_API int smalti_get_threads() { return thread_count(); }
@@ -96,7 +98,7 @@ SMALTI_API int smalti_prepare(Plan* plan, const Drawable* drawables, int count, 
             gaussian_channels_all(*plan, in, *camera, first);
             first += in.count;
         }
-        if (!number_slots(*plan) || !bin_primitives(*plan)) return kTooManyIntersections;
+        if (!number_slots(*plan) || !bin_primitives(*plan, plan->depths.data())) return kTooManyIntersections;
         *summary = {plan->skipped, plan->intersections};
         return kFine;
     });
@@ -133,6 +135,64 @@ SMALTI_API int smalti_backward(Plan* plan, const Drawable* drawables, int count,
             gaussian_backward_all(*plan, input, *camera, first, moments, gradients[k], absolute ? absolute + 2 * (long long)first : nullptr, camera_gradient);
             first += input.count;
         }
+        return kFine;
+    });
+}
+
+// ---------------------------------------------------------------- the general compositor
+struct ExactItem {
+    const ExactKind* kind;
+    const KindInput* input;
+};
+
+struct ExactSettings {
+    ViewOptions view;
+    real transmittance_min;
+    int additive, depth;
+};
+
+// The table of a built-in kind, or null.
+SMALTI_API const ExactKind* smalti_exact_kind(const char* name) { return find_kind(name); }
+SMALTI_API int smalti_exact_kind_version() { return kKindVersion; }
+
+SMALTI_API int smalti_exact_prepare(Plan* plan, const ExactItem* items, int count, const CameraValues* camera, const ExactSettings* settings,
+                                    Summary* summary) {
+    return guarded([&]() -> int {
+        plan->camera = *camera, plan->view = settings->view;
+        plan->width = camera->width, plan->height = camera->height;
+        plan->tiles_x = (camera->width + kTile - 1) / kTile, plan->tiles_y = (camera->height + kTile - 1) / kTile;
+        plan->transmittance_min = settings->transmittance_min, plan->additive = settings->additive != 0;
+        plan->drawables.clear();
+        plan->count = 0;
+        for (int k = 0; k < count; k++) {
+            if (!items[k].kind || items[k].kind->version != kKindVersion) return kUnknownKind;
+            auto d = std::make_unique<ExactDrawable>();
+            d->kind = items[k].kind, d->in = *items[k].input, d->first = plan->count;
+            plan->count += d->in.count;
+            plan->drawables.push_back(std::move(d));
+        }
+        if (!exact_prepare(*plan)) return kTooManyIntersections;
+        *summary = {plan->skipped, plan->intersections};
+        return kFine;
+    });
+}
+
+// `wide`: pixels whose events outgrew the nominal window.
+SMALTI_API int smalti_exact_forward(Plan* plan, const ExactSettings* settings, const Background* background, const ExactOutput* out, long long* wide) {
+    return guarded([&]() -> int {
+        exact_forward(*plan, settings->depth != 0, *background, *out);
+        *wide = plan->wide_pixels;
+        return kFine;
+    });
+}
+
+// `items` again: their tensors may lie elsewhere by now.
+SMALTI_API int smalti_exact_backward(Plan* plan, const ExactItem* items, const ExactSettings* settings, const Background* background,
+                                     const BackwardInput* in, const KindGradient* gradients, double* camera_gradient) {
+    return guarded([&]() -> int {
+        std::lock_guard<std::mutex> lock(plan->backward);
+        for (size_t k = 0; k < plan->drawables.size(); k++) plan->drawables[k]->in = *items[k].input;
+        exact_backward(*plan, settings->depth != 0, *background, *in, gradients, camera_gradient);
         return kFine;
     });
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kinds/gaussian_cpu.h"
+#include "kinds/table.h"
 #include "pool.h"
 
 namespace smalti {
@@ -59,6 +60,16 @@ struct TileSpan {
     short x0, x1;  // half open range of tiles in one tile row
 };
 
+// One drawable of the general compositor.
+struct ExactDrawable {
+    const ExactKind* kind;
+    KindInput in;
+    int first, moments, stride;  // row of its first primitive; reals per slot
+    long long slots_at;          // of its first slot, in reals
+    Array<char> records;
+    const void* record(int k) const { return records.data() + (size_t)k * kind->record_size; }
+};
+
 struct Plan {
     int count = 0, channels = 0, width = 0, height = 0, tiles_x = 0, tiles_y = 0, skipped = 0, slots = 0;
     long long intersections = 0;
@@ -74,13 +85,27 @@ struct Plan {
     // Read and written as F and I, too: vector types alias their elements.
     Array<real> tile_T;             // [tiles, 256] block order
     Array<lane_int> tile_stop;      // [tiles, 256] block order
+    // The general compositor (exact_stage.h) in place of `screens`, `tile_T` and `tile_stop`.
+    std::vector<std::unique_ptr<ExactDrawable>> drawables;
+    Array<int> drawable_of;  // [n]
+    Array<real> keys;        // [n] what the lists are sorted by
+    Array<real> final_T;     // [h, w]
+    ViewOptions view = {};
+    CameraValues camera = {};
+    bool additive = false;
+    long long slots_reals = 0, wide_pixels = 0;
     // Scratch of the backward pass, kept for the next one over the same graph; one at a time.
     std::mutex backward;
     Array<real> slot_values;
 
+    long long record_bytes() const {
+        long long sum = 0;
+        for (const auto& d : drawables) sum += d->records.bytes();
+        return sum;
+    }
     long long bytes() const {
         return screens.bytes() + values.bytes() + depths.bytes() + radii.bytes() + footprints.bytes() + span_start.bytes() + spans.bytes() +
-               visible.bytes() + tile_start.bytes() + ids.bytes() + tile_T.bytes() + tile_stop.bytes() + slot_values.bytes();
+               visible.bytes() + tile_start.bytes() + ids.bytes() + tile_T.bytes() + tile_stop.bytes() + slot_values.bytes() + drawable_of.bytes() + keys.bytes() + final_T.bytes() + record_bytes();
     }
 };
 

@@ -20,7 +20,7 @@
 namespace smalti {
 
 constexpr real kTie = real(1.9073486328125e-06);  // 2^-19: events nearer to one another than this share of z are one depth
-constexpr int kWindow = 16;                       // ranks that may wait before the list is looked through
+constexpr int kWaiting = 16;                      // ranks that may wait before the list is looked through
 constexpr int kNominalWindow = 64;                // longer lists are counted as fall-backs
 
 SM_FN bool every(M m) {
@@ -121,7 +121,7 @@ struct BlockStatistics {
 
 class ExactBlock {
 public:
-    explicit ExactBlock(const ExactOptions& options) : options_(options) {
+    explicit ExactBlock(const ExactOptions& options) : channels(options.channels), options_(options) {
         density_colour_.resize(options.channels);
         sums.resize(options.channels + 1);
         gradient_colour_.resize(options.channels);
@@ -129,23 +129,23 @@ public:
     }
 
     // ---- what a kind's emit sees (kind.h)
+    const int channels;
     bool wants_local = false;
-    SM_FN int channel_count() const { return options_.channels; }
 
-    SM_FN void thin(F z, F alpha, const F* channels) {
-        const int e = append(z, z, alpha, channels, false);
+    SM_FN void thin(F z, F alpha, const F* colours) {
+        const int e = append(z, z, alpha, colours, false);
         insert(options_.centre ? splat(key_) : z, 4 * e + kThin);
     }
 
-    SM_FN void thick(F z0, F z1, F tau, const F* channels, bool chained) {
+    SM_FN void thick(F z0, F z1, F tau, const F* colours, bool chained) {
         if (options_.centre) {
-            const int e = append(z0, z1, tau, channels, true);
+            const int e = append(z0, z1, tau, colours, true);
             insert(splat(key_), 4 * e + kThin);  // turned into a thin event where it is composited
             return;
         }
         // The density is that of the rounded ends, so that an uncut segment absorbs exactly tau.
         z1 = max_of(z1, fma(abs_of(z0), splat(kTie / 8), z0) + splat(real(1e-30)));
-        const int e = append(z0, z1, tau, channels, true);
+        const int e = append(z0, z1, tau, colours, true);
         events_[e].density = tau / (z1 - z0);
         if (!(chained && chain_end_ >= 0 && rechain(e))) insert(z0, 4 * e + kBegin);
         insert(z1, 4 * e + kEnd);
@@ -154,8 +154,9 @@ public:
 
     SM_FN void local(const F* coordinates, const F* normal) {
         if (!wants_local) return;
-        for (int k = 0; k < 3; k++) locals_.push_back(coordinates[k]);
-        for (int k = 0; k < 3; k++) locals_.push_back(normal ? normal[k] : F{});
+        locals_.resize(6 * events_.size());
+        F* own = &locals_[6 * (events_.size() - 1)];
+        for (int k = 0; k < 3; k++) own[k] = coordinates[k], own[3 + k] = normal ? normal[k] : F{};
     }
 
     // ---- what the tile loop does
@@ -188,7 +189,7 @@ public:
         widest = (int)(ranks_.size() - head_) > widest ? (int)(ranks_.size() - head_) : widest;
     }
 
-    SM_FN bool crowded() const { return (int)(ranks_.size() - head_) > kWindow; }
+    SM_FN bool crowded() const { return (int)(ranks_.size() - head_) > kWaiting; }
     SM_FN bool alive() const { return any(ge(T, splat(options_.transmittance_min))); }
 
     // Composites every rank that lies before `limit` in all lanes.
@@ -223,17 +224,16 @@ public:
     void* report_to = nullptr;
 
 private:
-    SM_FN int append(F z0, F z1, F value, const F* channels, bool thick) {
+    SM_FN int append(F z0, F z1, F value, const F* colours, bool thick) {
         const int e = (int)events_.size();
         Event event;
         event.value = value, event.z0 = z0, event.z1 = z1, event.density = F{};
         event.g_value = event.g_z0 = event.g_z1 = F{};
-        event.constant = channels ? nullptr : constant_;
+        event.constant = colours ? nullptr : constant_;
         event.id = id_, event.thick = thick;
         event.at = (int)channels_.size();
         events_.push_back(event);
-        if (channels)
-            for (int c = 0; c < options_.channels; c++) channels_.push_back(channels[c]);
+        if (colours) channels_.insert(channels_.end(), colours, colours + channels);
         if (options_.logged) channels_.resize(channels_.size() + options_.channels);  // zeros
         return e;
     }
@@ -387,7 +387,6 @@ inline void ExactBlock::count(int e, F weight, F before, F after, F depth) {
 }
 
 inline void ExactBlock::composite(const Rank& rank) {
-    const int channels = options_.channels;
     const F tmin = splat(options_.transmittance_min);
     if (options_.logged) {
         const size_t at = log_.size();
@@ -452,7 +451,6 @@ inline void ExactBlock::composite(const Rank& rank) {
 }
 
 inline void ExactBlock::back(const F* cotangent, F behind) {
-    const int channels = options_.channels;
     const F tmin = splat(options_.transmittance_min), depth_cotangent = options_.depth ? cotangent[channels] : F{};
     F gradient_density = F{}, pending = F{};
     bool was_open = false;

@@ -4,6 +4,7 @@
 //       struct Record { ... };                          // plain numbers: one primitive as seen by this camera
 //       static constexpr bool kConstantChannels;        // one colour per primitive: `project` fills `values` and the
 //                                                       // compositor sums its gradient; else the kind emits channels
+//       static constexpr int kTableTensors;             // bits of the tensors whose gradient goes through bilinear or trilinear
 //       static int moments(const KindInput&, const ViewOptions&);   // reals that emit_back sums per primitive
 //       static void project(const KindInput&, const CameraValues&, const ViewOptions&, int k, Record&, Bounds&, real* values);
 //       static bool touches(const Record&, real x0, real y0, real x1, real y1);  // pixel centres in the rectangle; may err on yes
@@ -20,7 +21,7 @@
 //               void thick(F z0, F z1, F tau, const F* channels, bool chained);  // tau 0 where it misses; chained: begins where the
 //                                                                             // event before it (of this primitive) ended
 //               void local(const F* coordinates3, const F* normal3);          // about the event just given, if wants_local
-// Lanes that miss still give finite z's, near to where the neighbours' hits are: they keep the order of a block the same in all lanes.
+// Gradients of lanes that missed are to be ignored. Lanes that miss still give finite z's, near to where the neighbours' hits are: they keep the order of a block the same in all lanes.
 // A Back has:   const EventGradient& next();                                  // of the next event
 //               void bilinear(int tensor, const int* base, const int* step_x, const int* step_y, F fx, F fy, const F* gradient, int channels);
 //               void trilinear(int tensor, const long long* base, const int* step_x, step_y, step_z, F fx, F fy, F fz, const F* gradient, int channels);
@@ -38,6 +39,7 @@ struct KindInput {
     const real* tensors[kKindTensors];  // null where absent
     const int* indices[kKindIndices];
     real numbers[kKindNumbers];
+    long long sizes[kKindTensors];      // in reals
     int integers[kKindIntegers];
     int count;
 };
@@ -45,6 +47,7 @@ struct KindInput {
 // Where gradients go; null where not wanted. Zero before `finish`, which writes the rows of drawn primitives.
 struct KindGradient {
     real* tensors[kKindTensors];
+    real *screen, *absolute;  // [n, 2] of projected centres, pixels (sum; sum of absolute values); kinds with a centre write them
 };
 
 struct ViewOptions {
@@ -53,6 +56,7 @@ struct ViewOptions {
     int normals;   // offset of the normal among the channels, or 0: not asked for
     int centre;    // order = centre
     int smooth;    // test mode: thresholds as ramps
+    int absolute;  // KindGradient::absolute is wanted
 };
 
 // Where a primitive can be seen.

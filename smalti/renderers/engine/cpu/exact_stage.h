@@ -1,0 +1,396 @@
+// The general compositor over a picture: any kinds, projected, listed per tile, composited, and taken back.
+#pragma once
+#include "binning.h"
+#include "composite_stage.h"
+
+namespace smalti {
+
+struct ExactOutput {
+    real *picture, *alpha;                      // [h, w, channels + depth] [h, w]
+    int *first, *median, *dominant;             // [h, w]; null without statistics
+    real *depth_first, *depth_median;           // [h, w]
+    real *contribution_sum, *contribution_max;  // [n]
+};
+
+// Projects every drawable and makes the tile lists. False: more list entries than an int can count.
+inline bool exact_prepare(Plan& plan) {
+    plan.skipped = 0;
+    const int n = plan.count, channels = plan.view.channels;
+    plan.depths.resize(n), plan.radii.resize(n), plan.keys.resize(n), plan.footprints.resize(n), plan.drawable_of.resize(n);
+    plan.values.resize((size_t)n * channels);
+    Array<real> edges;  // left, top, right, bottom, to find the tiles within
+    for (size_t j = 0; j < plan.drawables.size(); j++) {
+        ExactDrawable& d = *plan.drawables[j];
+        const KindInput& in = d.in;
+        d.records.resize((size_t)in.count * d.kind->record_size);
+        d.moments = d.kind->moments(in, plan.view);
+        d.stride = slot_stride(d.moments, d.kind->constant_channels ? channels : 0);
+        std::atomic<int> skipped{0};
+        parallel_ranges(in.count, 512, [&](int begin, int end, int, int) {
+            int bad = 0;
+            for (int k = begin; k < end; k++) {
+                const int row = d.first + k;
+                Bounds b;
+                Footprint& f = plan.footprints[row];
+                f = {0, 0, 0, 0, 0};
+                plan.drawable_of[row] = (int)j;
+                plan.radii[row] = plan.depths[row] = plan.keys[row] = 0;
+                d.kind->project(in, plan.camera, plan.view, k, d.records.data() + (size_t)k * d.kind->record_size, b,
+                                plan.values.data() + (size_t)row * channels);
+                plan.depths[row] = b.depth;
+                if (!b.usable) {
+                    bad++;
+                    continue;
+                }
+                if (!b.drawn) continue;
+                if (!(b.right >= 0 && b.bottom >= 0 && b.left <= plan.width && b.top <= plan.height)) continue;
+                const real key = plan.view.centre ? b.depth : b.nearest;
+                plan.keys[row] = key > 0 ? key : 0;
+                f.x0 = (short)(std::max(b.left, real(0)) / kTile);
+                f.y0 = (short)(std::max(b.top, real(0)) / kTile);
+                f.x1 = (short)std::min(std::min(b.right, real(plan.width)) / kTile + 1, real(plan.tiles_x));
+                f.y1 = (short)std::min(std::min(b.bottom, real(plan.height)) / kTile + 1, real(plan.tiles_y));
+                if (f.x0 >= f.x1 || f.y0 >= f.y1) f = {0, 0, 0, 0, 0};
+                plan.radii[row] = real(0.5) * std::max(b.right - b.left, b.bottom - b.top);
+            }
+            skipped += bad;
+        });
+        plan.skipped += skipped;
+    }
+    int* start = plan.span_start.resize(n + 1);
+    long long sum = 0;
+    for (int k = 0; k < n; k++) {
+        start[k] = (int)sum;
+        const Footprint& f = plan.footprints[k];
+        sum += f.x0 < f.x1 ? f.y1 - f.y0 : 0;
+        if (sum > INT_MAX) return false;
+    }
+    start[n] = (int)sum;
+    plan.spans.resize(sum);
+    parallel_ranges(n, 512, [&](int begin, int end, int, int) {
+        for (int k = begin; k < end; k++) {
+            Footprint& f = plan.footprints[k];
+            if (f.x0 >= f.x1) continue;
+            const ExactDrawable& d = *plan.drawables[plan.drawable_of[k]];
+            const void* record = d.record(k - d.first);
+            const real half = real(0.5);
+            auto touches = [&](int x, int y) {
+                return d.kind->touches(record, x * kTile + half, y * kTile + half, (x + 1) * kTile - half, (y + 1) * kTile - half);
+            };
+            int total = 0;
+            for (int y = f.y0; y < f.y1; y++) {
+                int x0 = f.x0, x1 = f.x1;
+                while (x0 < x1 && !touches(x0, y)) x0++;
+                while (x1 > x0 && !touches(x1 - 1, y)) x1--;
+                plan.spans[start[k] + y - f.y0] = {(short)x0, (short)x1};
+                total += x1 - x0;
+            }
+            if (!total) {
+                f.x1 = f.x0;
+                plan.radii[k] = 0;
+            }
+        }
+    });
+    if (!number_slots(plan) || !bin_primitives(plan, plan.keys.data())) return false;
+    long long at = 0;
+    for (auto& d : plan.drawables) {
+        d->slots_at = at;
+        long long slots = 0;
+        for (int k = 0; k < d->in.count; k++) slots += slot_count(plan.footprints[d->first + k]);
+        at += slots * d->stride;
+    }
+    plan.slots_reals = at;
+    return true;
+}
+
+// The primitives of one tile, and the blocks each can touch.
+struct TileWork {
+    std::vector<BlockMask> masks;
+    std::vector<int> listed;
+
+    const int* ids;
+    int length;
+
+    void start(const Plan& plan, int tile_x, int tile_y) {
+        const int t = tile_y * plan.tiles_x + tile_x;
+        ids = plan.ids.data() + plan.tile_start[t];
+        length = plan.tile_start[t + 1] - plan.tile_start[t];
+        masks.resize(length);
+        for (int k = 0; k < length; k++) {
+            const ExactDrawable& d = *plan.drawables[plan.drawable_of[ids[k]]];
+            masks[k] = d.kind->blocks(d.record(ids[k] - d.first), tile_x * kTile, tile_y * kTile);
+        }
+    }
+    void list(int block) {
+        listed.clear();
+        for (int k = 0; k < length; k++)
+            if (masks[k] >> block & 1) listed.push_back(ids[k]);
+    }
+};
+
+// Rays of a block, and T before anything: 1 inside the picture, -1 outside (no light, no events).
+struct BlockRays {
+    Rays rays;
+    F T;
+    bool inside;
+    BlockRays(const Plan& plan, int tile_x, int tile_y, int block) {
+        const int x0 = tile_x * kTile + block % kBlocksAcross * kBlockWidth, y0 = tile_y * kTile + block / kBlocksAcross * kBlockHeight;
+        rays.x = load_lanes(kLaneConstants.x) + splat(real(x0));
+        rays.y = load_lanes(kLaneConstants.y) + splat(real(y0));
+        rays.u = (rays.x - splat(plan.camera.cx)) * splat(1 / plan.camera.fx);
+        rays.v = (rays.y - splat(plan.camera.cy)) * splat(1 / plan.camera.fy);
+        T = select(both(lt(rays.x, splat(real(plan.width))), lt(rays.y, splat(real(plan.height)))), splat(1), splat(-1));
+        inside = x0 < plan.width && y0 < plan.height;
+    }
+};
+
+inline ExactOptions exact_options(const Plan& plan, bool depth, bool logged, bool statistics) {
+    // Additive rays end when nothing is left; a T that is exactly 0 is below any positive number.
+    const real least = plan.additive ? real(1e-30) : plan.transmittance_min;
+    return {plan.view.channels, depth, plan.view.centre != 0, plan.additive, logged, statistics, least};
+}
+
+// Events of the primitives in `listed`, composited as they become final.
+inline void composite_block(const Plan& plan, const std::vector<int>& listed, const BlockRays& rays, ExactBlock& block) {
+    block.begin(rays.T);
+    for (const int id : listed) {
+        if (block.crowded()) {
+            block.composite_until(plan.keys[id]);
+            if (!block.alive()) break;
+        }
+        const int j = plan.drawable_of[id];
+        const ExactDrawable& d = *plan.drawables[j];
+        block.begin_emission(j, id - d.first, id, plan.keys[id], plan.values.data() + (size_t)id * plan.view.channels);
+        d.kind->emit(d.in, plan.camera, d.record(id - d.first), id - d.first, rays.rays, block);
+        block.end_emission();
+    }
+    block.composite_rest();
+}
+
+struct ReportTarget {
+    const Plan* plan;
+    real *slot_sum, *slot_max;
+    int tile_x, tile_y;
+};
+
+inline void exact_forward(Plan& plan, bool depth, const Background& background, const ExactOutput& out) {
+    const int stride = plan.view.channels + (depth ? 1 : 0), across = (plan.tiles_x + kChunkTiles - 1) / kChunkTiles;
+    const bool statistics = out.first != nullptr;
+    const ExactOptions options = exact_options(plan, depth, false, statistics);
+    Array<real> slot_sum, slot_max;
+    if (statistics) {
+        std::memset(slot_sum.resize(plan.slots), 0, plan.slots * sizeof(real));
+        std::memset(slot_max.resize(plan.slots), 0, plan.slots * sizeof(real));
+    }
+    plan.final_T.resize((size_t)plan.width * plan.height);
+    std::vector<std::unique_ptr<ExactBlock>> blocks(kMaxThreads);
+    std::vector<TileWork> works(kMaxThreads);
+    std::atomic<long long> wide{0};
+    const int items = statistics ? across * plan.tiles_y : plan.tiles_x * plan.tiles_y;
+    parallel(items, [&](int item, int thread) {
+        if (!blocks[thread]) blocks[thread] = std::make_unique<ExactBlock>(options);
+        ExactBlock& block = *blocks[thread];
+        TileWork& work = works[thread];
+        const int tile_y = statistics ? item / across : item / plan.tiles_x;
+        const int x0 = statistics ? item % across * kChunkTiles : item % plan.tiles_x;
+        const int x1 = statistics ? std::min(x0 + kChunkTiles, plan.tiles_x) : x0 + 1;
+        long long widened = 0;
+        for (int tile_x = x0; tile_x < x1; tile_x++) {
+            work.start(plan, tile_x, tile_y);
+            ReportTarget target = {&plan, slot_sum.data(), slot_max.data(), tile_x, tile_y};
+            block.report_to = &target;
+            if (statistics) block.report = [](void* to, int id, F weight) {
+                const ReportTarget& r = *static_cast<ReportTarget*>(to);
+                const int slot = slot_of(r.plan->footprints[id], r.tile_x, r.tile_y);
+                for (int k = 0; k < kLanes; k++) {
+                    r.slot_sum[slot] += weight[k];
+                    r.slot_max[slot] = std::max(r.slot_max[slot], weight[k]);
+                }
+            };
+            for (int b = 0; b < kBlocks; b++) {
+                const BlockRays rays(plan, tile_x, tile_y, b);
+                if (!rays.inside) continue;
+                work.list(b);
+                composite_block(plan, work.listed, rays, block);
+                int own = 0;
+                for (int k = 0; k < kLanes; k++) {
+                    const int x = (int)rays.rays.x[k], y = (int)rays.rays.y[k];
+                    if (x >= plan.width || y >= plan.height) continue;
+                    own++;
+                    const long long pixel = (long long)y * plan.width + x;
+                    real* colour = out.picture + pixel * stride;
+                    for (int c = 0; c < stride; c++) colour[c] = block.sums[c][k];
+                    if (background.values) {
+                        const real* behind = background.values + (background.per_pixel ? 3 * pixel : 0);
+                        for (int c = 0; c < 3; c++) colour[c] += block.T[k] * behind[c];
+                    }
+                    out.alpha[pixel] = 1 - block.T[k];
+                    plan.final_T[pixel] = block.T[k];
+                    if (statistics) {
+                        out.first[pixel] = (int)block.answers.first[k];
+                        out.median[pixel] = (int)block.answers.median[k];
+                        out.dominant[pixel] = (int)block.answers.dominant[k];
+                        out.depth_first[pixel] = block.answers.first[k] < 0 ? 0 : block.answers.depth_first[k];
+                        out.depth_median[pixel] = block.answers.median[k] < 0 ? 0 : block.answers.depth_median[k];
+                    }
+                }
+                if (block.widest > kNominalWindow) widened += own;
+            }
+        }
+        wide += widened;
+    });
+    plan.wide_pixels = wide;
+    if (!statistics) return;
+    parallel_ranges(plan.count, 4096, [&](int begin, int end, int, int) {
+        for (int id = begin; id < end; id++) {
+            const Footprint& f = plan.footprints[id];
+            real sum = 0, most = 0;
+            for (int s = f.slot, n = slot_count(f); n > 0; n--, s++) sum += slot_sum[s], most = std::max(most, slot_max[s]);
+            out.contribution_sum[id] = sum;
+            out.contribution_max[id] = most;
+        }
+    });
+}
+
+// Adds the gradients of one block's events to the slots of their primitives.
+inline void exact_block_back(Plan& plan, ExactBlock& block, const Rays& rays, int tile_x, int tile_y, std::vector<F>& scratch, TableLog* logs) {
+    for (const Emission& emission : block.emissions) {
+        const ExactDrawable& d = *plan.drawables[emission.drawable];
+        ExactBack back(block, logs + emission.drawable);
+        back.begin(emission);
+        scratch.assign(d.stride, F{});
+        d.kind->emit_back(d.in, plan.camera, d.record(emission.primitive), emission.primitive, rays, back, scratch.data());
+        if (d.kind->constant_channels)
+            for (int e = emission.first; e < emission.first + emission.count; e++) {
+                const F* g = block.channel_gradient(e);
+                for (int c = 0; c < plan.view.channels; c++) scratch[d.moments + c] += g[c];
+            }
+        const Footprint& f = plan.footprints[emission.id];
+        const long long slot = slot_of(f, tile_x, tile_y) - plan.footprints[d.first].slot;
+        add_sums(scratch.data(), d.stride, plan.slot_values.data() + d.slots_at + slot * d.stride);
+    }
+}
+
+// Sums the slots and carries them to the parameters; tables are done already.
+inline void exact_finish(Plan& plan, const KindGradient* gradients, double* camera) {
+    for (size_t j = 0; j < plan.drawables.size(); j++) {
+        const ExactDrawable& d = *plan.drawables[j];
+        const int pieces = (d.in.count + 511) / 512, base = plan.footprints.size() ? plan.footprints[d.first].slot : 0;
+        std::vector<double> camera_pieces(camera ? (size_t)pieces * kCameraGradient : 0, 0.0);
+        parallel_ranges(d.in.count, 512, [&](int begin, int end, int piece, int) {
+            std::vector<real> sums(d.stride + plan.view.channels);
+            for (int k = begin; k < end; k++) {
+                const Footprint& f = plan.footprints[d.first + k];
+                const int slots = slot_count(f);
+                if (!slots) continue;
+                std::fill(sums.begin(), sums.end(), real(0));
+                const real* slot = plan.slot_values.data() + d.slots_at + (long long)(f.slot - base) * d.stride;
+                for (int s = slots; s > 0; s--, slot += d.stride)
+                    for (int i = 0; i < d.stride; i++) sums[i] += slot[i];
+                d.kind->finish(d.in, plan.camera, plan.view, k, d.record(k), sums.data(), sums.data() + d.moments, gradients[j],
+                               camera ? camera_pieces.data() + (size_t)piece * kCameraGradient : nullptr);
+            }
+        });
+        if (camera)
+            for (int p = 0; p < pieces; p++)
+                for (int i = 0; i < kCameraGradient; i++) camera[i] += camera_pieces[(size_t)p * kCameraGradient + i];
+    }
+}
+
+inline void exact_backward(Plan& plan, bool depth, const Background& background, const BackwardInput& in, const KindGradient* gradients, double* camera) {
+    const int channels = plan.view.channels, stride = channels + (depth ? 1 : 0), across = (plan.tiles_x + kChunkTiles - 1) / kChunkTiles;
+    const int chunks = across * plan.tiles_y;
+    const size_t drawables = plan.drawables.size();
+    std::memset(plan.slot_values.resize(plan.slots_reals), 0, plan.slots_reals * sizeof(real));
+    const ExactOptions options = exact_options(plan, depth, true, false);
+    const bool constant = in.background && !background.per_pixel;
+    std::vector<double> background_sums(constant ? (size_t)chunks * 3 : 0, 0.0);
+    std::vector<std::unique_ptr<ExactBlock>> blocks(kMaxThreads);
+    std::vector<TileWork> works(kMaxThreads);
+    std::vector<std::vector<F>> scratches(kMaxThreads), cotangents(kMaxThreads);
+    // Table gradients are logged by chunk, and added after every batch of chunks, so that the logs stay small.
+    bool tables = false;
+    for (const auto& d : plan.drawables) tables = tables || d->kind->table_tensors;
+    const int batch = tables ? 16 : chunks;
+    std::vector<TableLog> logs((tables ? std::min(batch, chunks) : 1) * drawables);
+    for (size_t k = 0; k < logs.size(); k++) {
+        const ExactDrawable& d = *plan.drawables[k % drawables];
+        for (int t = 0; t < kKindTensors; t++) logs[k].start(t, d.in.sizes[t]);
+    }
+    for (int from = 0; from < chunks; from += batch) {
+        const int here = std::min(batch, chunks - from);
+        parallel(here, [&](int item, int thread) {
+            const int chunk = from + item, tile_y = chunk / across, first_tile = chunk % across * kChunkTiles;
+            if (!blocks[thread]) blocks[thread] = std::make_unique<ExactBlock>(options), cotangents[thread].resize(stride);
+            ExactBlock& block = *blocks[thread];
+            TileWork& work = works[thread];
+            TableLog* own_logs = logs.data() + (tables ? item * drawables : 0);
+            F* cotangent = cotangents[thread].data();
+            double background_sum[3] = {0, 0, 0};
+            for (int tile_x = first_tile; tile_x < std::min(first_tile + kChunkTiles, plan.tiles_x); tile_x++) {
+                work.start(plan, tile_x, tile_y);
+                for (int b = 0; b < kBlocks; b++) {
+                    const BlockRays rays(plan, tile_x, tile_y, b);
+                    if (!rays.inside) continue;
+                    F behind = F{};
+                    for (int c = 0; c < stride; c++) cotangent[c] = F{};
+                    bool felt = false;
+                    for (int k = 0; k < kLanes; k++) {
+                        const int x = (int)rays.rays.x[k], y = (int)rays.rays.y[k];
+                        if (x >= plan.width || y >= plan.height) continue;
+                        const long long pixel = (long long)y * plan.width + x;
+                        real after = in.alpha ? -in.alpha[pixel] : real(0);
+                        felt = felt || after != 0;
+                        if (in.picture) {
+                            const real* v = in.picture + pixel * stride;
+                            for (int c = 0; c < stride; c++) cotangent[c][k] = v[c], felt = felt || v[c] != 0;
+                            if (background.values) {
+                                const real* colour = background.values + (background.per_pixel ? 3 * pixel : 0);
+                                for (int c = 0; c < 3; c++) after += v[c] * colour[c];
+                            }
+                            if (in.background)
+                                for (int c = 0; c < 3; c++) {
+                                    if (constant)
+                                        background_sum[c] += double(plan.final_T[pixel]) * v[c];
+                                    else
+                                        in.background[3 * pixel + c] = plan.final_T[pixel] * v[c];
+                                }
+                        }
+                        behind[k] = after;
+                    }
+                    if (!felt) continue;
+                    work.list(b);
+                    if (work.listed.empty()) continue;
+                    composite_block(plan, work.listed, rays, block);
+                    block.back(cotangent, behind);
+                    exact_block_back(plan, block, rays.rays, tile_x, tile_y, scratches[thread], own_logs);
+                }
+            }
+            if (constant)
+                for (int c = 0; c < 3; c++) background_sums[(size_t)chunk * 3 + c] = background_sum[c];
+        });
+        if (!tables) continue;
+        for (size_t j = 0; j < drawables; j++)
+            for (int t = 0; t < kKindTensors; t++) {
+                real* table = gradients[j].tensors[t];
+                if (!table || !(plan.drawables[j]->kind->table_tensors >> t & 1)) continue;
+                bool apart = true;
+                for (int i = 0; i < here; i++) apart = apart && logs[i * drawables + j].local(t);
+                for (int turn = 0; turn < (apart ? 3 : 1); turn++)
+                    parallel(apart ? TableLog::kParts / 3 : 1, [&](int item, int) {
+                        for (int part = apart ? 3 * item + turn : 0; part < (apart ? 3 * item + turn + 1 : TableLog::kParts); part++)
+                            for (int i = 0; i < here; i++) logs[i * drawables + j].apply(t, part, table);
+                    });
+            }
+        for (auto& log : logs) log.clear();
+    }
+    if (constant)
+        for (int c = 0; c < 3; c++) {
+            double sum = 0;
+            for (int k = 0; k < chunks; k++) sum += background_sums[(size_t)k * 3 + c];
+            in.background[c] = (real)sum;
+        }
+    exact_finish(plan, gradients, camera);
+}
+
+}  // namespace smalti

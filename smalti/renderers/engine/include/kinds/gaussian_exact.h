@@ -1,0 +1,152 @@
+// Kind `gaussian` (EWA) for the general compositor, beside other kinds: its event lies at its mean.
+#pragma once
+#include "gaussian.h"
+#include "kind.h"
+
+namespace smalti {
+
+struct GaussianExact {
+    struct Record {
+        GaussianScreen screen;
+        real depth, left, top, right, bottom;
+        int smooth, absolute;
+    };
+    static constexpr bool kConstantChannels = true;
+    static constexpr int kTableTensors = 0;
+    SM_FN static int moments(const KindInput&, const ViewOptions&) { return kGaussianMoments + 3; }
+
+    SM_FN static GaussianInput gaussian(const KindInput& in) {
+        return {in.tensors[0], in.tensors[1], in.tensors[2], in.tensors[3], in.tensors[4], in.tensors[5], in.tensors[6],
+                in.count, in.integers[0], in.integers[1], in.integers[2], in.numbers[0], in.integers[3], 0};
+    }
+
+    SM_FN static void project(const KindInput& in, const CameraValues& cam, const ViewOptions& view, int k, Record& r, Bounds& b, real* values) {
+        const GaussianInput g = gaussian(in);
+        int ids[kLanes];
+        for (int j = 0; j < kLanes; j++) ids[j] = k;
+        GaussianProjection p;
+        gaussian_project(g, cam, ids, p);
+        b.usable = lane(p.usable, 0);
+        b.depth = b.nearest = at(p.z, 0);
+        b.drawn = lane(p.drawn, 0);
+        if (!b.drawn) return;
+        const real mx = at(p.mx, 0), my = at(p.my, 0);
+        r.screen = {mx, my, at(p.l11, 0), at(p.l21, 0), at(p.l22, 0), at(p.lo, 0), at(p.inv_l11, 0), at(p.y_right, 0)};
+        const real rx = at(p.reach_x, 0) + real(0.01), ry = at(p.reach_y, 0) + real(0.01);
+        b.left = mx - rx, b.right = mx + rx, b.top = my - ry, b.bottom = my + ry;
+        r.left = b.left, r.right = b.right, r.top = b.top, r.bottom = b.bottom;
+        r.depth = b.depth;
+        r.smooth = view.smooth, r.absolute = view.absolute;
+        F direction[3], inv_length, basis[kShMax], colour[3];
+        gaussian_direction(g, cam, ids, direction, &inv_length);
+        sh_basis(g.sh_degree, direction[0], direction[1], direction[2], basis);
+        gaussian_colour(g, basis, ids, colour);
+        real sum = 0;
+        for (int c = 0; c < view.channels; c++) values[c] = 0;
+        for (int c = 0; c < 3; c++) {
+            const real value = at(colour[c], 0);
+            sum += value * 0;
+            values[c] = value > 0 ? value : 0;
+        }
+        if (!(sum == 0)) b.usable = b.drawn = false;
+        for (int c = 0; c < g.feature_count; c++) values[3 + c] = g.features[(long long)k * g.feature_count + c];
+    }
+
+    SM_FN static bool touches(const Record& r, real x0, real y0, real x1, real y1) {
+        if (x1 < r.left || x0 > r.right || y1 < r.top || y0 > r.bottom) return false;
+        // The least of u^2 + w^2 over the rectangle: inside, or on an edge.
+        const GaussianScreen& s = r.screen;
+        const real height = (s.lo + kLog2Of255) * real(1.00001) + real(1e-3);
+        const real ax = x0 - s.mx, bx = x1 - s.mx, ay = y0 - s.my, by = y1 - s.my;
+        if (ax <= 0 && bx >= 0 && ay <= 0 && by >= 0) return true;
+        real least = real(1e30);
+        for (int k = 0; k < 2; k++) {
+            const real dy = k ? by : ay, w = s.l22 * dy;
+            real dx = -s.l21 * dy * s.inv_l11;
+            dx = dx < ax ? ax : dx > bx ? bx : dx;
+            const real u = s.l11 * dx + s.l21 * dy, q = u * u + w * w;
+            least = q < least ? q : least;
+        }
+        const real inverse = 1 / (s.l21 * s.l21 + s.l22 * s.l22);
+        for (int k = 0; k < 2; k++) {
+            const real dx = k ? bx : ax;
+            real dy = -s.l21 * s.l11 * dx * inverse;
+            dy = dy < ay ? ay : dy > by ? by : dy;
+            const real u = s.l11 * dx + s.l21 * dy, w = s.l22 * dy, q = u * u + w * w;
+            least = q < least ? q : least;
+        }
+        return least <= height;
+    }
+
+    SM_FN static M event(const Record& r, const Rays& rays, F& u, F& w, F& alpha, F& slope) {
+        const GaussianScreen& s = r.screen;
+        const F dx = rays.x - splat(s.mx), dy = rays.y - splat(s.my);
+        u = fma(splat(s.l11), dx, splat(s.l21) * dy);
+        w = splat(s.l22) * dy;
+        const F t = fnma(u, u, fnma(w, w, splat(s.lo)));
+        return r.smooth ? gaussian_event<true>(t, alpha, slope) : gaussian_event<false>(t, alpha, slope);
+    }
+
+    template <class Sink>
+    SM_FN static void emit(const KindInput&, const CameraValues&, const Record& r, int, const Rays& rays, Sink& sink) {
+        F u, w, alpha, slope;
+        const M hit = event(r, rays, u, w, alpha, slope);
+        if (!any(hit)) return;
+        sink.thin(splat(r.depth), zero_unless(hit, alpha), nullptr);
+        if (sink.wants_local) {
+            const F local[3] = {u, w, splat(0)};
+            sink.local(local, nullptr);
+        }
+    }
+
+    template <class Back>
+    SM_FN static void emit_back(const KindInput&, const CameraValues&, const Record& r, int, const Rays& rays, Back& back, F* sums) {
+        F u, w, alpha, slope;
+        const M hit = event(r, rays, u, w, alpha, slope);
+        if (!any(hit)) return;
+        const EventGradient& g = back.next();
+        const F local = zero_unless(hit, g.value * slope);
+        gaussian_moments(local, u, w, sums);
+        sums[kGaussianMoments] += zero_unless(hit, g.z0);
+        if (!r.absolute) return;
+        sums[kGaussianMoments + 1] += abs_of(local * u);
+        sums[kGaussianMoments + 2] += abs_of(local * fma(splat(r.screen.l21), u, splat(r.screen.l22) * w));
+    }
+
+    SM_FN static void finish(const KindInput& in, const CameraValues& cam, const ViewOptions&, int k, const Record& r, const real* sums,
+                             const real* values_gradient, const KindGradient& out, double* camera) {
+        const GaussianInput g = gaussian(in);
+        int ids[kLanes];
+        for (int j = 0; j < kLanes; j++) ids[j] = k;
+        F moments[kGaussianMoments], colour[3], camera_sum[kCameraGradient];
+        for (int j = 0; j < kGaussianMoments; j++) moments[j] = splat(sums[j]);
+        for (int c = 0; c < 3; c++) colour[c] = splat(values_gradient[c]);
+        for (int j = 0; j < kCameraGradient; j++) camera_sum[j] = splat(0);
+        GaussianVjp v;
+        F* camera_lanes = camera ? camera_sum : nullptr;
+        gaussian_vjp_geometry(g, cam, ids, moments, splat(sums[kGaussianMoments]), v, camera_lanes);
+        real* rest = out.tensors[5];
+        gaussian_vjp_colour(g, cam, ids, colour, v, camera_lanes, [&](int term, int c, F value) {
+            if (rest) rest[((long long)k * g.sh_rest_count + term) * 3 + c] = at(value, 0);
+        });
+        const long long n = k;
+        for (int c = 0; c < 3; c++) {
+            if (out.tensors[0]) out.tensors[0][3 * n + c] = at(v.mean[c], 0);
+            if (out.tensors[2]) out.tensors[2][3 * n + c] = at(v.scale[c], 0);
+            if (out.tensors[4]) out.tensors[4][3 * n + c] = at(v.dc[c], 0);
+        }
+        for (int c = 0; c < 4 && out.tensors[1]; c++) out.tensors[1][4 * n + c] = at(v.quaternion[c], 0);
+        if (out.screen) out.screen[2 * n] = at(v.screen[0], 0), out.screen[2 * n + 1] = at(v.screen[1], 0);
+        if (out.absolute) {
+            const real l11 = r.screen.l11 < 0 ? -r.screen.l11 : r.screen.l11;
+            out.absolute[2 * n] = sums[kGaussianMoments + 1] * l11 / kHalfLog2e;
+            out.absolute[2 * n + 1] = sums[kGaussianMoments + 2] / kHalfLog2e;
+        }
+        if (out.tensors[3]) out.tensors[3][n] = at(v.opacity, 0);
+        for (int c = 0; c < g.feature_count && out.tensors[6]; c++) out.tensors[6][n * g.feature_count + c] = values_gradient[3 + c];
+        if (camera)
+            for (int j = 0; j < kCameraGradient; j++) camera[j] += at(camera_sum[j], 0);
+    }
+};
+
+}  // namespace smalti
