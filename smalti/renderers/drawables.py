@@ -166,7 +166,7 @@ class RayGaussianDrawable(_Splat):
     scales: Float[Tensor, "n 3"]
     """Standard deviations along the local axes, world units, > 0."""
     opacities: Float[Tensor, "n"]
-    """`maximum`: 0..1. `integral`: peak density in units of 1 / max(scales), >= 0. The drawn alpha is capped at 0.99."""
+    """`maximum`: 0..1; `integral`: peak density times max(scales), >= 0. The drawn alpha is capped at 0.99."""
     sh_dc: Float[Tensor, "n 3"]
     sh_rest: Float[Tensor, "n k 3"] | None = None
     sh_degree: int = 0
@@ -177,9 +177,7 @@ class RayGaussianDrawable(_Splat):
         _check_shapes(self, self.means, self._splat_shapes(3))
         _check_harmonics(self, self.sh_rest, self.sh_degree)
         if self.response not in ("maximum", "integral"):
-            raise ValueError(
-                f"RayGaussianDrawable.response: expected 'maximum' or 'integral', got {self.response!r}"
-            )
+            raise ValueError(f"RayGaussianDrawable.response: expected 'maximum' or 'integral', got {self.response!r}")
 
     def inputs(self) -> Inputs:
         tensors = [self.means, self.quaternions, self.scales, self.opacities, self.sh_dc, self.sh_rest, self.features]
@@ -216,7 +214,7 @@ class SurfelDrawable(_Splat):
 
 @dataclass(frozen=True, eq=False)
 class NeuralDrawable(_Splat):
-    """Kind `neural`: ellipsoids filled with a one-layer neural density whose line integral is closed (Zhou et al. 2025)."""
+    """Kind `neural`: ellipsoids filled with a one-layer neural density, integrated in closed form (Zhou et al. 2025)."""
 
     kind: ClassVar[str] = "neural"
 
@@ -313,9 +311,7 @@ class TriangleDrawable:
         if (self.texture is None) == (self.colors is None):
             raise ValueError("TriangleDrawable: give either colors or a texture")
         if self.edges not in ("hard", "antialiased", "soft"):
-            raise ValueError(
-                f"TriangleDrawable.edges: expected 'hard', 'antialiased' or 'soft', got {self.edges!r}"
-            )
+            raise ValueError(f"TriangleDrawable.edges: expected 'hard', 'antialiased' or 'soft', got {self.edges!r}")
         if not self.sigma > 0:
             raise ValueError(f"TriangleDrawable.sigma: expected a positive number, got {self.sigma}")
 

@@ -212,7 +212,9 @@ def c_structures(real: Any) -> dict[str, Any]:
                 ("count", c_int),
             ],
         ),
-        "KindGradient": structure("KindGradient", [("tensors", c_void_p * KIND_TENSORS), *pointers("screen", "absolute")]),
+        "KindGradient": structure(
+            "KindGradient", [("tensors", c_void_p * KIND_TENSORS), *pointers("screen", "absolute")]
+        ),
         "ExactItem": structure("ExactItem", pointers("kind", "input")),
         "ExactSettings": structure(
             "ExactSettings",
