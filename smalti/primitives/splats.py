@@ -150,7 +150,9 @@ class SplatFamily(Family):
         """
         sizes = self.axes_lengths().cpu()
         two = sizes.sort(dim=1, descending=True).values[:, :2].prod(dim=1)
-        rows = torch.multinomial(two * self.opacities().cpu(), count, replacement=True, generator=generator)
+        rows = torch.multinomial(
+            two * self.opacities().cpu().clamp_min(1e-6), count, replacement=True, generator=generator
+        )
         unit = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=1)
         turn = matrix_from_quaternion(self.parameters["quaternions"].cpu()[rows])
         offset = torch.einsum("nij,nj->ni", turn, sizes[rows] * unit)
