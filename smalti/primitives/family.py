@@ -114,6 +114,10 @@ class Family(ABC):
     """The compositing order of a new scene that is made of this family alone; of several families: `ray` unless all
     say `centre`. It is stored in the scene then, and adding a layer never changes it.
     """
+    grows: ClassVar[bool] = True
+    """Whether density control may add and remove primitives; False where they hang together, as the faces of a mesh
+    do.
+    """
 
     def __init__(
         self,
@@ -406,6 +410,12 @@ class Family(ABC):
     def bytes_per_primitive(self) -> int:
         """Bytes of all parameters of one primitive (of those with rows of their own: the mean per primitive)."""
         return sum(value[:1].numel() * value.element_size() for value in self.parameters.values())
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all parameters and constants."""
+        tensors = [*self.parameters.values(), *self.constants.values()]
+        return sum(value.numel() * value.element_size() for value in tensors)
 
     def replace(self, parameters: Mapping[str, Tensor]) -> None:
         """Take these tensors, without a copy, as the new leaves (gradients start anew)."""
