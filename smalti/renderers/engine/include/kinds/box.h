@@ -482,7 +482,7 @@ struct BoxKind {
     static SM_FN void finish(const KindInput& in, const CameraValues& cam, const ViewOptions&, int k, const Record&, const real* sums,
                              const real*, const KindGradient& gradient, double* camera) {
         const BoxPose pose = box_pose(in, cam, k);
-        const real *R = cam.rotation, *moment = sums + 3, *c = in.tensors[kBoxCentres] + 3ll * k;
+        const real *R = cam.rotation, *moment = sums + 3;
         double centre[3], axes[9], rotation[9];  // gradients of the pose in the camera, and of the rotation in the world
         for (int i = 0; i < 3; i++) {
             centre[i] = 0;
@@ -516,12 +516,14 @@ struct BoxKind {
             gradient.screen[2ll * k + 1] = (real)(centre[1] * pose.centre[2] / cam.fy);
         }
         if (!camera) return;
-        for (int i = 0; i < 3; i++) {
-            for (int j = 0; j < 3; j++) {
-                camera[3 * i + j] += centre[i] * c[j];
+        // As free numbers: a sample lies at R^T (q - t) in the world.
+        for (int j = 0; j < 3; j++) {
+            const double along = R[j] * centre[0] + R[3 + j] * centre[1] + R[6 + j] * centre[2];
+            for (int i = 0; i < 3; i++) {
+                camera[3 * i + j] -= (pose.centre[i] - cam.translation[i]) * along;
                 for (int m = 0; m < 3; m++) camera[3 * i + j] += axes[3 * i + m] * pose.rotation[3 * j + m];
             }
-            camera[9 + i] += centre[i];
+            camera[9 + j] += centre[j];
         }
         camera[12] -= sums[13] / (double)cam.fx;
         camera[13] -= sums[15] / (double)cam.fy;
