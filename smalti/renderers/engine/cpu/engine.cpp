@@ -197,6 +197,24 @@ SMALTI_API int smalti_exact_backward(Plan* plan, const ExactItem* items, const E
     });
 }
 
+// The `most` nearest events per pixel of a prepared plan, and the way back from them.
+SMALTI_API int smalti_exact_fragments(Plan* plan, int most, const FragmentValues* out) {
+    return guarded([&]() -> int {
+        exact_fragments(*plan, most, *out);
+        return kFine;
+    });
+}
+
+SMALTI_API int smalti_exact_fragments_backward(Plan* plan, const ExactItem* items, int most, const FragmentValues* in,
+                                               const KindGradient* gradients, double* camera_gradient) {
+    return guarded([&]() -> int {
+        std::lock_guard<std::mutex> lock(plan->backward);
+        for (size_t k = 0; k < plan->drawables.size(); k++) plan->drawables[k]->in = *items[k].input;
+        exact_fragments_back(*plan, most, *in, gradients, camera_gradient);
+        return kFine;
+    });
+}
+
 SMALTI_API int smalti_image_loss(const ImageLossInput* in, real* gradient, double* loss) {
     return guarded([&]() -> int {
         *loss = image_loss(*in, gradient);

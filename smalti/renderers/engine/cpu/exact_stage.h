@@ -253,11 +253,13 @@ inline void exact_forward(Plan& plan, bool depth, const Background& background, 
 }
 
 // Adds the gradients of one block's events to the slots of their primitives.
-inline void exact_block_back(Plan& plan, ExactBlock& block, const Rays& rays, int tile_x, int tile_y, std::vector<F>& scratch, TableLog* logs) {
+inline void exact_block_back(Plan& plan, ExactBlock& block, const Rays& rays, int tile_x, int tile_y, std::vector<F>& scratch, TableLog* logs,
+                             const F* locals = nullptr) {
     for (const Emission& emission : block.emissions) {
         const ExactDrawable& d = *plan.drawables[emission.drawable];
         ExactBack back(block, logs + emission.drawable);
         back.begin(emission);
+        back.locals = locals;
         scratch.assign(d.stride, F{});
         d.kind->emit_back(d.in, plan.camera, d.record(emission.primitive), emission.primitive, rays, back, scratch.data());
         if (d.kind->constant_channels)
@@ -297,18 +299,20 @@ inline void exact_finish(Plan& plan, const KindGradient* gradients, double* came
     }
 }
 
-inline void exact_backward(Plan& plan, bool depth, const Background& background, const BackwardInput& in, const KindGradient* gradients, double* camera) {
-    const int channels = plan.view.channels, stride = channels + (depth ? 1 : 0), across = (plan.tiles_x + kChunkTiles - 1) / kChunkTiles;
-    const int chunks = across * plan.tiles_y;
+// What a thread needs on the way back.
+struct BackScratch {
+    std::unique_ptr<ExactBlock> block;
+    TileWork work;
+    std::vector<F> sums, cotangent, locals;
+};
+
+// Calls body(chunk, scratch, logs) for every chunk of tiles in parallel. Table gradients are logged by chunk and added after every
+// batch of chunks, so that the logs stay small; then sums the slots and carries them to the parameters.
+template <class Body>
+void exact_chunks_back(Plan& plan, const ExactOptions& options, const KindGradient* gradients, double* camera, const Body& body) {
+    const int across = (plan.tiles_x + kChunkTiles - 1) / kChunkTiles, chunks = across * plan.tiles_y;
     const size_t drawables = plan.drawables.size();
     std::memset(plan.slot_values.resize(plan.slots_reals), 0, plan.slots_reals * sizeof(real));
-    const ExactOptions options = exact_options(plan, depth, true, false);
-    const bool constant = in.background && !background.per_pixel;
-    std::vector<double> background_sums(constant ? (size_t)chunks * 3 : 0, 0.0);
-    std::vector<std::unique_ptr<ExactBlock>> blocks(kMaxThreads);
-    std::vector<TileWork> works(kMaxThreads);
-    std::vector<std::vector<F>> scratches(kMaxThreads), cotangents(kMaxThreads);
-    // Table gradients are logged by chunk, and added after every batch of chunks, so that the logs stay small.
     bool tables = false;
     for (const auto& d : plan.drawables) tables = tables || d->kind->table_tensors;
     const int batch = tables ? 16 : chunks;
@@ -317,57 +321,16 @@ inline void exact_backward(Plan& plan, bool depth, const Background& background,
         const ExactDrawable& d = *plan.drawables[k % drawables];
         for (int t = 0; t < kKindTensors; t++) logs[k].start(t, d.in.sizes[t]);
     }
+    std::vector<BackScratch> scratches(kMaxThreads);
     for (int from = 0; from < chunks; from += batch) {
         const int here = std::min(batch, chunks - from);
         parallel(here, [&](int item, int thread) {
-            const int chunk = from + item, tile_y = chunk / across, first_tile = chunk % across * kChunkTiles;
-            if (!blocks[thread]) blocks[thread] = std::make_unique<ExactBlock>(options), cotangents[thread].resize(stride);
-            ExactBlock& block = *blocks[thread];
-            TileWork& work = works[thread];
-            TableLog* own_logs = logs.data() + (tables ? item * drawables : 0);
-            F* cotangent = cotangents[thread].data();
-            double background_sum[3] = {0, 0, 0};
-            for (int tile_x = first_tile; tile_x < std::min(first_tile + kChunkTiles, plan.tiles_x); tile_x++) {
-                work.start(plan, tile_x, tile_y);
-                for (int b = 0; b < kBlocks; b++) {
-                    const BlockRays rays(plan, tile_x, tile_y, b);
-                    if (!rays.inside) continue;
-                    F behind = F{};
-                    for (int c = 0; c < stride; c++) cotangent[c] = F{};
-                    bool felt = false;
-                    for (int k = 0; k < kLanes; k++) {
-                        const int x = (int)rays.rays.x[k], y = (int)rays.rays.y[k];
-                        if (x >= plan.width || y >= plan.height) continue;
-                        const long long pixel = (long long)y * plan.width + x;
-                        real after = in.alpha ? -in.alpha[pixel] : real(0);
-                        felt = felt || after != 0;
-                        if (in.picture) {
-                            const real* v = in.picture + pixel * stride;
-                            for (int c = 0; c < stride; c++) cotangent[c][k] = v[c], felt = felt || v[c] != 0;
-                            if (background.values) {
-                                const real* colour = background.values + (background.per_pixel ? 3 * pixel : 0);
-                                for (int c = 0; c < 3; c++) after += v[c] * colour[c];
-                            }
-                            if (in.background)
-                                for (int c = 0; c < 3; c++) {
-                                    if (constant)
-                                        background_sum[c] += double(plan.final_T[pixel]) * v[c];
-                                    else
-                                        in.background[3 * pixel + c] = plan.final_T[pixel] * v[c];
-                                }
-                        }
-                        behind[k] = after;
-                    }
-                    if (!felt) continue;
-                    work.list(b);
-                    if (work.listed.empty()) continue;
-                    composite_block(plan, work.listed, rays, block);
-                    block.back(cotangent, behind);
-                    exact_block_back(plan, block, rays.rays, tile_x, tile_y, scratches[thread], own_logs);
-                }
+            BackScratch& scratch = scratches[thread];
+            if (!scratch.block) {
+                scratch.block = std::make_unique<ExactBlock>(options);
+                scratch.cotangent.resize(plan.view.channels + 1);
             }
-            if (constant)
-                for (int c = 0; c < 3; c++) background_sums[(size_t)chunk * 3 + c] = background_sum[c];
+            body(from + item, scratch, logs.data() + (tables ? item * drawables : 0));
         });
         if (!tables) continue;
         for (size_t j = 0; j < drawables; j++)
@@ -384,13 +347,152 @@ inline void exact_backward(Plan& plan, bool depth, const Background& background,
             }
         for (auto& log : logs) log.clear();
     }
+    exact_finish(plan, gradients, camera);
+}
+
+// Calls body(tile_x, tile_y, block, rays) for every block of a chunk that lies in the picture and has primitives to try.
+template <class Body>
+void for_chunk_blocks(const Plan& plan, int chunk, TileWork& work, const Body& body) {
+    const int across = (plan.tiles_x + kChunkTiles - 1) / kChunkTiles, tile_y = chunk / across, first = chunk % across * kChunkTiles;
+    for (int tile_x = first; tile_x < std::min(first + kChunkTiles, plan.tiles_x); tile_x++) {
+        work.start(plan, tile_x, tile_y);
+        for (int b = 0; b < kBlocks; b++) {
+            const BlockRays rays(plan, tile_x, tile_y, b);
+            if (!rays.inside) continue;
+            work.list(b);
+            body(tile_x, tile_y, rays);
+        }
+    }
+}
+
+// Calls body(lane, pixel index) for the lanes of a block in the picture.
+template <class Body>
+SM_FN void for_block_pixels(const Plan& plan, const Rays& rays, const Body& body) {
+    for (int k = 0; k < kLanes; k++) {
+        const int x = (int)rays.x[k], y = (int)rays.y[k];
+        if (x < plan.width && y < plan.height) body(k, (long long)y * plan.width + x);
+    }
+}
+
+inline void exact_backward(Plan& plan, bool depth, const Background& background, const BackwardInput& in, const KindGradient* gradients, double* camera) {
+    const int stride = plan.view.channels + (depth ? 1 : 0), across = (plan.tiles_x + kChunkTiles - 1) / kChunkTiles;
+    const bool constant = in.background && !background.per_pixel;
+    std::vector<double> background_sums(constant ? (size_t)across * plan.tiles_y * 3 : 0, 0.0);
+    exact_chunks_back(plan, exact_options(plan, depth, true, false), gradients, camera, [&](int chunk, BackScratch& s, TableLog* logs) {
+        double background_sum[3] = {0, 0, 0};
+        for_chunk_blocks(plan, chunk, s.work, [&](int tile_x, int tile_y, const BlockRays& rays) {
+            F behind = F{};
+            for (auto& c : s.cotangent) c = F{};
+            bool felt = false;
+            for_block_pixels(plan, rays.rays, [&](int k, long long pixel) {
+                real after = in.alpha ? -in.alpha[pixel] : real(0);
+                felt = felt || after != 0;
+                if (in.picture) {
+                    const real* v = in.picture + pixel * stride;
+                    for (int c = 0; c < stride; c++) s.cotangent[c][k] = v[c], felt = felt || v[c] != 0;
+                    if (background.values) {
+                        const real* colour = background.values + (background.per_pixel ? 3 * pixel : 0);
+                        for (int c = 0; c < 3; c++) after += v[c] * colour[c];
+                    }
+                    if (in.background)
+                        for (int c = 0; c < 3; c++) {
+                            if (constant)
+                                background_sum[c] += double(plan.final_T[pixel]) * v[c];
+                            else
+                                in.background[3 * pixel + c] = plan.final_T[pixel] * v[c];
+                        }
+                }
+                behind[k] = after;
+            });
+            if (!felt || s.work.listed.empty()) return;
+            composite_block(plan, s.work.listed, rays, *s.block);
+            s.block->back(s.cotangent.data(), behind);
+            exact_block_back(plan, *s.block, rays.rays, tile_x, tile_y, s.sums, logs);
+        });
+        if (constant)
+            for (int c = 0; c < 3; c++) background_sums[(size_t)chunk * 3 + c] = background_sum[c];
+    });
     if (constant)
         for (int c = 0; c < 3; c++) {
             double sum = 0;
-            for (int k = 0; k < chunks; k++) sum += background_sums[(size_t)k * 3 + c];
+            for (size_t k = c; k < background_sums.size(); k += 3) sum += background_sums[k];
             in.background[c] = (real)sum;
         }
-    exact_finish(plan, gradients, camera);
+}
+
+// The `most` nearest events of every pixel; everything [h, w, most, ...], `primitive` -1 where there is none.
+struct FragmentValues {
+    int *primitive, *count;      // count [h, w]: all events that the ray met
+    unsigned char* thick;
+    real *z0, *z1, *value, *channels, *local, *normal;
+    real* left;                  // [h, w] transmittance behind all events
+};
+
+inline void exact_fragments(Plan& plan, int most, const FragmentValues& out) {
+    const int channels = plan.view.channels;
+    const ExactOptions options = exact_options(plan, false, true, false);
+    std::vector<BackScratch> scratches(kMaxThreads);
+    const int across = (plan.tiles_x + kChunkTiles - 1) / kChunkTiles;
+    parallel(across * plan.tiles_y, [&](int chunk, int thread) {
+        BackScratch& s = scratches[thread];
+        if (!s.block) s.block = std::make_unique<ExactBlock>(options);
+        ExactBlock& block = *s.block;
+        block.wants_local = true;
+        for_chunk_blocks(plan, chunk, s.work, [&](int, int, const BlockRays& rays) {
+            composite_block(plan, s.work.listed, rays, block);
+            long long pixels[kLanes];
+            for (auto& pixel : pixels) pixel = -1;
+            for_block_pixels(plan, rays.rays, [&](int k, long long pixel) {
+                pixels[k] = pixel;
+                out.count[pixel] = 0;
+                out.left[pixel] = block.T[k];
+                for (int j = 0; j < most; j++) out.primitive[pixel * most + j] = -1;
+            });
+            block.for_events([&](int k, int e) {
+                const long long pixel = pixels[k];
+                const int j = out.count[pixel]++;
+                if (j >= most) return;
+                const Event& event = block.event(e);
+                const long long at = pixel * most + j;
+                out.primitive[at] = event.id, out.thick[at] = event.thick != 0;
+                out.z0[at] = event.z0[k], out.z1[at] = event.z1[k], out.value[at] = event.value[k];
+                const F* local = block.locals(e);
+                for (int c = 0; c < 3; c++) out.local[3 * at + c] = local[c][k], out.normal[3 * at + c] = local[3 + c][k];
+                for (int c = 0; c < channels; c++) out.channels[channels * at + c] = block.channel_of(e, c)[k];
+            });
+        });
+    });
+}
+
+// Takes back cotangents of z0, z1, value, channels and local; shapes as there, any may be null.
+inline void exact_fragments_back(Plan& plan, int most, const FragmentValues& in, const KindGradient* gradients, double* camera) {
+    const int channels = plan.view.channels;
+    exact_chunks_back(plan, exact_options(plan, false, true, false), gradients, camera, [&](int chunk, BackScratch& s, TableLog* logs) {
+        ExactBlock& block = *s.block;
+        for_chunk_blocks(plan, chunk, s.work, [&](int tile_x, int tile_y, const BlockRays& rays) {
+            if (s.work.listed.empty()) return;
+            composite_block(plan, s.work.listed, rays, block);
+            s.locals.assign(3 * (size_t)block.event_count(), F{});
+            for (int e = 0; e < block.event_count(); e++) block.event(e).g_value = F{};
+            long long pixels[kLanes];
+            int counts[kLanes] = {};
+            for_block_pixels(plan, rays.rays, [&](int k, long long pixel) { pixels[k] = pixel; });
+            block.for_events([&](int k, int e) {
+                const int j = counts[k]++;
+                if (j >= most) return;
+                const long long at = pixels[k] * most + j;
+                Event& event = block.event(e);
+                if (in.value) event.g_value[k] = in.value[at];
+                if (in.z0) event.g_z0[k] = in.z0[at];
+                if (in.z1) (event.thick ? event.g_z1 : event.g_z0)[k] += in.z1[at];
+                if (in.channels)
+                    for (int c = 0; c < channels; c++) block.channel_gradient(e)[c][k] = in.channels[channels * at + c];
+                if (in.local)
+                    for (int c = 0; c < 3; c++) s.locals[3 * (size_t)e + c][k] = in.local[3 * at + c];
+            });
+            exact_block_back(plan, block, rays.rays, tile_x, tile_y, s.sums, logs, s.locals.data());
+        });
+    });
 }
 
 }  // namespace smalti

@@ -210,8 +210,24 @@ public:
         return &channels_[event.at + (event.constant ? 0 : options_.channels)];
     }
     Event& event(int e) { return events_[e]; }
-    const std::vector<Rank>& ranks() const { return ranks_; }
-    const F* locals(int e) const { return &locals_[(size_t)6 * e]; }
+    int event_count() const { return (int)events_.size(); }
+    const F* locals(int e) {
+        locals_.resize(6 * events_.size());  // kinds without local coordinates gave none
+        return &locals_[(size_t)6 * e];
+    }
+    // Calls body(lane, event) for the events that a lane's ray met, in their order (segments at their begin). Needs the log.
+    template <class Body>
+    void for_events(const Body& body) const {
+        for (size_t r = 0; r < ranks_.size(); r++) {
+            const F T = log_[r * log_stride_];
+            for (int k = 0; k < kLanes; k++) {
+                const int code = (int)ranks_[r].codes[k], type = code & 3;
+                if (type == kEnd || !(T[k] >= options_.transmittance_min)) continue;
+                const int e = (code >> 2) + (type == kChain ? 1 : 0);
+                if (events_[e].value[k] > 0) body(k, e);
+            }
+        }
+    }
     F channel_of(int e, int c) const { return channel(events_[e], c); }
 
     F T;

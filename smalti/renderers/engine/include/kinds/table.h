@@ -77,7 +77,8 @@ public:
     SM_FN const EventGradient& next() {
         const int e = next_++;
         const Event& event = block_.event(e);
-        gradient_ = {event.g_value, event.g_z0, event.g_z1, event.constant ? nullptr : block_.channel_gradient(e), local};
+        gradient_ = {event.g_value, event.g_z0, event.g_z1, event.constant ? nullptr : block_.channel_gradient(e),
+                     locals ? locals + 3 * (size_t)e : nullptr};
         return gradient_;
     }
     // As `next`, without moving on.
@@ -101,7 +102,7 @@ public:
             log_->add(tensor, row, own);
         }
     }
-    const F* local = nullptr;
+    const F* locals = nullptr;  // [event][3], from fragments alone
 
 private:
     ExactBlock& block_;
