@@ -114,6 +114,8 @@ class Family(ABC):
     """The compositing order of a new scene that is made of this family alone; of several families: `ray` unless all
     say `centre`. It is stored in the scene then, and adding a layer never changes it.
     """
+    is_splats: ClassVar[bool] = False
+    """Whether 3DGS splat files say exactly what the family draws."""
     grows: ClassVar[bool] = True
     """Whether density control may add and remove primitives; False where they hang together, as the faces of a mesh
     do.

@@ -20,6 +20,7 @@ class Gaussians(OpacitySplats):
 
     name: ClassVar[str] = "gaussians"
     default_order: ClassVar[Literal["centre", "ray"]] = "centre"
+    is_splats: ClassVar[bool] = True
 
     @classmethod
     def default_metadata(cls) -> dict[str, Any]:

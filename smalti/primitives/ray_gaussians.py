@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from smalti.cameras.camera import Camera
+from smalti.primitives.softplus import inverse_softplus
 from smalti.primitives.splats import OpacitySplats
 from smalti.renderers.drawables import RayGaussianDrawable
 from smalti.renderers.settings import ALPHA_MIN
@@ -69,12 +70,6 @@ class RayGaussians(OpacitySplats):
         depth = torch.nn.functional.softplus(logits[rows].double()) / copies
         logits.data[rows] = inverse_softplus(depth).to(logits)
         return None
-
-
-def inverse_softplus(values: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-    """x with ln(1 + exp(x)) = `values` (floored at 1e-12)."""
-    values = values.clamp_min(1e-12)
-    return values + torch.log(-torch.expm1(-values))
 
 
 FAMILY = RayGaussians
