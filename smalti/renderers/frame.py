@@ -16,9 +16,9 @@ class Visibility:
     """
 
     visible: Bool[Tensor, "n"]
-    """True where a primitive touches at least one tile of the picture."""
+    """True where a primitive touches at least one tile of the picture (oracle, mixed kinds: one pixel)."""
     radii: Float[Tensor, "n"]
-    """Largest half-extent on the screen in pixels; 0 where not visible."""
+    """Largest half-extent on the screen in pixels; 0 where not visible. (Oracle, mixed kinds: of its pixels.)"""
     depths: Float[Tensor, "n"]
     """Camera z of the centres (also of culled ones)."""
     skipped: int
@@ -39,8 +39,9 @@ class Visibility:
 class Frame:
     """Pictures over one camera. Premultiplied; the background is already behind `color`.
 
-    Differentiable: color, alpha, features, depth. The ids and contributions are not; `depth_median` and `depth_first`
-    are differentiable with respect to the primitive they name, not to which one it is.
+    Differentiable: color, alpha, features, depth, normal. The ids and contributions are not; `depth_median` and
+    `depth_first` are differentiable with respect to the primitive they name, not to which one it is, in pictures of
+    EWA Gaussians alone; with other kinds they are not differentiable.
     """
 
     color: Float[Tensor, "h w 3"]
@@ -61,4 +62,4 @@ class Frame:
     contribution_sum: Float[Tensor, "n"] | None = None
     """Sum of T a over the picture, per primitive."""
     contribution_max: Float[Tensor, "n"] | None = None
-    """Largest T a over the picture, per primitive."""
+    """Largest T a of one event over the picture, per primitive."""

@@ -1,5 +1,6 @@
-"""The specification of the compositor in plain torch: `docs/gaussian-kind.md` line by line, derived by autograd.
+"""The specification of the compositor in plain torch, derived by autograd.
 
+Pictures of EWA Gaussians alone are drawn here, `docs/gaussian-kind.md` line by line; any other mix in `oracle_kinds`.
 It judges the engine in tests and is no product path. It computes in the dtype of the means (float64 in tests). Nothing
 is masked that could be NaN: primitives that are not drawn are dropped by index, before the mathematics that would fail.
 """
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from smalti.cameras.camera import Camera
-from smalti.renderers.drawables import GaussianDrawable
+from smalti.renderers.drawables import Drawable, GaussianDrawable
 from smalti.renderers.frame import Frame, Visibility
 from smalti.renderers.settings import ALPHA_MAX, ALPHA_MIN, RenderSettings
 from smalti.renderers.spherical_harmonics import gaussian_color
@@ -65,15 +66,24 @@ class Splats:
 
 
 def render_oracle(
-    drawables: Sequence[GaussianDrawable],
+    drawables: Sequence[Drawable],
     camera: Camera,
     background: Float[Tensor, "3"] | Float[Tensor, "h w 3"] | None,
     settings: RenderSettings,
 ) -> Frame:
-    """Composite `drawables` over `background`; arguments and gradients as in `smalti.render`, which checks them.
+    """Composite `drawables` over `background`; arguments and gradients as in `smalti.render`, which checks them."""
+    alone = [drawable for drawable in drawables if isinstance(drawable, GaussianDrawable)]
+    if len(alone) < len(drawables) or settings.normals or len({d.features is None for d in alone}) > 1:
+        from smalti.renderers.oracle_kinds.picture import render_mix
 
-    `order="ray"` is the same as `"centre"`, because an EWA Gaussian's event lies at its mean.
-    """
+        return render_mix(drawables, camera, background, settings)
+    return _render_gaussians(alone, camera, background, settings)
+
+
+def _render_gaussians(
+    drawables: Sequence[GaussianDrawable], camera: Camera, background: Tensor | None, settings: RenderSettings
+) -> Frame:
+    """`order="ray"` is the same as `"centre"`, because an EWA Gaussian's event lies at its mean."""
     like = drawables[0].means
     names = ("rotation", "translation", "intrinsics")
     camera = replace(camera, **{name: getattr(camera, name).to(like) for name in names})

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from smalti.cameras.camera import Camera
 from smalti.renderers.backends import BackendError, choose
-from smalti.renderers.drawables import GaussianDrawable
+from smalti.renderers.drawables import BoxDrawable, Drawable, GaussianDrawable
 from smalti.renderers.frame import Frame
 from smalti.renderers.settings import RenderSettings
 
 
 def render(
-    drawables: Sequence[GaussianDrawable],
+    drawables: Sequence[Drawable],
     camera: Camera,
     *,
     background: Tensor | None = None,
@@ -24,7 +24,8 @@ def render(
     """Composite `drawables` over `background` as seen by `camera`.
 
     Args:
-        drawables: at least one; primitives are numbered through in the order given, which also breaks depth ties.
+        drawables: at least one, of any kinds; primitives are numbered through in the order given, which also breaks
+            depth ties. Those without features count as zero in the features of the others.
         camera: a pinhole camera.
         background: colour [3] or picture [h, w, 3]; black by default. Differentiable.
         settings: see `RenderSettings`.
@@ -40,11 +41,11 @@ def render(
         from smalti.renderers.oracle import render_oracle
 
         return render_oracle(drawables, camera, background, settings)
-    device = drawables[0].means.device
+    device = drawables[0].device
     if backend == "emulator":
         from smalti.renderers.engine.cuda import render_emulated
 
-        return render_emulated(drawables, camera, background, settings)
+        return render_emulated(_gaussians(drawables, backend), camera, background, settings)
     if backend not in ("auto", device.type) or device.type not in ("cpu", "cuda"):
         # What does not fit: the one place that knows why, and the remedy. It raises.
         backend = choose(backend, device)
@@ -52,13 +53,24 @@ def render(
     if device.type == "cuda":
         from smalti.renderers.engine.cuda import render_cuda
 
-        return render_cuda(drawables, camera, background, settings)
+        return render_cuda(_gaussians(drawables, "cuda"), camera, background, settings)
     from smalti.renderers.engine.cpu import render_cpu
 
     return render_cpu(drawables, camera, background, settings)
 
 
-def _validate(drawables: Sequence[GaussianDrawable], camera: Camera, background: Tensor | None) -> None:
+def _gaussians(drawables: Sequence[Drawable], backend: str) -> list[GaussianDrawable]:
+    """`drawables`, for a back end that knows no other kind."""
+    kinds = sorted({drawable.kind for drawable in drawables} - {GaussianDrawable.kind})
+    if kinds:
+        raise BackendError(
+            f"the back end {backend!r} draws EWA Gaussians, not yet {', '.join(kinds)}. Move the scene to the CPU and "
+            "choose the back end 'cpu'"
+        )
+    return [drawable for drawable in drawables if isinstance(drawable, GaussianDrawable)]
+
+
+def _validate(drawables: Sequence[Drawable], camera: Camera, background: Tensor | None) -> None:
     """One check at the public edge, so that the kernels may trust shapes and devices."""
     if not drawables:
         raise ValueError("render: expected at least one drawable")
@@ -68,12 +80,26 @@ def _validate(drawables: Sequence[GaussianDrawable], camera: Camera, background:
             "undistort the picture first (smalti.cameras.undistort)"
         )
     first = drawables[0]
-    width = None if first.features is None else first.features.shape[1]
-    for k, d in enumerate(drawables):
-        if (None if d.features is None else d.features.shape[1]) != width:
-            raise ValueError(f"render: drawable {k} has another number of feature channels than drawable 0")
-        if d.means.dtype != first.means.dtype or d.means.device != first.means.device:
+    for k, drawable in enumerate(drawables):
+        if drawable.dtype != first.dtype or drawable.device != first.device:
             raise ValueError(f"render: drawable {k} has another dtype or device than drawable 0")
+    _validate_boxes(drawables)
     if background is not None and tuple(background.shape) not in ((3,), (camera.height, camera.width, 3)):
         shape = (camera.height, camera.width, 3)
         raise ValueError(f"render: background: expected shape (3,) or {shape}, got {tuple(background.shape)}")
+
+
+def _validate_boxes(drawables: Sequence[Drawable]) -> None:
+    """Boxes of one picture share their grid of cells, and the additive rule is for boxes alone."""
+    boxes = [drawable for drawable in drawables if isinstance(drawable, BoxDrawable)]
+    steps = sorted({box.step for box in boxes})
+    if len(steps) > 1:
+        raise ValueError(
+            f"render: boxes of one picture are marched on one grid, but their steps are {steps}; give all the same step"
+        )
+    adding = [box for box in boxes if box.accumulation == "additive"]
+    if adding and len(adding) < len(drawables):
+        raise ValueError(
+            "render: accumulation='additive' is for pictures of such boxes alone; "
+            "use 'exponential' for boxes among other drawables"
+        )

@@ -16,9 +16,11 @@ class RenderSettings:
     """Options of one render; every combination is meaningful."""
 
     order: Literal["centre", "ray"] = "centre"
-    """`centre`: one depth per primitive. `ray`: exact per pixel; equal to `centre` among EWA Gaussians."""
+    """`centre`: one depth per primitive. `ray`: exact per pixel; equal to `centre` among EWA Gaussians.
+
+    Additive accumulation (boxes alone) is along the ray in either."""
     near: float = 0.01
-    """Primitives whose centre has camera z < near are not drawn. World units."""
+    """Nothing is drawn at camera z < near (EWA Gaussians: judged by their centre). World units."""
     transmittance_min: float = 1e-4
     """A ray ends after the event that brings its transmittance below this."""
     depth: bool = False

@@ -1,0 +1,178 @@
+"""Kind `triangle`: hard, antialiased or soft edges, interpolated channels or a texture (kinds.md, section 3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from smalti.cameras.camera import Camera
+from smalti.renderers.drawables import TriangleDrawable
+from smalti.renderers.oracle_kinds.events import Events, View, faded, usable_rows
+from smalti.renderers.oracle_kinds.outlines import Outlines
+from smalti.renderers.oracle_kinds.texture import bilinear
+
+SOFT_MIN = 1e-4
+"""`soft`: share of the opacity below which an event is dropped."""
+
+
+@dataclass(frozen=True, eq=False)
+class Hits:
+    """Rays that meet a triangle or pass close enough to its outline."""
+
+    barycentrics: Float[Tensor, "k 3"]
+    """Clamped to the triangle."""
+    z: Float[Tensor, "k"]
+    coverage: Float[Tensor, "k"]
+    drawn: Bool[Tensor, "k"]
+
+
+class TriangleKind:
+    """Homogeneous: with e_i = q_(i+1) x q_(i+2), the barycentrics of the ray d are e_i . d over their sum."""
+
+    def __init__(self, drawable: TriangleDrawable, camera: Camera, near: float) -> None:
+        self.drawable, self.camera, self.near = drawable, camera, near
+        usable = _usable(drawable)
+        self.keys = (drawable.corners.mean(1) @ camera.rotation[2] + camera.translation[2]).detach()
+        self.skipped = int((~usable).sum())
+        self.rows = usable.nonzero()[:, 0]
+        corners = drawable.corners[self.rows]
+        self.q = corners @ camera.rotation.T + camera.translation
+        self.edges = torch.linalg.cross(self.q[:, [1, 2, 0]], self.q[:, [2, 0, 1]])
+        self.side = _side(self.q.detach(), self.edges.detach())
+        self.silhouettes = self._silhouettes(usable)
+        self.outlines = Outlines.of(self.q, camera, near) if drawable.edges == "soft" else None
+        flat = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        self.flat_normals = torch.nn.functional.normalize(flat, dim=-1)
+
+    def events(self, view: View) -> Events:
+        """One event per pixel and triangle that is hit, or near whose outline the ray passes."""
+        with torch.no_grad():
+            pixel, row = view.pairs(len(self.rows))
+            facing = self.side[row] != 0
+            pixel, row = pixel[facing], row[facing]
+            some = self._weights(view, pixel, row).clamp(min=0).sum(-1) > 0
+            pixel, row = pixel[some], row[some]
+            hits = self._meet(view, pixel, row)
+            drawn = hits.drawn & (hits.coverage > 0) & (hits.z >= view.settings.near) & hits.z.isfinite()
+        pixel, row = pixel[drawn], row[drawn]
+        hits = self._meet(view, pixel, row)
+
+        primitive = self.rows[row]
+        barycentrics = hits.barycentrics.detach() if self.drawable.detach_barycentrics else hits.barycentrics
+        color, opacity = self._shade(primitive, barycentrics)
+        alpha = (self.drawable.opacities[primitive].clamp(0, 1) * opacity).clamp(0, 1) * hits.coverage
+        features = None
+        if self.drawable.features is not None:
+            features = (barycentrics[:, :, None] * self.drawable.features[primitive]).sum(1)
+        normal = self._normals(view.directions[pixel], row, barycentrics)
+        return Events(pixel, primitive, hits.z, None, alpha, color, features, normal)
+
+    def _weights(self, view: View, pixel: Tensor, row: Tensor) -> Tensor:
+        """e_i . d, turned so that all are positive inside."""
+        return self.side[row][:, None] * (self.edges[row] * view.directions[pixel][:, None]).sum(-1)
+
+    def _meet(self, view: View, pixel: Tensor, row: Tensor) -> Hits:
+        w = self._weights(view, pixel, row)
+        clamped = w.clamp(min=0)
+        barycentrics = clamped / clamped.sum(-1, keepdim=True)  # divided by det they would be the same
+        z = (barycentrics * self.q[row][:, :, 2]).sum(-1)
+        owned = (w > 0) | ((w == 0) & _owns_edge(self.side[row][:, None, None] * self.edges[row]))
+        if self.drawable.edges == "hard":
+            return Hits(barycentrics, z, torch.ones_like(z), owned.all(-1))
+        if self.drawable.edges == "antialiased":
+            distance = torch.where(self.silhouettes[row], self._pixels_inside(w, row), torch.inf)
+            distance = torch.cat([distance, -self._pixels_to_corners(view.pixels[pixel], row)], dim=1)
+            coverage = (0.5 + distance.min(-1).values).clamp(0, 1)
+            return Hits(barycentrics, z, coverage, (owned | self.silhouettes[row]).all(-1))
+        assert self.outlines is not None
+        outside = ~((w >= 0).all(-1) & (z >= view.settings.near))
+        to_ndc = 2 / min(view.camera.width, view.camera.height)
+        squared = self.outlines.squared_distance(view.pixels[pixel], row) * to_ndc**2
+        share = torch.exp(-torch.where(outside, squared, 0) / self.drawable.sigma)
+        drawn = share.detach() >= SOFT_MIN
+        return Hits(barycentrics, z, faded(share, share / SOFT_MIN, view.settings.smooth_cutoff), drawn)
+
+    def _pixels_inside(self, w: Tensor, row: Tensor) -> Tensor:
+        """Signed distance in pixels to the line of each edge, positive inside."""
+        fx, fy = self.camera.intrinsics[0], self.camera.intrinsics[1]
+        slope = (self.edges[row][..., 0] / fx).square() + (self.edges[row][..., 1] / fy).square()
+        at_infinity = slope == 0
+        far = torch.where(w > 0, torch.inf, -torch.inf).to(w)
+        return torch.where(at_infinity, far, w / torch.where(at_infinity, 1, slope).sqrt())
+
+    def _pixels_to_corners(self, pixels: Tensor, row: Tensor) -> Tensor:
+        """Distance to the corners that round a silhouette here; -inf elsewhere (that bounds nothing)."""
+        fx, fy, cx, cy = self.camera.intrinsics.unbind()
+        x, y, z = self.q[row].unbind(-1)
+        silhouettes = self.silhouettes[row]
+        found: list[Tensor] = []
+        for i in range(3):
+            j, k = (i + 1) % 3, (i + 2) % 3
+            ahead = z[:, i] >= max(self.near, 1e-30)
+            depth = torch.where(ahead, z[:, i], 1)
+            offset = pixels - torch.stack([fx * x[:, i] / depth + cx, fy * y[:, i] / depth + cy], dim=-1)
+            rounds = ahead & silhouettes[:, j] & silhouettes[:, k]
+            for other in (j, k):  # which way the edge to this corner leaves on the screen
+                along_x = fx * (x[:, other] * depth - x[:, i] * z[:, other])
+                along_y = fy * (y[:, other] * depth - y[:, i] * z[:, other])
+                rounds &= (offset[:, 0] * along_x + offset[:, 1] * along_y).detach() <= 0
+            squared = offset.square().sum(-1)
+            apart = rounds & (squared > 0)
+            found.append(torch.where(apart, torch.where(apart, squared, 1).sqrt(), -torch.inf))
+        return torch.stack(found, dim=1)
+
+    def _silhouettes(self, usable: Tensor) -> Tensor:
+        """[m, 3]: the edge opposite to corner i has no neighbour, or one that faces the other way."""
+        neighbours = self.drawable.neighbours
+        if neighbours is None:
+            return torch.ones(len(self.rows), 3, dtype=torch.bool, device=self.rows.device)
+        side = self.side.new_zeros(len(usable))
+        side[self.rows] = self.side
+        # Column j is the edge from corner j to j + 1, opposite to corner j + 2.
+        across = neighbours[self.rows][:, [1, 2, 0]].long()
+        exists = (across >= 0) & (across < len(usable))
+        return ~exists | (side[across.clamp(0, len(usable) - 1)] != self.side[:, None])
+
+    def _shade(self, primitive: Tensor, barycentrics: Tensor) -> tuple[Tensor, Tensor]:
+        """Colour, and what the texture's alpha makes of the opacity."""
+        opaque = barycentrics.new_ones(len(primitive))
+        if self.drawable.colors is not None:
+            return (barycentrics[:, :, None] * self.drawable.colors[primitive]).sum(1), opaque
+        assert self.drawable.texture is not None
+        assert self.drawable.uvs is not None
+        uv = (barycentrics[:, :, None] * self.drawable.uvs[primitive]).sum(1)
+        texel = bilinear(self.drawable.texture, uv, self.drawable.wrap)
+        return texel[:, :3], texel[:, 3] if texel.shape[1] == 4 else opaque
+
+    def _normals(self, directions: Tensor, row: Tensor, barycentrics: Tensor) -> Tensor:
+        """Unit normals in world axes, turned towards the camera."""
+        normal = self.flat_normals[row]
+        if self.drawable.normals is not None:
+            normal = (barycentrics[:, :, None] * self.drawable.normals[self.rows[row]]).sum(1)
+            normal = torch.nn.functional.normalize(normal, dim=-1)
+        away = (normal * (directions @ self.camera.rotation)).sum(-1, keepdim=True).detach() > 0
+        return torch.where(away, -normal, normal)
+
+
+def _usable(drawable: TriangleDrawable) -> Tensor:
+    given = [drawable.corners, drawable.opacities, drawable.colors, drawable.features, drawable.normals, drawable.uvs]
+    usable = usable_rows(len(drawable), given, [])
+    if drawable.texture is not None and not bool(drawable.texture.detach().isfinite().all()):
+        usable &= False  # every face reads it
+    return usable
+
+
+def _side(q: Tensor, edges: Tensor) -> Tensor:
+    """Which way triangles face the camera: the sign of q_0 . (q_1 x q_2), 0 where seen edge-on."""
+    det = (q[:, 0] * edges[:, 0]).sum(-1)
+    size = q[:, 0].norm(dim=-1) * (q[:, 1] - q[:, 0]).norm(dim=-1) * (q[:, 2] - q[:, 0]).norm(dim=-1)
+    return torch.where(det.abs() > 1e-9 * size, torch.sign(det), 0)
+
+
+def _owns_edge(inward: Tensor) -> Tensor:
+    """Of two triangles on either side of an edge through the pixel centre, one owns it; `inward`: e_i turned inside."""
+    x, y, z = inward.unbind(-1)
+    return (x > 0) | ((x == 0) & ((y > 0) | ((y == 0) & (z > 0))))
