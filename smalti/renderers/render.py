@@ -36,7 +36,7 @@ def render(
     intrinsics (as free matrices; keep the rotation on SO(3) by your parametrisation).
     """
     settings = settings or RenderSettings()
-    _validate(drawables, camera, background)
+    validate(drawables, camera, background)
     if backend == "oracle":
         from smalti.renderers.oracle import render_oracle
 
@@ -70,7 +70,7 @@ def _gaussians(drawables: Sequence[Drawable], backend: str) -> list[GaussianDraw
     return [drawable for drawable in drawables if isinstance(drawable, GaussianDrawable)]
 
 
-def _validate(drawables: Sequence[Drawable], camera: Camera, background: Tensor | None) -> None:
+def validate(drawables: Sequence[Drawable], camera: Camera, background: Tensor | None) -> None:
     """One check at the public edge, so that the kernels may trust shapes and devices."""
     if not drawables:
         raise ValueError("render: expected at least one drawable")

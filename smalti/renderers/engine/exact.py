@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from smalti.cameras.camera import Camera
 from smalti.renderers.drawables import BoxDrawable, Drawable, Inputs
 from smalti.renderers.engine.kinds import find_kind
 from smalti.renderers.engine.library import check, load, pointer
 from smalti.renderers.engine.request import CAMERA_GRADIENT, Gradients, Request, Tensors, camera_values
 from smalti.renderers.frame import Visibility
+from smalti.renderers.settings import RenderSettings
+
+if TYPE_CHECKING:
+    from smalti.renderers.fragments import Fragments
 
 
 class ExactEngine:
@@ -56,10 +62,51 @@ class ExactEngine:
         """See `request.Engine`."""
         c, ref = self.library, ctypes.byref
         items, settings, _, behind = self._structures(request, tensors)
+        found, outputs = self._gradients(request, tensors, wanted[0])
+        background = tensors[-1]
+        if wanted[1] and background is not None:
+            found.background = torch.zeros_like(background)
+        incoming = c.BackwardInput(*[pointer(t) for t in (*cotangents, found.background)])
+        references = [ref(structure) for structure in (settings, behind, incoming)]
+        camera = ctypes.c_void_p(pointer(found.camera))
+        check(c.lib.smalti_exact_backward(self.plan, items, *references, outputs, camera))
+        self._count_bytes(request)
+        return found
+
+    def fragments(self, request: Request, tensors: Tensors, most: int) -> dict[str, Tensor]:
+        """The nearest events of every pixel, by the names of FragmentValues."""
+        c, lib, ref = self.library, self.library.lib, ctypes.byref
+        items, settings, camera, _ = self._structures(request, tensors)
+        summary = c.Summary()
+        check(lib.smalti_exact_prepare(self.plan, items, len(items), ref(camera), ref(settings), ref(summary)))
+        size, channels = (request.camera.height, request.camera.width), request.channels
+        new = lambda *shape, dtype=request.dtype: torch.zeros((*size, *shape), dtype=dtype)  # noqa: E731
+        values = {name: new(most) for name in ("z0", "z1", "value")}
+        values |= {"local": new(most, 3), "normal": new(most, 3), "channels": new(most, channels), "left": new()}
+        values |= {"primitive": new(most, dtype=torch.int32), "count": new(dtype=torch.int32)}
+        values["thick"] = new(most, dtype=torch.bool)
+        structure = c.FragmentValues(**{name: pointer(tensor) for name, tensor in values.items()})
+        check(lib.smalti_exact_fragments(self.plan, most, ref(structure)))
+        return values
+
+    def fragments_backward(
+        self, request: Request, tensors: Tensors, most: int, cotangents: dict[str, Tensor | None], camera_wanted: bool
+    ) -> Gradients:
+        """Take back cotangents of z0, z1, value, channels and local."""
+        c = self.library
+        items = self._structures(request, tensors)[0]
+        found, outputs = self._gradients(request, tensors, camera_wanted)
+        structure = c.FragmentValues(**{name: pointer(tensor) for name, tensor in cotangents.items()})
+        camera = ctypes.c_void_p(pointer(found.camera))
+        check(c.lib.smalti_exact_fragments_backward(self.plan, items, most, ctypes.byref(structure), outputs, camera))
+        return found
+
+    def _gradients(self, request: Request, tensors: Tensors, camera_wanted: bool) -> tuple[Gradients, Any]:
+        """Zeros for the engine to fill, and the array of KindGradient that points at them."""
         found: list[Tensor | None] = [None if t is None else torch.zeros_like(t) for t in tensors[:-4]]
         screen = torch.zeros(request.count, 2, dtype=request.dtype)
         absolute = torch.zeros_like(screen) if request.settings.absolute_gradient else None
-        outputs = (c.KindGradient * len(items))()
+        outputs = (self.library.KindGradient * len(request.drawables))()
         first = at = 0
         for output, drawable in zip(outputs, request.drawables, strict=True):
             count = len(drawable.inputs().tensors)
@@ -69,14 +116,8 @@ class ExactEngine:
             output.screen = pointer(screen[rows])
             output.absolute = None if absolute is None else pointer(absolute[rows])
             at, first = at + count, rows.stop
-        camera = torch.zeros(CAMERA_GRADIENT, dtype=torch.float64) if wanted[0] else None
-        background = tensors[-1]
-        behind_gradient = torch.zeros_like(background) if wanted[1] and background is not None else None
-        incoming = c.BackwardInput(*[pointer(t) for t in (*cotangents, behind_gradient)])
-        references = [ref(structure) for structure in (settings, behind, incoming)]
-        check(c.lib.smalti_exact_backward(self.plan, items, *references, outputs, ctypes.c_void_p(pointer(camera))))
-        self._count_bytes(request)
-        return Gradients(found, screen, absolute, camera, behind_gradient)
+        camera = torch.zeros(CAMERA_GRADIENT, dtype=torch.float64) if camera_wanted else None
+        return Gradients(found, screen, absolute, camera, None), outputs
 
     def _count_bytes(self, request: Request) -> None:
         """Of this render alone, whatever else the process draws: decisions of training hang on it."""
@@ -105,6 +146,56 @@ class ExactEngine:
         )
         behind = c.Background(pointer(background), int(background is not None and background.dim() == 3))
         return items, settings, camera_values(c, request, tensors), behind
+
+
+def draw_fragments(drawables: Sequence[Drawable], camera: Camera, most: int, settings: RenderSettings) -> Fragments:
+    """See `smalti.renderers.fragments.fragments`."""
+    from smalti.renderers.fragments import Fragments
+
+    request = Request(drawables, camera, settings)
+    engine = ExactEngine(request.dtype)
+    found: dict[str, Tensor] = {}
+    z0, z1, value, channels, local = _Fragments.apply(  # pyright: ignore[reportGeneralTypeIssues]
+        engine, request, most, found, *request.tensors(None)
+    )
+    primitives = found["primitive"].long()
+    ends = torch.tensor([len(d) for d in drawables]).cumsum(0)
+    owner = torch.where(primitives >= 0, torch.searchsorted(ends, primitives.clamp_min(0), right=True), -1)
+    rest = found["normal"], found["count"].long(), found["left"]
+    events = primitives, owner, found["thick"], z0, z1, value, channels, local
+    return Fragments(*events, *rest, camera, settings.transmittance_min)
+
+
+class _Fragments(torch.autograd.Function):
+    """z0, z1, value, channels, local; what is not differentiable goes into `found`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, engine: ExactEngine, request: Request, most: int, found: dict[str, Tensor], *tensors: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        found |= engine.fragments(request, tensors, most)
+        ctx.engine, ctx.request, ctx.most = engine, request, most
+        ctx.save_for_backward(*[t for t in tensors if t is not None])
+        ctx.present = [t is not None for t in tensors]
+        ctx.set_materialize_grads(False)
+        return tuple(found.pop(name) for name in DIFFERENTIABLE)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *cotangents: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        saved = iter(ctx.saved_tensors)
+        tensors = [next(saved) if there else None for there in ctx.present]
+        ready = {
+            name: None if c is None else c.contiguous() for name, c in zip(DIFFERENTIABLE, cotangents, strict=True)
+        }
+        camera = any(ctx.needs_input_grad[-4:-1])
+        found = ctx.engine.fragments_backward(ctx.request, tensors, ctx.most, ready, camera)
+        return (None,) * 4 + (*found.parameters, *found.pose(tensors), None)
+
+
+DIFFERENTIABLE = ("z0", "z1", "value", "channels", "local")
 
 
 def kind_input(structures: Any, drawable: Drawable, inputs: Inputs, own: Tensors) -> tuple[Any, list[Tensor]]:

@@ -232,6 +232,10 @@ def c_structures(real: Any) -> dict[str, Any]:
                 *("contribution_sum", "contribution_max"),
             ),
         ),
+        "FragmentValues": structure(
+            "FragmentValues",
+            pointers("primitive", "count", "thick", "z0", "z1", "value", "channels", "local", "normal", "left"),
+        ),
         "BackwardInput": structure("BackwardInput", pointers("picture", "alpha", "background")),
     }
 

@@ -45,6 +45,15 @@ class Request:
     def device(self) -> torch.device:
         return self.drawables[0].device
 
+    def tensors(self, background: Tensor | None) -> list[Tensor | None]:
+        """All that gradients may reach, contiguous and of one dtype (`Tensors`)."""
+        dtype, camera = self.dtype, self.camera
+        tensors = [t for d in self.drawables for t in d.inputs().tensors]
+        # The camera stays where it is: its numbers travel in the kernels' parameters.
+        pose = [t.to(dtype).contiguous() for t in (camera.rotation, camera.translation, camera.intrinsics)]
+        behind = None if background is None else background.to(self.device, dtype).contiguous()
+        return [*(None if t is None else t.to(dtype).contiguous() for t in tensors), *pose, behind]
+
     @property
     def count(self) -> int:
         """Primitives of all drawables."""
@@ -73,6 +82,13 @@ class Gradients:
     """[CAMERA_GRADIENT], float64."""
     background: Tensor | None
 
+    def pose(self, tensors: Tensors) -> list[Tensor | None]:
+        """Gradients of rotation, translation and intrinsics, shaped as those in `tensors`."""
+        if self.camera is None:
+            return [None] * 3
+        parts = self.camera[:9].reshape(3, 3), self.camera[9:12], self.camera[12:16]
+        return [part.to(like) for part, like in zip(parts, tensors[-4:-1], strict=True) if like is not None]
+
 
 class Engine(Protocol):
     """What one backend does of a render; a new object per render, kept until its backward pass is done."""
@@ -88,19 +104,13 @@ class Engine(Protocol):
 
 def render_with(engine: Engine, request: Request, background: Tensor | None) -> Frame:
     """Draw `request` over `background`, differentiably. Raises EngineError where its counters would overflow."""
-    dtype, device, camera = request.dtype, request.device, request.camera
+    camera = request.camera
     if request.count > MOST_PRIMITIVES or max(camera.width, camera.height) > MOST_PIXELS:
         raise EngineError(
             f"the engine draws at most {MOST_PRIMITIVES} primitives and {MOST_PIXELS} pixels per side, got "
             f"{request.count} and {camera.width} x {camera.height}; render in parts (`Camera.cropped`)"
         )
-    tensors: list[Tensor | None] = []
-    for d in request.drawables:
-        tensors += d.inputs().tensors
-    # The camera stays where it is: its numbers travel in the kernels' parameters.
-    pose = [t.to(dtype).contiguous() for t in (camera.rotation, camera.translation, camera.intrinsics)]
-    behind = None if background is None else background.to(device, dtype).contiguous()
-    arguments = [*(None if t is None else t.to(dtype).contiguous() for t in tensors), *pose, behind]
+    arguments = request.tensors(background)
     picture, alpha = _Render.apply(engine, request, *arguments)  # pyright: ignore[reportGeneralTypeIssues]
     return frame_of(request, picture, alpha)
 
@@ -134,11 +144,7 @@ class _Render(torch.autograd.Function):
         for name, gradient in (("sum", found.screen), ("absolute", found.absolute)):
             if gradient is not None:
                 felt[name] = felt[name] + gradient if name in felt else gradient
-        pose: list[Tensor | None] = [None] * 3
-        if found.camera is not None:
-            parts = found.camera[:9].reshape(3, 3), found.camera[9:12], found.camera[12:16]
-            pose = [part.to(like) for part, like in zip(parts, tensors[-4:-1], strict=True) if like is not None]
-        return (None, None, *found.parameters, *pose, found.background)
+        return (None, None, *found.parameters, *found.pose(tensors), found.background)
 
 
 def frame_of(request: Request, picture: Tensor, alpha: Tensor) -> Frame:
