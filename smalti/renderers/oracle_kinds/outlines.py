@@ -1,4 +1,4 @@
-"""Outlines of triangles on the screen, clipped at the near plane, and distances to them (for soft edges)."""
+"""Outlines of triangles on the screen, clipped at the near plane, and distances to them (soft, antialiased)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from smalti.cameras.camera import Camera
 
 LEAST_NEAR = 1e-6
-"""A corner at z = 0 has no place on the screen: a near plane of 0 is moved out to this share of the largest z."""
+"""A corner at z = 0 has no place on the screen: the plane is no nearer than this share of the largest z."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,15 +19,13 @@ class Outlines:
     """Per triangle four line segments in pixels: what is left of its edges, and the cut along the near plane."""
 
     ends: Float[Tensor, "m 4 2 2"]
-    """Segment, begin and end, x and y."""
+    """Segment (the edge from corner i to i + 1; the cut), begin and end, x and y."""
     there: Bool[Tensor, "m 4"]
 
     @staticmethod
     def of(q: Float[Tensor, "m 3 3"], camera: Camera, near: float) -> Outlines:
         """Outlines of triangles with corners `q` in camera axes."""
-        plane = q.new_full((len(q), 1), near)
-        if near == 0:
-            plane = LEAST_NEAR * q.detach()[..., 2].amax(1, keepdim=True)
+        plane = (LEAST_NEAR * q.detach()[..., 2].amax(1, keepdim=True)).clamp(min=near)
         begin, end = q, q[:, [1, 2, 0]]
         begin_in, end_in = begin[..., 2] >= plane, end[..., 2] >= plane
         crosses = begin_in != end_in
@@ -47,12 +45,12 @@ class Outlines:
         screen = torch.stack([fx * ends[..., 0] / z + cx, fy * ends[..., 1] / z + cy], dim=-1)
         return Outlines(screen, there)
 
-    def squared_distance(self, pixels: Float[Tensor, "k 2"], row: Int[Tensor, "k"]) -> Float[Tensor, "k"]:
-        """Squared distance in pixels to the nearest point of the outline `row`; infinite where there is none."""
+    def squared_distances(self, pixels: Float[Tensor, "k 2"], row: Int[Tensor, "k"]) -> Float[Tensor, "k 4"]:
+        """Squared distances in pixels to the segments of the outline `row`; infinite where there is none."""
         begin, end = self.ends[row].unbind(2)
         along = end - begin
         length = along.square().sum(-1)
         offset = pixels[:, None] - begin
         share = (offset * along).sum(-1) / torch.where(length > 0, length, 1)
         nearest = offset - share.clamp(0, 1)[..., None] * along
-        return torch.where(self.there[row], nearest.square().sum(-1), torch.inf).min(-1).values
+        return torch.where(self.there[row], nearest.square().sum(-1), torch.inf)

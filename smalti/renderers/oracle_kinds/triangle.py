@@ -33,7 +33,7 @@ class TriangleKind:
     """Homogeneous: with e_i = q_(i+1) x q_(i+2), the barycentrics of the ray d are e_i . d over their sum."""
 
     def __init__(self, drawable: TriangleDrawable, camera: Camera, near: float) -> None:
-        self.drawable, self.camera, self.near = drawable, camera, near
+        self.drawable, self.camera = drawable, camera
         usable = _usable(drawable)
         self.keys = (drawable.corners.mean(1) @ camera.rotation[2] + camera.translation[2]).detach()
         self.skipped = int((~usable).sum())
@@ -43,7 +43,7 @@ class TriangleKind:
         self.edges = torch.linalg.cross(self.q[:, [1, 2, 0]], self.q[:, [2, 0, 1]])
         self.side = _side(self.q.detach(), self.edges.detach())
         self.silhouettes = self._silhouettes(usable)
-        self.outlines = Outlines.of(self.q, camera, near) if drawable.edges == "soft" else None
+        self.outlines = Outlines.of(self.q, camera, near)
         flat = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
         self.flat_normals = torch.nn.functional.normalize(flat, dim=-1)
 
@@ -83,46 +83,28 @@ class TriangleKind:
         if self.drawable.edges == "hard":
             return Hits(barycentrics, z, torch.ones_like(z), owned.all(-1))
         if self.drawable.edges == "antialiased":
-            distance = torch.where(self.silhouettes[row], self._pixels_inside(w, row), torch.inf)
-            distance = torch.cat([distance, -self._pixels_to_corners(view.pixels[pixel], row)], dim=1)
-            coverage = (0.5 + distance.min(-1).values).clamp(0, 1)
+            coverage = (0.5 + self._pixels_inside(view, pixel, row, w)).clamp(0, 1)
             return Hits(barycentrics, z, coverage, (owned | self.silhouettes[row]).all(-1))
-        assert self.outlines is not None
         outside = ~((w >= 0).all(-1) & (z >= view.settings.near))
         to_ndc = 2 / min(view.camera.width, view.camera.height)
-        squared = self.outlines.squared_distance(view.pixels[pixel], row) * to_ndc**2
+        squared = self.outlines.squared_distances(view.pixels[pixel], row).min(-1).values * to_ndc**2
         share = torch.exp(-torch.where(outside, squared, 0) / self.drawable.sigma)
         drawn = share.detach() >= SOFT_MIN
         return Hits(barycentrics, z, faded(share, share / SOFT_MIN, view.settings.smooth_cutoff), drawn)
 
-    def _pixels_inside(self, w: Tensor, row: Tensor) -> Tensor:
-        """Signed distance in pixels to the line of each edge, positive inside."""
+    def _pixels_inside(self, view: View, pixel: Tensor, row: Tensor, w: Tensor) -> Tensor:
+        """Signed distance in pixels: inside to the nearest silhouette's line, outside to the nearest one's segment."""
         fx, fy = self.camera.intrinsics[0], self.camera.intrinsics[1]
         slope = (self.edges[row][..., 0] / fx).square() + (self.edges[row][..., 1] / fy).square()
-        at_infinity = slope == 0
-        far = torch.where(w > 0, torch.inf, -torch.inf).to(w)
-        return torch.where(at_infinity, far, w / torch.where(at_infinity, 1, slope).sqrt())
-
-    def _pixels_to_corners(self, pixels: Tensor, row: Tensor) -> Tensor:
-        """Distance to the corners that round a silhouette here; -inf elsewhere (that bounds nothing)."""
-        fx, fy, cx, cy = self.camera.intrinsics.unbind()
-        x, y, z = self.q[row].unbind(-1)
-        silhouettes = self.silhouettes[row]
-        found: list[Tensor] = []
-        for i in range(3):
-            j, k = (i + 1) % 3, (i + 2) % 3
-            ahead = z[:, i] >= max(self.near, 1e-30)
-            depth = torch.where(ahead, z[:, i], 1)
-            offset = pixels - torch.stack([fx * x[:, i] / depth + cx, fy * y[:, i] / depth + cy], dim=-1)
-            rounds = ahead & silhouettes[:, j] & silhouettes[:, k]
-            for other in (j, k):  # which way the edge to this corner leaves on the screen
-                along_x = fx * (x[:, other] * depth - x[:, i] * z[:, other])
-                along_y = fy * (y[:, other] * depth - y[:, i] * z[:, other])
-                rounds &= (offset[:, 0] * along_x + offset[:, 1] * along_y).detach() <= 0
-            squared = offset.square().sum(-1)
-            apart = rounds & (squared > 0)
-            found.append(torch.where(apart, torch.where(apart, squared, 1).sqrt(), -torch.inf))
-        return torch.stack(found, dim=1)
+        silhouette, has_line = self.silhouettes[row], slope > 0
+        line = torch.where(silhouette & has_line, w / torch.where(has_line, slope, 1).sqrt(), torch.inf)
+        # The edge opposite to corner i runs from corner i + 1 to i + 2.
+        squared = self.outlines.squared_distances(view.pixels[pixel], row)[:, [1, 2, 0]]
+        squared = torch.where(silhouette & (w < 0), squared, torch.inf).min(-1).values
+        outside = (silhouette & (w < 0)).any(-1)
+        apart = outside & (squared > 0)
+        segment = torch.where(apart, torch.where(apart, squared, 1).sqrt(), 0)
+        return torch.where(outside, -segment, line.min(-1).values)
 
     def _silhouettes(self, usable: Tensor) -> Tensor:
         """[m, 3]: the edge opposite to corner i has no neighbour, or one that faces the other way."""
@@ -173,6 +155,8 @@ def _side(q: Tensor, edges: Tensor) -> Tensor:
 
 
 def _owns_edge(inward: Tensor) -> Tensor:
-    """Of two triangles on either side of an edge through the pixel centre, one owns it; `inward`: e_i turned inside."""
-    x, y, z = inward.unbind(-1)
-    return (x > 0) | ((x == 0) & ((y > 0) | ((y == 0) & (z > 0))))
+    """Of two triangles on either side of an edge through the pixel centre, one owns it; `inward`: e_i turned inside.
+
+    As if every pixel lay a trifle further down, and a yet smaller trifle to the left."""
+    x, y = inward[..., 0], inward[..., 1]
+    return (y > 0) | ((y == 0) & (x < 0))
