@@ -121,12 +121,12 @@ SM_FN bool ellipsoid_screen(const EllipsoidGeometry& g, EllipsoidScreen& s) {
     s.z = real(span * inverse), s.span = real(span), s.inverse_length = real(inverse);
     s.p1 = real(wide_dot(e1, across)), s.p2 = real(wide_dot(e2, across)), s.p3 = real(wide_dot(e3, across));
     s.c1 = real(wide_dot(e1, across) - span * a13), s.c2 = real(wide_dot(e2, across) - span * a23);
-    double sum = 0;
-    const real values[] = {s.n11, s.n12, s.n13, s.n22, s.n23, s.a11, s.a12, s.a13, s.a22, s.a23, s.a33, s.z, s.span, s.c1, s.c2, s.p1,
-                           s.p2, s.p3, s.inverse_length};
-    for (int j = 0; j < 19; j++) sum += wide_abs(values[j]);
+    // Large numbers mean scales that differ by more than any number of digits; squares of these must not overflow.
+    const double forms[] = {s.n11, s.n12, s.n13, s.n22, s.n23, s.a11, s.a12, s.a13, s.a22, s.a23, s.a33, s.span, s.c1, s.c2, s.p1, s.p2, s.p3};
+    double sum = wide_abs(s.z) + wide_abs(s.inverse_length), largest = 0;
+    for (int j = 0; j < 17; j++) sum += wide_abs(forms[j]), largest = wide_max(largest, wide_abs(forms[j]));
     for (int j = 0; j < 9; j++) s.turn[j] = real(g.turn[j]), sum += wide_abs(g.turn[j]);
-    return is_finite(sum) && s.a33 != 0;
+    return is_finite(sum) && largest < 1e9 && s.a33 != 0;
 }
 
 // Bounds and outline of the body {|M (x - mean)| <= radius}.

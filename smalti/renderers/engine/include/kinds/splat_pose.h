@@ -22,6 +22,8 @@ SM_FN void wide_cross(const double* a, const double* b, double* out) {
     out[0] = a[1] * b[2] - a[2] * b[1], out[1] = a[2] * b[0] - a[0] * b[2], out[2] = a[0] * b[1] - a[1] * b[0];
 }
 
+constexpr double kLn2 = 0.6931471805599453;
+
 // Order of the tensors that all splats share (drawables.py).
 constexpr int kMeans = 0, kQuaternions = 1, kScales = 2, kOpacities = 3, kShDc = 4, kShRest = 5, kFeatures = 6;
 
