@@ -73,6 +73,10 @@ class RowMap:
         moved[self.fresh] = 0
         return moved
 
+    def then(self, later: RowMap) -> RowMap:
+        """This change and then `later` in one."""
+        return RowMap(self.source[later.source], self.fresh[later.source] | later.fresh)
+
     def with_fresh(self, rows: Int[Tensor, "k"]) -> RowMap:
         """The same change, in which the new rows `rows` start with zero moments too."""
         fresh = self.fresh.clone()
@@ -332,6 +336,10 @@ class Family(ABC):
     def sample_surface(self, count: int, generator: torch.Generator) -> Float[Tensor, "count 3"]:
         """The positions of `sample_points`."""
         return self.sample_points(count, generator)[0]
+
+    def surface(self) -> Surface | None:
+        """The triangles that the family draws, where that is what it draws. Not differentiable."""
+        return None
 
     @abstractmethod
     def transform(self, similarity: Similarity) -> None:

@@ -59,6 +59,16 @@ def _distances(points: Float[Tensor, "n 3"], others: Float[Tensor, "k 3"]) -> Fl
 
 
 @torch.no_grad()
+def nearest_values(
+    points: Float[Tensor, "n 3"], others: Float[Tensor, "k 3"], values: Float[Tensor, "k c"]
+) -> Float[Tensor, "n c"]:
+    """For each point the value of the nearest of `others`."""
+    rows = max(1, 2**24 // max(len(others), 1))
+    nearest = [_distances(part, others).argmin(dim=1) for part in points.split(rows)]
+    return values[torch.cat(nearest)] if nearest else values[:0]
+
+
+@torch.no_grad()
 def spacing(points: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
     """Distance to the nearest other point that is not in the same place; 1 where there is none."""
     distance = _distances(points, points)

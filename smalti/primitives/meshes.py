@@ -1,0 +1,506 @@
+"""Family `meshes`: one triangle mesh, drawn by kind `triangle`.
+
+Primitives are faces. Parameters: `vertices` [v, 3] world units; either `raw_colors` [v, 3] per vertex or `raw_texture`
+[h, w, 3 or 4], both drawn through a sigmoid (a fourth channel multiplies the opacity); optionally `logit_opacities`
+[f] per face: without it faces are exactly opaque. Constants: `faces` [f, 3] int64, counter-clockwise from outside;
+with a texture `uvs` [f, 3, 2] per corner.
+
+Structure changes by the mesh's own means: pruning drops faces and the vertices that nobody needs any more; split,
+clone and multiply all subdivide (a copy of an opaque face in the same place would draw nothing), without hanging
+vertices and without changing the picture; relocation removes the dead faces and subdivides the hosts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from smalti.cameras.camera import Camera
+from smalti.cameras.similarity import Similarity
+from smalti.primitives.family import Family, FamilyError, LossContext, Restructure, RowMap
+from smalti.primitives.placement import nearest_values
+from smalti.primitives.splats import NOISE_STEEPNESS, NOISE_THRESHOLD
+from smalti.primitives.surface import Surface, icosphere, uniform_barycentrics
+from smalti.primitives.surface_nets import solid_from_points, surface_nets
+from smalti.primitives.texture import logit, texture_lookup
+from smalti.primitives.topology import (
+    Subdivision,
+    compacted,
+    face_cells,
+    face_edges,
+    face_neighbours,
+    subdivided,
+    vertex_normals,
+    with_middles,
+)
+from smalti.renderers.drawables import TriangleDrawable
+
+
+class Meshes(Family):
+    """See the module. Metadata: `edges` hard, antialiased or soft, `sigma` of the soft ones (squared NDC);
+    `smooth_normals`; `wrap` of the texture in u; `detach_barycentrics`. For new meshes: `texture_size`, 0 for colours
+    per vertex; `initial_opacity`, 1 for exactly opaque faces without a parameter; `resolution` of the grid on which
+    points become a solid; `level` of the icosphere.
+    """
+
+    name: ClassVar[str] = "meshes"
+
+    @classmethod
+    def default_metadata(cls) -> dict[str, Any]:
+        return {
+            **{"edges": "antialiased", "sigma": 1e-4, "smooth_normals": False, "wrap": False},
+            **{"detach_barycentrics": False, "texture_size": 0, "initial_opacity": 1.0, "resolution": 32, "level": 3},
+        }
+
+    @classmethod
+    def checked_metadata(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        values = super().checked_metadata(given)
+        fits = {
+            "edges": values["edges"] in ("hard", "antialiased", "soft"),
+            "sigma": values["sigma"] > 0,
+            "texture_size": values["texture_size"] >= 0,
+            "initial_opacity": 0 < values["initial_opacity"] <= 1,
+            "resolution": 4 <= values["resolution"] <= 256,
+            "level": 0 <= values["level"] <= 7,
+        }
+        for name, fit in fits.items():
+            if not fit:
+                raise FamilyError(
+                    f"family {cls.name}: metadata {name} cannot be {values[name]!r}; edges is hard, antialiased or "
+                    "soft, sigma positive, texture_size not negative, initial_opacity above 0 to 1, resolution 4 to "
+                    "256, level 0 to 7"
+                )
+        return values
+
+    @classmethod
+    def default_learning_rates(cls) -> dict[str, float]:
+        return {"vertices": 1.6e-4, "raw_colors": 2.5e-2, "raw_texture": 5e-2, "logit_opacities": 5e-2}
+
+    @classmethod
+    def optional_parameters(cls) -> tuple[str, ...]:
+        return ("raw_colors", "raw_texture", "logit_opacities")
+
+    @classmethod
+    def constant_names(cls) -> tuple[str, ...]:
+        return ("faces", "uvs")
+
+    @classmethod
+    def position_parameters(cls) -> tuple[str, ...]:
+        return ("vertices",)
+
+    @classmethod
+    def opacity_parameters(cls) -> tuple[str, ...]:
+        return ("logit_opacities",)
+
+    def check_shapes(self) -> None:
+        values, constants = self.parameters, self.constants
+        if "faces" not in constants:
+            raise FamilyError(f"family {self.name}: the constant `faces` is missing")
+        faces = constants["faces"] = constants["faces"].long()
+        try:
+            Surface(values["vertices"].detach(), faces, uvs=constants.get("uvs"))
+        except ValueError as error:
+            raise FamilyError(f"family {self.name}: {error}") from error
+        if ("raw_colors" in values) == ("raw_texture" in values) or ("uvs" in constants) != ("raw_texture" in values):
+            raise FamilyError(
+                f"family {self.name}: give either raw_colors per vertex, or raw_texture with the constant uvs"
+            )
+        rows = {"raw_colors": len(values["vertices"]), "logit_opacities": len(faces)}
+        for name, count in rows.items():
+            if name in values and len(values[name]) != count:
+                raise FamilyError(f"family {self.name}: {name} should have {count} rows, it has {len(values[name])}")
+        if "raw_texture" in values and (
+            values["raw_texture"].dim() != 3 or values["raw_texture"].shape[2] not in (3, 4)
+        ):
+            shape = tuple(values["raw_texture"].shape)
+            raise FamilyError(f"family {self.name}: raw_texture should be [h, w, 3 or 4], it is {shape}")
+        self._neighbours: Tensor | None = None
+
+    # -- initialisers -------------------------------------------------------------------------------------------------
+    @classmethod
+    def from_mesh(
+        cls,
+        vertices: Float[Tensor, "v 3"],
+        faces: Int[Tensor, "f 3"],
+        colors: Float[Tensor, "v 3"],
+        metadata: Mapping[str, Any],
+    ) -> Self:
+        """This mesh, with a primitive per face."""
+        return cls._made(Surface(vertices, faces, colors), cls.checked_metadata(metadata))
+
+    @classmethod
+    def from_surface(
+        cls, surface: Surface, count: int, generator: torch.Generator, metadata: Mapping[str, Any] | None = None
+    ) -> Self:
+        """The surface itself, every face cut in four as long as there are at most `count` then. With texture
+        coordinates of its own where the surface has some and `texture_size` is not 0.
+        """
+        made = cls._made(surface, cls.checked_metadata(metadata or {}))
+        while 4 * len(made) <= count:
+            made.split(torch.arange(len(made)), 4, generator)
+        return made
+
+    @classmethod
+    def from_points(
+        cls, positions: Float[Tensor, "n 3"], colors: Float[Tensor, "n 3"], metadata: Mapping[str, Any]
+    ) -> Self:
+        """The surface of the solid that the points enclose, on a grid of `resolution` voxels along the longest side;
+        colours of the nearest points.
+        """
+        values = cls.checked_metadata(metadata)
+        solid, origin, edge = solid_from_points(positions.detach().cpu().float(), values["resolution"])
+        surface = surface_nets(solid, 0.5)
+        return cls._placed(surface, (origin, edge), (positions, colors), values)
+
+    @classmethod
+    def from_voxels(
+        cls,
+        voxels: Int[Tensor, "n 3"],
+        place: tuple[Float[Tensor, "3"], float],
+        colors: Float[Tensor, "n 3"],
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """The surface of a set of voxels; `place` is (position of the low corner of voxel 0, edge), world units."""
+        low = voxels.amin(0)
+        grid = torch.zeros(tuple((voxels.amax(0) - low + 3).tolist()))
+        grid[tuple((voxels - low + 1).T)] = 1.0
+        blurred = torch.nn.functional.avg_pool3d(grid[None, None], 3, 1, 1)[0, 0]
+        origin, edge = place
+        first = origin + (low - 0.5) * edge
+        centres = origin + (voxels + 0.5) * edge
+        values = cls.checked_metadata(metadata or {})
+        return cls._placed(surface_nets(blurred, 0.5), (first, edge), (centres, colors), values)
+
+    @classmethod
+    def sphere(cls, centre: Float[Tensor, "3"], radius: float, metadata: Mapping[str, Any] | None = None) -> Self:
+        """A grey icosphere of the metadata's `level`."""
+        values = cls.checked_metadata(metadata or {})
+        ball = icosphere(values["level"])
+        return cls._made(Surface(centre + radius * ball.vertices.float(), ball.faces), values)
+
+    @classmethod
+    def at_random(
+        cls,
+        bounds: Float[Tensor, "2 3"],
+        count: int,
+        generator: torch.Generator,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """A sphere that fills the box, with noise of 5 % on its radii; `count` is ignored: the `level` decides."""
+        low, high = bounds.float().unbind(0)
+        made = cls.sphere(torch.zeros(3), 1.0, metadata)
+        shape = made.parameters["vertices"].detach()
+        shape = shape * (0.95 + 0.05 * torch.rand(len(shape), 1, generator=generator))
+        made.replace({"vertices": 0.5 * (low + high) + 0.5 * (high - low) * shape})
+        return made
+
+    @classmethod
+    def from_family(
+        cls, other: Family, count: int, generator: torch.Generator, metadata: Mapping[str, Any] | None = None
+    ) -> Self:
+        """The other family's own surface where it has one, else as from points."""
+        surface = other.surface()
+        if surface is None:
+            return super().from_family(other, count, generator, metadata)
+        return cls.from_surface(surface, count, generator, metadata)
+
+    @classmethod
+    def _placed(
+        cls, surface: Surface, place: tuple[Tensor, float], points: tuple[Tensor, Tensor], values: Mapping[str, Any]
+    ) -> Self:
+        vertices = surface.vertices * place[1] + place[0].cpu()
+        colors = nearest_values(vertices, points[0].detach().cpu().float(), points[1].detach().cpu().float())
+        return cls._made(Surface(vertices, surface.faces, colors), values)
+
+    @classmethod
+    def _made(cls, surface: Surface, values: Mapping[str, Any]) -> Self:
+        vertices = surface.vertices.detach().float()
+        colors = torch.full_like(vertices, 0.5) if surface.colors is None else surface.colors.detach().float()
+        parameters, constants = {"vertices": vertices}, {"faces": surface.faces.long()}
+        size = values["texture_size"]
+        if size == 0:
+            parameters["raw_colors"] = logit(colors)
+        elif surface.uvs is not None:
+            parameters["raw_texture"] = logit(colors.mean(0).expand(size, size, 3))
+            constants["uvs"] = surface.uvs.float()
+        else:
+            uvs = face_cells(len(surface.faces), size).to(vertices)
+            parameters["raw_texture"] = logit(painted(colors[surface.faces], uvs, size))
+            constants["uvs"] = uvs
+        opacity = values["initial_opacity"]
+        if opacity < 1:
+            parameters["logit_opacities"] = logit(torch.full((len(surface.faces),), opacity, device=vertices.device))
+        return cls(parameters, values, constants)
+
+    # -- drawing ------------------------------------------------------------------------------------------------------
+    @property
+    def faces(self) -> Int[Tensor, "f 3"]:
+        """Vertex numbers."""
+        return self.constants["faces"]
+
+    def neighbours(self) -> Int[Tensor, "f 3"]:
+        """The face across each edge, or -1 (int32)."""
+        if self._neighbours is None or self._neighbours.device != self.device:
+            self._neighbours = face_neighbours(self.faces)
+        return self._neighbours
+
+    def drawables(self, camera: Camera, time: float = 0.0) -> Sequence[TriangleDrawable]:
+        values, faces = self.parameters, self.faces
+        smooth = bool(self.metadata["smooth_normals"])
+        texture = values.get("raw_texture")
+        drawn = TriangleDrawable(
+            corners=values["vertices"][faces],
+            opacities=self.opacities(),
+            colors=values["raw_colors"].sigmoid()[faces] if texture is None else None,
+            normals=vertex_normals(values["vertices"], faces)[faces] if smooth else None,
+            texture=None if texture is None else texture.sigmoid(),
+            uvs=None if texture is None else self.constants["uvs"].to(values["vertices"].dtype),
+            neighbours=self.neighbours() if self.metadata["edges"] == "antialiased" else None,
+            edges=self.metadata["edges"],
+            sigma=float(self.metadata["sigma"]),
+            wrap=bool(self.metadata["wrap"]),
+            detach_barycentrics=bool(self.metadata["detach_barycentrics"]),
+        )
+        return [drawn]
+
+    # -- measures -----------------------------------------------------------------------------------------------------
+    def __len__(self) -> int:
+        return len(self.faces)
+
+    @property
+    def bytes_per_primitive(self) -> int:
+        held = sum(value.numel() * value.element_size() for value in self.parameters.values())
+        return -(-held // max(len(self), 1))
+
+    def surface(self) -> Surface:
+        """The mesh as it stands, coloured where colours are per vertex."""
+        colors = self.parameters.get("raw_colors")
+        uvs = self.constants.get("uvs")
+        vertices = self.parameters["vertices"].detach()
+        return Surface(vertices, self.faces, None if colors is None else colors.detach().sigmoid(), uvs)
+
+    def corners(self) -> Float[Tensor, "f 3 3"]:
+        """(face, corner, xyz), world units. Differentiable."""
+        return self.parameters["vertices"][self.faces]
+
+    def positions(self) -> Float[Tensor, "f 3"]:
+        """Centroids of the faces."""
+        return self.corners().mean(dim=1)
+
+    def opacities(self) -> Float[Tensor, "f"]:
+        logits = self.parameters.get("logit_opacities")
+        return (
+            torch.ones_like(self.parameters["vertices"][:1, 0]).expand(len(self))
+            if logits is None
+            else logits.sigmoid()
+        )
+
+    def sizes(self) -> Float[Tensor, "f 3"]:
+        """Lengths of the edges."""
+        corners = self.corners()
+        return (corners - corners.roll(-1, dims=1)).norm(dim=2)
+
+    @torch.no_grad()
+    def bounds(self) -> Float[Tensor, "f 2 3"]:
+        """Boxes of the faces; soft and antialiased edges reach a little beyond, in pixels."""
+        corners = self.corners()
+        return torch.stack([corners.amin(dim=1), corners.amax(dim=1)], dim=1)
+
+    @torch.no_grad()
+    def volumes(self) -> Float[Tensor, "f"]:
+        """0: faces are thin. `surface().volume()` is what a closed mesh encloses."""
+        return torch.zeros(len(self), device=self.device)
+
+    @torch.no_grad()
+    def areas(self) -> Float[Tensor, "f"]:
+        return self.surface().areas()
+
+    @torch.no_grad()
+    def sample_points(
+        self, count: int, generator: torch.Generator
+    ) -> tuple[Float[Tensor, "count 3"], Float[Tensor, "count 3"]]:
+        """Even over the area, weighted by the faces' opacity; with the colours there."""
+        weights = (self.areas() * self.opacities()).cpu().double().cumsum(0)
+        places = torch.rand(count, dtype=torch.float64, generator=generator) * weights[-1]
+        rows = torch.searchsorted(weights, places, right=True).clamp_max(len(self) - 1).to(self.device)
+        barycentrics = uniform_barycentrics(count, generator).to(self.parameters["vertices"])
+        points = self.surface().at(rows, barycentrics)
+        texture = self.parameters.get("raw_texture")
+        if texture is None:
+            return points.positions, points.colors
+        uvs = (self.constants["uvs"][rows] * barycentrics[..., None]).sum(dim=1)
+        return points.positions, texture_lookup(texture.sigmoid(), uvs, bool(self.metadata["wrap"]))[:, :3]
+
+    @torch.no_grad()
+    def transform(self, similarity: Similarity) -> None:
+        self.replace({"vertices": similarity.apply(self.parameters["vertices"])})
+
+    def regularizers(self, context: LossContext) -> Mapping[str, Callable[[], Float[Tensor, ""]]]:
+        """`smoothness`: mean squared distance of vertices from the mean of their neighbours (uniform Laplacian), over
+        the mean squared edge; `edges`: variance of the edges' lengths over their mean squared.
+        """
+
+        def lengths() -> tuple[Tensor, Tensor]:
+            edges, _ = face_edges(self.faces)
+            ends = self.parameters["vertices"][edges]
+            return edges, (ends[:, 0] - ends[:, 1]).norm(dim=1)
+
+        def smoothness() -> Tensor:
+            edges, length = lengths()
+            vertices = self.parameters["vertices"]
+            both = torch.cat([edges, edges.flip(1)])
+            sums = torch.zeros_like(vertices).index_add(0, both[:, 0], vertices[both[:, 1]])
+            degree = torch.bincount(both[:, 0], minlength=len(vertices)).clamp_min(1)[:, None]
+            return (sums / degree - vertices).square().sum(dim=1).mean() / length.square().mean()
+
+        def evenness() -> Tensor:
+            _, length = lengths()
+            return length.var(correction=0) / length.mean().square()
+
+        return {"opacity": lambda: self.opacities().mean(), "smoothness": smoothness, "edges": evenness}
+
+    # -- density control ----------------------------------------------------------------------------------------------
+    def rearrange(self, rows: RowMap) -> dict[str, RowMap]:
+        """Faces as `rows` says. Fresh faces are patches of their own: they get copies of their vertices, shared among
+        each other as before; vertices without a face go.
+        """
+        old, fresh = self.faces[rows.source], rows.fresh
+        count = len(self.parameters["vertices"])
+        copies = torch.unique(old[fresh])
+        number = torch.arange(count, device=old.device)
+        number[copies] = count + torch.arange(len(copies), device=old.device)
+        compact = compacted(torch.where(fresh[:, None], number[old], old), count + len(copies))
+        source = torch.cat([torch.arange(count, device=old.device), copies])[compact.kept]
+        vertices = RowMap(source, compact.kept >= count)
+        self.constants = {key: value[rows.source] for key, value in self.constants.items()}
+        self.constants["faces"] = compact.faces
+        return self._moved(rows, vertices)
+
+    def _moved(self, faces: RowMap, vertices: RowMap) -> dict[str, RowMap]:
+        """Parameters follow; a texture stays."""
+        self._neighbours = None
+        maps = {"vertices": vertices, "raw_colors": vertices, "logit_opacities": faces}
+        maps = {key: value for key, value in maps.items() if key in self.parameters}
+        self.replace({key: self.parameters[key].detach()[rows.source] for key, rows in maps.items()})
+        return maps
+
+    def split(self, rows: Int[Tensor, "k"], copies: int, generator: torch.Generator) -> Restructure:
+        """Two copies: the faces' longest edges are cut; more: all of their edges. Faces next to a cut are cut too, so
+        that no vertex hangs. The picture stays, up to the rounding of positions.
+        """
+        edges, place = face_edges(self.faces)
+        cut = torch.zeros(len(edges), dtype=torch.bool, device=self.device)
+        if copies == 2:
+            longest = self.sizes().detach()[rows].argmax(dim=1)
+            cut[place[rows, longest]] = True
+        else:
+            cut[place[rows].reshape(-1)] = True
+        return self._subdivide(subdivided(self.faces, len(self.parameters["vertices"]), cut))
+
+    @torch.no_grad()
+    def _subdivide(self, after: Subdivision) -> Restructure:
+        count = len(self.parameters["vertices"])
+        fresh = torch.arange(len(after.faces), device=self.device) >= after.untouched
+        faces = RowMap(after.source, fresh)
+        new = torch.arange(count + len(after.ends), device=self.device)
+        vertices = RowMap(torch.cat([new[:count], after.ends[:, 0]]), new >= count)
+        middles = {"vertices": self.parameters["vertices"][after.ends].mean(dim=1)}
+        if "raw_colors" in self.parameters:
+            middles["raw_colors"] = logit(self.parameters["raw_colors"][after.ends].sigmoid().mean(dim=1))
+        if "uvs" in self.constants:
+            six = with_middles(self.constants["uvs"])[after.source]
+            self.constants["uvs"] = six.gather(1, after.corners[..., None].expand(-1, -1, 2))
+        self.constants["faces"] = after.faces
+        maps = self._moved(faces, vertices)
+        for name, value in middles.items():
+            self.parameters[name].data[count:] = value
+        return Restructure(faces, maps)
+
+    def clone(self, rows: Int[Tensor, "k"]) -> Restructure:
+        """As `split` in two: a face does not draw more for being there twice."""
+        return self.split(rows, 2, torch.Generator())
+
+    def multiply(self, hosts: Int[Tensor, "k"]) -> Restructure:
+        """As `split` in two, each host once."""
+        return self.split(torch.unique(hosts), 2, torch.Generator())
+
+    def relocate(self, dead: Int[Tensor, "k"], hosts: Int[Tensor, "k"]) -> Restructure:
+        """The dead faces go; each host is split in two, once."""
+        doomed = torch.zeros(len(self), dtype=torch.bool, device=self.device)
+        doomed[dead] = True
+        first = self.prune(doomed)
+        number = (~doomed).long().cumsum(0) - 1
+        alive = torch.unique(hosts[~doomed[hosts]])
+        second = self.split(number[alive], 2, torch.Generator())
+        parameters = {key: rows.then(second.parameters[key]) for key, rows in first.parameters.items()}
+        return Restructure(first.primitives.then(second.primitives), parameters)
+
+    def same_primitives(self, parameter: str, rows: Int[Tensor, "k"]) -> dict[str, Int[Tensor, "j"]]:
+        """Rows of a texture belong to no face in particular: they concern themselves alone."""
+        if parameter == "raw_texture":
+            return {parameter: rows}
+        if parameter == "logit_opacities":
+            faces = rows
+        else:
+            faces = torch.nonzero(torch.isin(self.faces, rows).any(dim=1)).squeeze(1)
+        corners = torch.unique(self.faces[faces])
+        found = {"vertices": corners, "raw_colors": corners, "logit_opacities": faces}
+        return {key: value for key, value in found.items() if key in self.parameters}
+
+    @torch.no_grad()
+    def growth_signal(self) -> Float[Tensor, "f"] | None:
+        """Norm of the mean gradient of the corners, in units of the longest edge."""
+        gradient = self.parameters["vertices"].grad
+        return None if gradient is None else gradient[self.faces].mean(dim=1).norm(dim=1) * self.sizes().amax(dim=1)
+
+    @torch.no_grad()
+    def share_opacity(self, rows: Int[Tensor, "k"], copies: Int[Tensor, "k"]) -> None:
+        """1 - (1 - o)^(1/N) each; opaque faces stay so."""
+        logits = self.parameters.get("logit_opacities")
+        if logits is not None:
+            share = -torch.expm1(torch.nn.functional.logsigmoid(-logits[rows].double()) / copies)
+            logits.data[rows] = torch.logit(share.clamp(1e-6, 1 - 1e-6)).to(logits)
+
+    @torch.no_grad()
+    def perturb(self, strength: float, generator: torch.Generator) -> None:
+        """Isotropic noise on the vertices of faint faces, of the variance of the squared edges; opaque meshes stay."""
+        if "logit_opacities" not in self.parameters:
+            return
+        vertices = self.parameters["vertices"]
+        weight = torch.sigmoid(-NOISE_STEEPNESS * (self.opacities() - NOISE_THRESHOLD))
+        step = (weight * self.sizes().square().mean(dim=1)).repeat_interleave(3)
+        reach = torch.zeros(len(vertices), device=self.device).scatter_reduce(0, self.faces.reshape(-1), step, "amax")
+        noise = torch.randn(len(vertices), 3, generator=generator).to(vertices)
+        vertices.data += strength * reach[:, None] * noise
+
+    @torch.no_grad()
+    def cap_opacities(self, maximum: float) -> None:
+        if "logit_opacities" in self.parameters:
+            self.parameters["logit_opacities"].data.clamp_(max=float(torch.logit(torch.tensor(maximum))))
+
+
+@torch.no_grad()
+def painted(
+    corner_colors: Float[Tensor, "f 3 3"], uvs: Float[Tensor, "f 3 2"], size: int
+) -> Float[Tensor, "size size 3"]:
+    """A texture for `face_cells` that shows colours interpolated between the corners; mid grey elsewhere."""
+    texture = torch.full((size * size, 3), 0.5, device=uvs.device, dtype=uvs.dtype)
+    origin = uvs[:, 0] * size - 0.5
+    edge_1, edge_2 = (uvs[:, 1] - uvs[:, 0]) * size, (uvs[:, 2] - uvs[:, 0]) * size
+    reach = int(edge_1[:, 0].abs().max().round()) + 1 if len(uvs) else 0
+    for i in range(reach + 1):
+        for j in range(reach + 1 - i):
+            # The diagonal beyond the corners is what bilinear lookups on the long edge read: extrapolated.
+            second, third = i / edge_1[:, 0].abs(), j / edge_2[:, 1].abs()
+            weights = torch.stack([1 - second - third, second, third], dim=1)
+            value = (corner_colors * weights[..., None]).sum(dim=1).clamp(0, 1)
+            texel = (origin + torch.stack([i * edge_1[:, 0].sign(), j * edge_2[:, 1].sign()], dim=1)).round().long()
+            texture[texel[:, 1] * size + texel[:, 0]] = value
+    return texture.reshape(size, size, 3)
+
+
+FAMILY = Meshes
