@@ -16,12 +16,13 @@ from raster import cloud
 from timing import cpu_milliseconds
 
 from smalti.configs.config import RefineConfig
+from smalti.primitives.family import LossContext
 from smalti.primitives.gaussians import Gaussians
 from smalti.renderers.engine import library
 from smalti.scene.scene import Scene
 from smalti.trainers import step as stepping
 from smalti.trainers.adam import Adam, AdamSettings
-from smalti.trainers.losses import ImageLossWeights, RegularizerWeights
+from smalti.trainers.losses import ImageLossWeights
 from smalti.trainers.refinement import Refinement
 from smalti.trainers.views import TrainingView
 
@@ -45,7 +46,11 @@ class Step:
         target = torch.rand(size, size, 3, generator=torch.Generator().manual_seed(2))
         self.view = TrainingView(0, camera, target, None, torch.zeros(3))
         self.refinement = Refinement(RefineConfig(), 1, 1.0)
-        self.options = stepping.StepOptions(ImageLossWeights(0.2), RegularizerWeights(0.01, 0.01), 1.0)
+        self.options = stepping.StepOptions(
+            ImageLossWeights(0.2),
+            {"scene": {"opacity": 0.01, "scale": 0.01}},
+            LossContext(1.0, torch.Generator()),
+        )
         self.adam = Adam(AdamSettings())
         self.parts: dict[str, list[float]] = {"forward_and_backward": [], "adam": []}
 

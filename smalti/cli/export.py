@@ -5,16 +5,26 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from smalti.cli.failures import UsageError, reported
 from smalti.cli.runs import add_run_arguments
+
+if TYPE_CHECKING:
+    from smalti.scene.scene import Scene
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     result = argparse.ArgumentParser(prog="smalti export", description="Write a trained scene for other programs.")
     add_run_arguments(result, drawing=False)
-    result.add_argument("out", metavar="FILE", type=Path, help="scene file; its extension decides the format (.ply)")
+    result.add_argument(
+        "out",
+        metavar="FILE",
+        type=Path,
+        help="scene file, its extension decides the format (.ply); without one, a scene folder",
+    )
+    result.add_argument("--layers", metavar="A,B", help="only these layers of a scene of several (scene files)")
     return result
 
 
@@ -25,12 +35,12 @@ def main(argv: Sequence[str]) -> int:
     from smalti.trainers.run import Run
 
     arguments = parser().parse_args(argv)
-    if not arguments.out.suffix:
-        raise UsageError(f"{arguments.out}: the extension decides the format; write for example {arguments.out}.ply")
     run = Run.open(arguments.run)
     scene = run.load_scene(arguments.step)
+    if not arguments.out.suffix:
+        return _folder(scene, arguments)
     try:
-        done = export_scene(scene, arguments.out)
+        done = export_scene(scene, arguments.out, arguments.layers.split(",") if arguments.layers else None)
     except ValueError as error:
         raise UsageError(str(error)) from error
     data = done.metadata
@@ -38,4 +48,17 @@ def main(argv: Sequence[str]) -> int:
     print(
         f"{done.path}: {done.primitives:,} primitives, {done.bytes / 1e6:.1f} MB, degree {data.sh_degree}, {filtered}"
     )
+    return 0
+
+
+def _folder(scene: Scene, arguments: argparse.Namespace) -> int:
+    from smalti.scene.folder import save_scene
+
+    if arguments.layers:
+        raise UsageError("--layers: a scene folder holds all layers; for some of them name a scene file, such as .ply")
+    if arguments.out.is_file():
+        raise UsageError(f"{arguments.out} is a file; without an extension a scene folder is written")
+    size = save_scene(scene, arguments.out)
+    layers = ", ".join(f"{name} {count:,}" for name, count in scene.counts().items())
+    print(f"{arguments.out}: scene folder, {len(scene):,} primitives ({layers}), {size / 1e6:.1f} MB")
     return 0

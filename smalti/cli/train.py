@@ -128,7 +128,7 @@ def default_folder(data: str, preset: str) -> Path:
 def conduct(run: Any, *, resume: bool) -> int:
     """Train, finish, and say where everything is."""
     from smalti.configs.stretch import beyond_the_end
-    from smalti.trainers.display import make_display
+    from smalti.trainers.display import make_display, of_layers
     from smalti.trainers.finish import finish
     from smalti.trainers.loop import train
     from smalti.trainers.threads import single_torch_thread
@@ -146,7 +146,7 @@ def conduct(run: Any, *, resume: bool) -> int:
         begin = f"from step {trainer.step_number}" if resume else "from the start"
         print(
             f"training {run.path} {begin}: {len(trainer.train_rows)} views, {len(trainer.test_rows)} held out, "
-            f"{len(trainer.scene):,} primitives, {drawn_by(trainer)}"
+            f"{len(trainer.scene):,} primitives{of_layers(trainer.scene.counts())}, {drawn_by(trainer)}"
         )
         ending = train(trainer, make_display(str(run.path)))
         resume_line = f"continue with: smalti train --resume {run.path}"
@@ -178,7 +178,23 @@ def help_text(source: str = "") -> str:
         lines.append(f"  --{name} (default {value!r})" if value != "" else f"  --{name}")
         told = f"{text} Possible: {', '.join(words)}." if words else text
         lines.append(textwrap.fill(" ".join(told.split()), 110, initial_indent=" " * 8, subsequent_indent=" " * 8))
+    lines += _layer_help(config)
     return "\n".join(lines)
+
+
+def _layer_help(config: Any) -> list[str]:
+    """The fields of layers, with their values in each layer of `config`."""
+    from smalti.configs.layers import layer_fields
+    from smalti.configs.resolve import choices
+
+    lines = ["layers (in a file: scene, a list; here --scene.NAME.FIELD VALUE, with one layer --FIELD VALUE):"]
+    for name, (text, _) in layer_fields().items():
+        values = ", ".join(f"{layer.name}: {getattr(layer, name)!r}" for layer in config.scene)
+        lines.append(f"  --scene.NAME.{name} ({values})" if values else f"  --scene.NAME.{name}")
+        words = [word for word in choices(f"scene.NAME.{name}") if word]
+        told = f"{text} Possible: {', '.join(words)}." if words else text
+        lines.append(textwrap.fill(" ".join(told.split()), 110, initial_indent=" " * 8, subsequent_indent=" " * 8))
+    return lines
 
 
 def drawn_by(trainer: Trainer) -> str:

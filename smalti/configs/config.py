@@ -76,17 +76,43 @@ class DataConfig(Section):
     """How many points are sampled where there are none (visual hull, random)."""
 
 
-class ModelConfig(Section):
-    """What is trained."""
+class LayerConfig(Section):
+    """One layer of the scene: a family and how it starts, looks, learns and grows."""
 
-    family: str = ""
-    """Registered primitive family; every preset names one."""
+    name: str = Field(default="", pattern=r"^[A-Za-z0-9_-]*$")
+    """What the layer is called in records, files and on the command line; by default as its family."""
+    family: str = Field(min_length=1)
+    """Registered primitive family."""
     metadata: dict[str, bool | int | float | str] = Field(default_factory=dict)
     """The family's own plain options (for Gaussians: sh_degree, filter_variance, compensated, initial_opacity,
     initial_scale).
     """
-    order: Literal["centre", "ray"] = "centre"
-    """Compositing order stored in the scene."""
+    initializer: str = "points"
+    """Where the layer comes from: `points` (of the capture, see `data.points`), `random` and `grid` (inside bounds),
+    `hull` (mesh of the coarse visual hull), `spheres` (icospheres inside bounds), `file`.
+    """
+    settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """The initialiser's own: `count` (points, random, grid, spheres), `margin` (share by which the bounds grow; random,
+    grid, spheres), `faces` (hull), `level` (spheres), `primitives` (hull, spheres: so many on the surface instead
+    of the surface itself), `occupied` (grid: only where points are), `path` and `layer` (file).
+    """
+    learning_rates: dict[str, NotNegative] = Field(default_factory=dict)
+    """Rates by parameter name, over the family's own defaults; rates of positions are per unit of scene extent."""
+    regularizers: dict[str, NotNegative] = Field(default_factory=dict)
+    """Weights of loss terms that the family offers, over its own defaults and over those of `loss`."""
+    density: Literal["", "none", "gradient", "mcmc"] = ""
+    """Rule of this layer; by default `density.rule` (`none` for families that cannot grow)."""
+    max_primitives: Count = 0
+    """Growth of this layer stops here; 0 for no limit of its own."""
+    frozen: bool = False
+    """Drawn, but not trained."""
+
+
+class ModelConfig(Section):
+    """What holds for the scene as a whole."""
+
+    order: Literal["auto", "centre", "ray"] = "auto"
+    """Compositing order stored in the scene; `auto`: `centre` where all its families are made for that, else `ray`."""
     near: NotNegative = 0.01
     """Near plane as a share of the scene's extent."""
 
@@ -97,11 +123,11 @@ class LossConfig(Section):
     dssim: Fraction = 0.2
     """w of (1 - w) L1 + w (1 - SSIM)."""
     opacity: NotNegative = 0.001
-    """Weight of the mean opacity."""
+    """Weight of the mean opacity, of every layer whose family has that term."""
     scale: NotNegative = 0.01
-    """Weight of the mean size of primitives, in units of the scene's extent."""
+    """Weight of the mean size of primitives, in units of the scene's extent, likewise."""
     anisotropy: NotNegative = 0.0
-    """Weight of the mean excess of longest over second-longest axis beyond `anisotropy_limit` (needles)."""
+    """Weight of the mean excess of longest over second-longest axis beyond `anisotropy_limit` (needles), likewise."""
     anisotropy_limit: Positive = 8.0
     """Ratio from which a primitive counts as a needle."""
 
@@ -109,8 +135,6 @@ class LossConfig(Section):
 class OptimizerConfig(Section):
     """Adam and its schedules."""
 
-    learning_rates: dict[str, NotNegative] = Field(default_factory=dict)
-    """Rates by parameter name, over the family's own defaults; rates of positions are per unit of scene extent."""
     position_final: Positive = 0.01
     """Rates of positions decay exponentially to this share over the run."""
     other_final: Positive = 1.0
@@ -264,8 +288,12 @@ class TrainConfig(Section):
     preset: str = ""
     """Name of the preset that this came from."""
     init_from: str = ""
-    """A scene file to start from, instead of points."""
+    """A scene to start from: a scene file (where there is one layer), or a scene folder, whose layers go by name."""
     data: DataConfig = Field(default_factory=DataConfig)
+    scene: list[LayerConfig] = Field(default_factory=list)
+    """What is trained: a list of layers. On the command line `--scene.NAME.FIELD VALUE` changes one; where there is one
+    alone, `--FIELD VALUE` does.
+    """
     model: ModelConfig = Field(default_factory=ModelConfig)
     loss: LossConfig = Field(default_factory=LossConfig)
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
@@ -276,3 +304,14 @@ class TrainConfig(Section):
     contribution: ContributionConfig = Field(default_factory=ContributionConfig)
     refine: RefineConfig = Field(default_factory=RefineConfig)
     run: RunConfig = Field(default_factory=RunConfig)
+
+    @field_validator("scene")
+    @classmethod
+    def _named(cls, layers: list[LayerConfig]) -> list[LayerConfig]:
+        for layer in layers:
+            layer.name = layer.name or layer.family
+        names = [layer.name for layer in layers]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two layers are called {twice[0]!r}; give each a name of its own")
+        return layers

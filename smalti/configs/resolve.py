@@ -12,7 +12,8 @@ from typing import Any, Literal, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from smalti.configs.config import TrainConfig
+from smalti.configs.config import LayerConfig, TrainConfig
+from smalti.configs.layers import BARE, LayerError, full_layer_name, in_present_form, with_field
 from smalti.configs.stretch import stretched
 
 
@@ -28,9 +29,11 @@ def preset_names() -> list[str]:
 
 
 def fields() -> Iterator[tuple[str, str, Any]]:
-    """(dotted name, documentation, default) of every option."""
+    """(dotted name, documentation, default) of every option but the layers'."""
     default = TrainConfig()
     for name, info in TrainConfig.model_fields.items():
+        if name == "scene":
+            continue
         section = getattr(default, name)
         if not isinstance(section, BaseModel):
             yield name, info.description or "", section
@@ -42,7 +45,10 @@ def fields() -> Iterator[tuple[str, str, Any]]:
 def choices(name: str) -> tuple[str, ...]:
     """The words that the option `name` (dotted) takes or, as a list, is made of; none where it is free."""
     info: Any = TrainConfig
-    for part in name.split("."):
+    parts = name.split(".")
+    if parts[0] == "scene":
+        info, parts = LayerConfig, parts[2:]
+    for part in parts:
         info = getattr(info, "annotation", info).model_fields[part]
     kind = info.annotation
     if get_origin(kind) is list:
@@ -56,26 +62,38 @@ def resolve(source: str = "", overrides: Mapping[str, Any] | None = None) -> Tra
 
     Raises ConfigError for unknown presets, unknown keys and values of the wrong type.
     """
-    layers = _layers(source)
     values: dict[str, Any] = {}
-    for origin, layer in layers:
-        _check_keys(layer, origin)
-        values = _merged(values, layer)
+    for origin, part in _sources(source):
+        present = _in_present_form(part, values.get("scene"), origin)
+        _check_keys(present, origin)
+        values = _merged(values, present)
     for name, value in (overrides or {}).items():
-        dotted = full_name(name)
-        nested: dict[str, Any] = {}
-        cursor = nested
-        *outer, last = dotted.split(".")
-        for part in outer:
-            cursor[part] = {}
-            cursor = cursor[part]
-        cursor[last] = value
-        values = _merged(values, nested)
+        values = _overridden(values, full_name(name), value)
     return stretched(validated(values, "command line" if overrides else source))
+
+
+def _overridden(values: dict[str, Any], dotted: str, value: Any) -> dict[str, Any]:
+    if dotted.startswith("scene."):
+        try:
+            return {**values, "scene": with_field(values.get("scene") or [], dotted, value)}
+        except LayerError as error:
+            raise ConfigError(str(error)) from None
+    nested: Any = value
+    for part in reversed(dotted.split(".")):
+        nested = {part: nested}
+    return _merged(values, nested)
+
+
+def _in_present_form(values: Mapping[str, Any], before: Any, origin: str) -> dict[str, Any]:
+    try:
+        return in_present_form(values, before)
+    except LayerError as error:
+        raise ConfigError(f"{origin}: {error}") from None
 
 
 def validated(values: Mapping[str, Any], origin: str) -> TrainConfig:
     """The model of plain `values`; every problem in one ConfigError."""
+    values = _in_present_form(values, None, origin)
     _check_keys(values, origin)
     try:
         return TrainConfig.model_validate(dict(values))
@@ -88,19 +106,26 @@ def validated(values: Mapping[str, Any], origin: str) -> TrainConfig:
 
 
 def full_name(name: str) -> str:
-    """`steps` -> `run.steps` where only one section has it; dotted names are checked. Dashes count as underscores."""
-    known = [dotted for dotted, _, _ in fields()]
+    """`steps` -> `run.steps` where only one section has it; dotted names are checked. Dashes count as underscores.
+
+    Fields of layers become `scene.NAME.FIELD`, with `*` for the only layer where none is named.
+    """
+    known = ["scene", *(dotted for dotted, _, _ in fields())]
     name = name.replace("-", "_")
-    name = {"metadata": "model.", "learning_rates": "optimizer."}.get(name.split(".")[0], "") + name
-    parts = name.split(".")
-    if name in known or (len(parts) == 3 and ".".join(parts[:2]) in ("model.metadata", "optimizer.learning_rates")):
+    if name in known:
         return name
+    try:
+        of_layer = full_layer_name(name)
+    except LayerError as error:
+        raise ConfigError(str(error)) from None
+    if of_layer:
+        return of_layer
     ending = [dotted for dotted in known if dotted.split(".")[-1] == name]
     if len(ending) == 1:
         return ending[0]
     if ending:
         raise ConfigError(f"option {name!r} is in several sections: write one of {', '.join(ending)}")
-    near = get_close_matches(name, known + [dotted.split(".")[-1] for dotted in known], 1, 0.5)
+    near = get_close_matches(name, [*known, *(dotted.split(".")[-1] for dotted in known), *BARE], 1, 0.5)
     hint = f"did you mean {near[0]!r}?" if near else "`smalti train --help` lists all options"
     raise ConfigError(f"unknown option {name!r}; {hint}")
 
@@ -129,12 +154,12 @@ def load(path: Path) -> TrainConfig:
     return validated(_read(path), str(path))
 
 
-def _layers(source: str) -> list[tuple[str, dict[str, Any]]]:
+def _sources(source: str) -> list[tuple[str, dict[str, Any]]]:
     if not source:
         return []
     if source in preset_names():
         values = yaml.safe_load(files("smalti.configs").joinpath(f"{source}.yaml").read_text(encoding="utf-8"))
-        return [*_layers(values.get("preset", "")), (f"preset {source}", {**values, "preset": source})]
+        return [*_sources(values.get("preset", "")), (f"preset {source}", {**values, "preset": source})]
     path = Path(source)
     if not path.is_file():
         near = get_close_matches(source, preset_names(), 1, 0.4)
@@ -142,7 +167,7 @@ def _layers(source: str) -> list[tuple[str, dict[str, Any]]]:
         raise ConfigError(f"{source!r} is neither a preset nor a file; {hint}")
     values = _read(path)
     base = str(values.get("preset") or "")
-    return [*(_layers(base) if base in preset_names() else []), (str(path), values)]
+    return [*(_sources(base) if base in preset_names() else []), (str(path), values)]
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -158,6 +183,9 @@ def _read(path: Path) -> dict[str, Any]:
 def _check_keys(values: Mapping[str, Any], origin: str) -> None:
     for name, value in values.items():
         _known(name, list(TrainConfig.model_fields), origin, "")
+        if name == "scene":
+            _check_layers(value, origin)
+            continue
         annotation = TrainConfig.model_fields[name].annotation
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             continue
@@ -165,6 +193,14 @@ def _check_keys(values: Mapping[str, Any], origin: str) -> None:
             raise ConfigError(f"{origin}: {name}: expected a section with keys, got {value!r}")
         for inner in value:
             _known(inner, list(annotation.model_fields), origin, f"{name}.")
+
+
+def _check_layers(value: Any, origin: str) -> None:
+    if not isinstance(value, list) or not all(isinstance(layer, Mapping) for layer in value):
+        raise ConfigError(f"{origin}: scene: expected a list of layers, each with its keys, got {value!r}")
+    for number, layer in enumerate(value):
+        for key in layer:
+            _known(key, list(LayerConfig.model_fields), origin, f"scene.{layer.get('name', number)}.")
 
 
 def _known(name: Any, known: list[str], origin: str, prefix: str) -> None:

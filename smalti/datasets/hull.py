@@ -46,6 +46,19 @@ class Silhouette:
         safe = np.where(z > 1e-9, z, 1.0)
         return points[:, :2] / safe[:, None] * self.intrinsics[:2] + self.intrinsics[2:], np.where(z > 1e-9, z, -1.0)
 
+    def share(self, positions: Float[np.ndarray, "n 3"], reach: float) -> tuple[np.ndarray, np.ndarray]:
+        """(seen, share of foreground 0..1) of the same boxes, at least one pixel wide."""
+        pixels, z = self.project(positions)
+        height, width = self.image.shape[:2]
+        radius = np.maximum(reach * self.intrinsics[:2].max() / np.where(z > 0, z, 1.0), 0.5)[:, None]
+        inside = ((pixels >= 0) & (pixels < (width, height))).all(1) & (z > 0)
+        low = np.clip(np.rint(pixels - radius), 0, (width - 1, height - 1)).astype(np.int64)
+        high = np.maximum(np.clip(np.rint(pixels + radius), 0, (width, height)).astype(np.int64), low + 1)
+        (x0, y0), (x1, y1) = low.T, high.T
+        total = self.integral
+        foreground = total[y1, x1] - total[y0, x1] - total[y1, x0] + total[y0, x0]
+        return inside, foreground / ((x1 - x0) * (y1 - y0))
+
     def test(self, positions: Float[np.ndarray, "n 3"], reach: float) -> tuple[np.ndarray, np.ndarray]:
         """(seen, foreground) of the boxes that project to `reach` world units around the points."""
         pixels, z = self.project(positions)
@@ -73,20 +86,12 @@ def hull_points(dataset: Dataset, count: int, generator: torch.Generator) -> Poi
 
     Of a dynamic set, pass one instant (`at_time`).
     """
-    if not has_silhouettes(dataset):
-        remedy = "Use another strategy (file, triangulate, frustum)"
-        raise DatasetError(dataset.root, "visual hull", "not every view has a mask or alpha", remedy)
-    silhouettes = _silhouettes(dataset)
-    share = float(np.mean([silhouette.integral[-1, -1] / silhouette.image[..., 0].size for silhouette in silhouettes]))
-    if share > LARGEST_SHARE:
-        problem = f"the masks cover {share:.0%} of the pictures: they are no silhouettes of an object"
-        remedy = "Use another strategy (file, triangulate, frustum)"
-        raise DatasetError(dataset.root, "visual hull", problem, remedy)
+    silhouettes = checked_silhouettes(dataset)
     cameras = [pinhole_camera(view.camera) for view in dataset.views]
-    voxels, size = _carve(dataset, cameras, silhouettes, count)
-    surface, normals = _surface(voxels)
+    voxels, size = carve(dataset, cameras, silhouettes, count)
+    surface, normals = surface_voxels(voxels)
     centres = (surface + 0.5) * size[0] + size[1:]
-    colors = _colors(centres, normals, silhouettes, size[0])
+    colors = seen_colors(centres, normals, silhouettes, size[0])
     pick = torch.randint(0, len(surface), (count,), generator=generator).numpy()
     if count <= len(surface):
         pick = torch.randperm(len(surface), generator=generator)[:count].numpy()
@@ -94,7 +99,22 @@ def hull_points(dataset: Dataset, count: int, generator: torch.Generator) -> Poi
     return Points(centres[pick] + jitter * size[0], colors[pick])
 
 
-def _silhouettes(dataset: Dataset) -> list[Silhouette]:
+def checked_silhouettes(dataset: Dataset) -> list[Silhouette]:
+    """Those of at most `MOST_VIEWS` views. Raises `DatasetError` where there are none, or where they hold no object."""
+    if not has_silhouettes(dataset):
+        remedy = "Use another strategy (file, triangulate, frustum)"
+        raise DatasetError(dataset.root, "visual hull", "not every view has a mask or alpha", remedy)
+    silhouettes = silhouettes_of(dataset)
+    share = float(np.mean([silhouette.integral[-1, -1] / silhouette.image[..., 0].size for silhouette in silhouettes]))
+    if share > LARGEST_SHARE:
+        problem = f"the masks cover {share:.0%} of the pictures: they are no silhouettes of an object"
+        remedy = "Use another strategy (file, triangulate, frustum)"
+        raise DatasetError(dataset.root, "visual hull", problem, remedy)
+    return silhouettes
+
+
+def silhouettes_of(dataset: Dataset) -> list[Silhouette]:
+    """Foreground of the views, reduced and in an order in which neighbours differ."""
     rows = range(0, len(dataset.views), max(1, -(-len(dataset.views) // MOST_VIEWS)))
     longest = max(max(view.camera.width, view.camera.height) for view in dataset.views)
     found = []
@@ -114,28 +134,28 @@ def _silhouettes(dataset: Dataset) -> list[Silhouette]:
     return [found[row] for row in order]
 
 
-def _carve(
+def carve(
     dataset: Dataset, cameras: list[Camera], silhouettes: list[Silhouette], count: int
 ) -> tuple[Int[np.ndarray, "n 3"], Float[np.ndarray, "4"]]:
-    """(occupied voxels as whole numbers, [edge length, origin])."""
+    """(occupied voxels as whole numbers, [edge length, origin]), fine enough for `count` points on their surface."""
     middle, radius = viewed_ball(cameras)
     origin, edge = middle - radius, 2 * radius / COARSE
     voxels = np.stack(np.meshgrid(*[np.arange(COARSE)] * 3, indexing="ij"), -1).reshape(-1, 3)
     while True:
         reach = 0.5 * np.sqrt(3) * edge
-        carved = voxels[_kept(origin + (voxels + 0.5) * edge, silhouettes, reach)]
+        carved = voxels[kept(origin + (voxels + 0.5) * edge, silhouettes, reach)]
         if not len(carved):
             problem = "the silhouettes have no common part: cameras and masks do not belong together"
             raise DatasetError(dataset.root, "visual hull", problem, "Check the poses with `smalti check`")
-        shell = len(_surface(carved)[0])
+        shell = len(surface_voxels(carved)[0])
         if shell >= 0.5 * count or edge * COARSE * 8 <= 2 * radius * 1.01:
-            exact = carved[_kept(origin + (carved + 0.5) * edge, silhouettes, 0.0)]
+            exact = carved[kept(origin + (carved + 0.5) * edge, silhouettes, 0.0)]
             return (exact if len(exact) else carved), np.array([edge, *origin])
         children = np.stack(np.meshgrid(*[np.arange(2)] * 3, indexing="ij"), -1).reshape(1, 8, 3)
         voxels, edge = (2 * carved[:, None] + children).reshape(-1, 3), 0.5 * edge
 
 
-def _kept(centres: Float[np.ndarray, "n 3"], silhouettes: list[Silhouette], reach: float) -> np.ndarray:
+def kept(centres: Float[np.ndarray, "n 3"], silhouettes: list[Silhouette], reach: float) -> np.ndarray:
     """Which voxels all views but the tolerated few allow, and at least half of them see."""
     tolerated = int(TOLERATED * len(silhouettes))
     alive = np.arange(len(centres))
@@ -148,7 +168,7 @@ def _kept(centres: Float[np.ndarray, "n 3"], silhouettes: list[Silhouette], reac
     return alive[2 * sightings[alive] >= len(silhouettes)]
 
 
-def _surface(voxels: Int[np.ndarray, "n 3"]) -> tuple[Int[np.ndarray, "m 3"], Float[np.ndarray, "m 3"]]:
+def surface_voxels(voxels: Int[np.ndarray, "n 3"]) -> tuple[Int[np.ndarray, "m 3"], Float[np.ndarray, "m 3"]]:
     """Voxels with an empty neighbour, and the direction away from the full ones."""
     low = voxels.min(0) - 1
     shape = voxels.max(0) - low + 2
@@ -166,7 +186,7 @@ def _surface(voxels: Int[np.ndarray, "n 3"]) -> tuple[Int[np.ndarray, "m 3"], Fl
     return voxels[exposed], outward[exposed]
 
 
-def _colors(
+def seen_colors(
     centres: np.ndarray, normals: np.ndarray, silhouettes: list[Silhouette], edge: float
 ) -> UInt8[np.ndarray, "n 3"]:
     """The mean colour over the views that see a point (depth test among points), weighted by how frontal they are."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from smalti.files import write_scene_file
-from smalti.files.splats import PARAMETERS, SplatMetadata, Splats, similarity_transform
+from smalti.files.splats import SplatMetadata, Splats, similarity_transform
 from smalti.scene.scene import Layer, Scene
 
 
@@ -24,17 +24,23 @@ class Exported:
     layers: tuple[str, ...]
 
 
-def export_scene(scene: Scene, path: Path | str) -> Exported:
-    """Write all visible layers to `path`, by its extension; layer transforms are applied, several layers become one.
+def export_scene(scene: Scene, path: Path | str, names: Sequence[str] | None = None) -> Exported:
+    """Write the visible layers (those in `names`, by default all) to `path`, by its extension; layer transforms are
+    applied, several layers become one. What no file format holds, the scene folder does (`smalti.scene.folder`).
 
     Colour coefficients beyond the degree in use are written as zeros, so that other programs show the same picture.
     Raises ValueError where nothing is visible, where a layer's family is not Gaussian splats, or where layers differ in
     screen filter; FileFormatError for an unknown extension or numbers that are NaN.
     """
     path = Path(path)
-    layers = scene.visible_layers()
+    layers = [layer for layer in scene.visible_layers() if names is None or layer.name in names]
+    missing = sorted(set(names or ()) - {layer.name for layer in layers})
+    if missing:
+        there = ", ".join(layer.name for layer in scene.visible_layers())
+        raise ValueError(f"export: there is no visible layer {missing[0]!r} with primitives; there are {there}")
     if not layers:
         raise ValueError("export: there is nothing to write; no visible layer has a primitive")
+    _require_splats(layers)
     parts = [_layer_splats(layer, scene.order) for layer in layers]
     if len(layers) == 1:
         splats, transform = parts[0], _transform(layers[0], parts[0])
@@ -46,14 +52,20 @@ def export_scene(scene: Scene, path: Path | str) -> Exported:
     return Exported(path, len(splats), path.stat().st_size, splats.metadata, names)
 
 
+def _require_splats(layers: list[Layer]) -> None:
+    foreign = [layer for layer in layers if not layer.family.is_splats]
+    if not foreign:
+        return
+    fit = [layer.name for layer in layers if layer.family.is_splats]
+    only = f"Splat files can hold the layers {', '.join(fit)} (--layers {','.join(fit)}); " if fit else ""
+    raise ValueError(
+        f"export: layer {foreign[0].name!r} is of family {foreign[0].family.name!r}, which splat files cannot hold. "
+        f"{only}a scene folder holds every layer (give a path without an extension)"
+    )
+
+
 def _layer_splats(layer: Layer, order: str) -> Splats:
     family = layer.family
-    missing = [name for name in PARAMETERS if name not in family.parameters]
-    if missing:
-        raise ValueError(
-            f"export: layer {layer.name!r} is of family {family.name!r}, which splat files cannot hold (it has no "
-            f"{missing[0]}). Hide the layer or choose a format for this family"
-        )
     held = Splats.from_parameters(family.parameters, SplatMetadata())
     metadata = SplatMetadata(
         filter_variance=float(family.metadata.get("filter_variance", 0.3)),

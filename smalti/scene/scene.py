@@ -60,7 +60,9 @@ class Scene:
     """The colour behind the scene that its training pictures stated; None where they had none (drawn as black)."""
 
     def add(self, name: str, family: Family, **options: Any) -> Layer:
-        """A new layer; a ValueError where the name is taken."""
+        """A new layer; a ValueError where the name is taken, or is none."""
+        if not name or "/" in name:
+            raise ValueError(f"Scene.add: {name!r} is no layer's name; it needs a letter and must not hold a slash")
         if name in self.layers:
             raise ValueError(f"Scene.add: there is a layer {name!r} already; choose another name or remove it first")
         self.layers[name] = Layer(name, family, **options)
@@ -72,6 +74,10 @@ class Scene:
     def __len__(self) -> int:
         """Primitives in all layers."""
         return sum(len(layer.family) for layer in self)
+
+    def counts(self) -> dict[str, int]:
+        """Primitives by layer."""
+        return {layer.name: len(layer.family) for layer in self}
 
     def visible_layers(self) -> list[Layer]:
         """Layers that are drawn: visible and not empty."""

@@ -19,6 +19,7 @@ from typing import Any
 
 from torch import Tensor
 
+from smalti.scene.folder import read_scene_folder, save_scene
 from smalti.scene.scene import Scene
 
 CHECKPOINT_VERSION = 1
@@ -97,10 +98,8 @@ def _write_folder(draft: Path, step: int, scene: Scene, state: TrainerState) -> 
     from safetensors.torch import save_file
 
     draft.mkdir()
-    tensors, plain = scene.state()
-    save_file(_portable(tensors), draft / "scene.safetensors")
+    save_scene(scene, draft)
     save_file(_portable(state.tensors), draft / "trainer.safetensors")
-    _write_json(draft / "scene.json", plain)
     _write_json(draft / "state.json", {"version": CHECKPOINT_VERSION, "step": step, **state.plain})
     _write_json(draft / "clock.json", state.clock)
     for entry in draft.iterdir():
@@ -120,10 +119,8 @@ def _point_at(final: Path) -> None:
 
 def read_scene(folder: Path) -> Scene:
     """The scene of a checkpoint folder."""
-    from safetensors.torch import load_file
-
     with reading(folder):
-        return Scene.from_state(load_file(folder / "scene.safetensors"), _read_json(folder / "scene.json"))
+        return read_scene_folder(folder)
 
 
 def read_state(folder: Path) -> TrainerState:

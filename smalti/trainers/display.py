@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TextIO
 
 PLAIN_SECONDS = 10.0
@@ -26,6 +27,8 @@ class Status:
     """Of the process; 0 where the system does not say."""
     problems: int
     """Gradients with NaN or Inf, so far."""
+    layers: Mapping[str, int] = field(default_factory=dict)
+    """Primitives by layer."""
 
 
 class Display(Protocol):
@@ -144,13 +147,18 @@ def rows(status: Status, speed: Speed) -> list[tuple[str, str]]:
         ("step", f"{status.step}/{status.steps}"),
         ("loss", f"{status.loss:.4f}"),
         ("fixed view", preview),
-        ("primitives", f"{status.primitives:,}"),
+        ("primitives", f"{status.primitives:,}{of_layers(status.layers)}"),
         ("counted", f"{status.bytes / 1e6:.0f} MB"),
         ("resident", f"{status.resident / 1e6:.0f} MB"),
         ("speed", f"{speed.rate:.1f} steps/s"),
         ("left", speed.left(status.steps)),
     ]
     return [*shown, ("bad gradients", str(status.problems))] if status.problems else shown
+
+
+def of_layers(counts: Mapping[str, int]) -> str:
+    """` (mesh 200, gaussians 1,034)`; nothing where there is one layer."""
+    return f" ({', '.join(f'{name} {count:,}' for name, count in counts.items())})" if len(counts) > 1 else ""
 
 
 def make_display(title: str) -> Display:

@@ -43,7 +43,7 @@ class Finish:
         path.write_text(json.dumps(values, indent=1), encoding="utf-8")
         if trainer.test_rows and not self._is_recorded():
             clock = {"cpu_seconds": round(trainer.clock.cpu, 3), "wall_seconds": round(trainer.clock.wall, 3)}
-            count = {"primitives": len(trainer.scene)}
+            count = {"primitives": len(trainer.scene), "layers": trainer.scene.counts()}
             self.run.record({"kind": "evaluation", "step": trainer.step_number, **clock, **count, **result.mean})
         return [f"{which} views:", *result.lines(per_view=False), f"figures per view: {path}"]
 
@@ -71,9 +71,20 @@ class Finish:
     def export(self) -> list[str]:
         """The scene as a file for other programs, in the input's frame."""
         from smalti.scene.exchange import export_scene
+        from smalti.scene.folder import save_scene
 
-        done = export_scene(self.trainer.scene, self.run.path / "scene.ply")
-        return [f"scene file: {done.path} ({done.primitives:,} primitives, {done.bytes / 1e6:.1f} MB)"]
+        scene, path = self.trainer.scene, self.run.path
+        size = save_scene(scene, path / "scene")
+        lines = [f"scene folder: {path / 'scene'} ({len(scene):,} primitives, {size / 1e6:.1f} MB)"]
+        names = [layer.name for layer in scene.visible_layers() if layer.family.is_splats]
+        if not names:
+            return lines
+        try:
+            done = export_scene(scene, path / "scene.ply", names)
+        except ValueError as error:
+            return [*lines, f"scene file: not made: {error}"]
+        part = "" if len(names) == len(scene.layers) else f", layers {', '.join(names)} alone"
+        return [*lines, f"scene file: {done.path} ({done.primitives:,} primitives, {done.bytes / 1e6:.1f} MB{part})"]
 
     def video(self) -> list[str]:
         """An orbit."""

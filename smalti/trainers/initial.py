@@ -1,21 +1,24 @@
-"""The scene that training starts from: points of the capture, or a scene file; and the scene's extent."""
+"""The scene that training starts from, layer by layer, and its extent."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from smalti.cameras.camera import Camera
-from smalti.configs.config import TrainConfig
+from smalti.configs.config import LayerConfig, TrainConfig
+from smalti.configs.resolve import ConfigError
 from smalti.datasets.dataset import Dataset
 from smalti.datasets.initial import FEWEST, initial_points
 from smalti.datasets.open import select_views
 from smalti.primitives.family import Family, find_family
+from smalti.scene.folder import is_scene_folder, load_scene
 from smalti.scene.scene import Scene
+from smalti.trainers.initializers import Ground, initial_family, splats_from_file
 
 
 def scene_extent(cameras: Sequence[Camera], points: Float[Tensor, "n 3"]) -> float:
@@ -36,9 +39,9 @@ def starting_points(
     config: TrainConfig, dataset: Dataset, rows: Sequence[int], generator: torch.Generator
 ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
     """(positions, colours 0..1) as `data.points` asks, from the training views alone; none where a scene file is the
-    start.
+    start of every layer.
     """
-    if config.init_from:
+    if config.init_from and not _unmentioned(config):
         return torch.zeros(0, 3), torch.zeros(0, 3)
     training = select_views(dataset, rows)
     given = 0 if dataset.points is None else len(dataset.points.positions)
@@ -49,29 +52,54 @@ def starting_points(
     return torch.from_numpy(points.positions).float(), torch.from_numpy(points.colors).float() / 255.0
 
 
-def family_from_file(config: TrainConfig, path: str | Path) -> tuple[Family, str]:
-    """Primitives of a scene file, and the compositing order that it states."""
-    from smalti.files import read_scene_file
+def initial_scene(config: TrainConfig, ground: Ground, extent: float) -> Scene:
+    """All layers, from `init_from` where it holds them, else as their initialisers say.
 
-    splats = read_scene_file(path)
-    kind = find_family(config.model.family)
-    stated = {
-        "filter_variance": splats.metadata.filter_variance,
-        "compensated": splats.metadata.compensated,
-        "sh_degree": splats.held_degree,
-        "active_sh_degree": splats.sh_degree,
-    }
-    known = kind.default_metadata()
-    return kind(splats.to_parameters(), {k: v for k, v in stated.items() if k in known}), splats.metadata.order
-
-
-def initial_scene(config: TrainConfig, points: tuple[Tensor, Tensor], extent: float) -> Scene:
-    """One layer, named as its family, from `init_from` or from (positions, colours 0..1)."""
-    order = config.model.order
-    if config.init_from:
-        family, order = family_from_file(config, config.init_from)
-    else:
-        family = find_family(config.model.family).from_points(points[0], points[1], config.model.metadata)
-    scene = Scene(order=order, near=config.model.near * extent)  # type: ignore[arg-type]
-    scene.add(family.name, family)
+    Raises ConfigError where names do not belong together.
+    """
+    if not config.scene:
+        raise ConfigError("scene: there is no layer to train; name a preset, or give a list of layers")
+    families, stated = _given(config)
+    for layer in config.scene:
+        if layer.name not in families:
+            families[layer.name] = initial_family(layer, ground)
+    order = stated or config.model.order
+    if order == "auto":
+        order = "centre" if all(each.default_order == "centre" for each in families.values()) else "ray"
+    scene = Scene(order=order, near=config.model.near * extent)
+    for layer in config.scene:
+        scene.add(layer.name, families[layer.name], locked=layer.frozen)
     return scene
+
+
+def _unmentioned(config: TrainConfig) -> list[LayerConfig]:
+    """Layers that `init_from` does not hold."""
+    if not is_scene_folder(config.init_from):
+        return config.scene[1:]
+    held = load_scene(config.init_from).layers
+    return [layer for layer in config.scene if layer.name not in held]
+
+
+def _given(config: TrainConfig) -> tuple[dict[str, Family], Literal["centre", "ray"] | None]:
+    """What `init_from` holds by layer, and the compositing order that it states."""
+    path = config.init_from
+    if not path:
+        return {}, None
+    if not is_scene_folder(path):
+        if len(config.scene) != 1:
+            raise ConfigError(
+                f"init_from: {path} is the file of one layer, and the scene has {len(config.scene)}; give it to its "
+                "layer (initializer: file), or start from a scene folder"
+            )
+        (layer,) = config.scene
+        family, order = splats_from_file(find_family(layer.family), path)
+        return {layer.name: family}, order
+    held, known = load_scene(path), {layer.name: layer.family for layer in config.scene}
+    for layer in held:
+        if known.get(layer.name) != layer.family.name:
+            raise ConfigError(
+                f"init_from: {path} holds a layer {layer.name!r} of family {layer.family.name!r}, which the "
+                f"configuration does not name; its layers are {', '.join(known)}"
+            )
+    order = held.order if len(held.layers) == len(known) and config.model.order == "auto" else None
+    return {layer.name: layer.family for layer in held.flattened()}, order

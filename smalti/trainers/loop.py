@@ -102,7 +102,7 @@ class _Loop:
         self.display.update(
             Status(
                 step, self.options.steps, report.loss, self.preview_psnr, len(trainer.scene), counted,
-                resident_bytes(), self.problems,
+                resident_bytes(), self.problems, trainer.scene.counts(),
             )
         )  # fmt: skip
 
@@ -112,6 +112,7 @@ class _Loop:
             "loss": report.loss,
             "psnr": report.psnr,
             "primitives": len(trainer.scene),
+            "layers": trainer.scene.counts(),
             "bytes": trainer.budget.used(trainer.populations),
             "reduction": schedules.reduction(trainer.step_number - 1, trainer.config.schedule),
             "cpu_seconds": round(trainer.clock.cpu, 3),
@@ -153,6 +154,7 @@ class _Loop:
                 "cpu_seconds": round(trainer.clock.cpu, 3),
                 "wall_seconds": round(trainer.clock.wall, 3),
                 "primitives": len(trainer.scene),
+                "layers": trainer.scene.counts(),
                 **result.mean,
                 **extra,
             }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from smalti.cameras.camera import Camera
-from smalti.primitives.family import Family
+from smalti.primitives.family import Family, LossContext
 from smalti.renderers.frame import Frame
 
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
@@ -90,38 +90,15 @@ def _window(like: Tensor) -> Float[Tensor, "11"]:
     return (weight / weight.sum()).to(like)
 
 
-@dataclass(frozen=True)
-class RegularizerWeights:
-    """Weights of `primitive_loss`; all zero means there is nothing to compute."""
-
-    opacity: float = 0.0
-    scale: float = 0.0
-    anisotropy: float = 0.0
-    anisotropy_limit: float = 8.0
-
-    @property
-    def any(self) -> bool:
-        """True where a weight is not zero."""
-        return self.opacity > 0 or self.scale > 0 or self.anisotropy > 0
-
-
-def primitive_loss(family: Family, extent: float, weights: RegularizerWeights) -> Float[Tensor, ""]:
-    """Mean opacity, mean size over `extent` (Kheradmand et al. 2024, equation 10), and mean excess of needles.
+def family_loss(family: Family, weights: Mapping[str, float], context: LossContext) -> Float[Tensor, ""] | None:
+    """The family's own terms (`Family.regularizers`), weighted and summed; None where there is none to compute.
     Differentiable.
-
-    A needle's longest axis exceeds the second longest by more than the limit (after Xie et al. 2024, PhysGaussian).
     """
-    loss = family.positions().new_zeros(())
-    if len(family) == 0:
-        return loss
-    if weights.opacity > 0:
-        loss = loss + weights.opacity * family.opacities().mean()
-    if weights.scale > 0:
-        loss = loss + weights.scale / extent * family.sizes().mean()
-    if weights.anisotropy > 0 and family.sizes().shape[1] > 1:
-        two = family.sizes().topk(2, dim=1).values
-        loss = loss + weights.anisotropy * (two[:, 0] / two[:, 1] - weights.anisotropy_limit).clamp_min(0).mean()
-    return loss
+    wanted = {name: weight for name, weight in weights.items() if weight > 0}
+    if not wanted or len(family) == 0:
+        return None
+    terms = family.regularizers(context)
+    return torch.stack([weight * terms[name]() for name, weight in wanted.items()]).sum()
 
 
 def psnr_of(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from smalti.configs.config import OptimizerConfig, ScheduleConfig
 from smalti.primitives.family import Family
 
@@ -16,12 +18,14 @@ def warm_up(step: int, warmup: int) -> float:
     return min((step + 1) / (warmup + 1), 1.0)
 
 
-def learning_rates(family: Family, config: OptimizerConfig, step: int, steps: int) -> dict[str, float]:
-    """Rate by parameter name before multiplication of position rates with the scene's extent."""
-    base = {
-        **family.default_learning_rates(),
-        **{k: v for k, v in config.learning_rates.items() if k in family.parameters},
-    }
+def learning_rates(
+    family: Family, given: Mapping[str, float], config: OptimizerConfig, step: int, steps: int
+) -> dict[str, float]:
+    """Rate by parameter name, `given` over the family's defaults, before multiplication of position rates with the
+    scene's extent.
+    """
+    base = {name: rate for name, rate in family.default_learning_rates().items() if name in family.parameters}
+    base |= given
     positions = set(family.position_parameters())
     warm = warm_up(step, config.warmup)
     return {

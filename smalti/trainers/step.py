@@ -4,24 +4,25 @@ here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
-from smalti.primitives.family import Drawable
+from smalti.primitives.family import Drawable, LossContext
 from smalti.renderers.frame import Frame
 from smalti.renderers.render import render
 from smalti.scene.scene import Layer, Scene
 from smalti.trainers.density.budget import CardMemory
+from smalti.trainers.density.evidence import fold
 from smalti.trainers.density.rule import Sighting
 from smalti.trainers.guard import BadGradient, find_bad_gradients
 from smalti.trainers.losses import (
     DepthLoss,
     ImageLossWeights,
-    RegularizerWeights,
+    family_loss,
     image_loss,
-    primitive_loss,
     psnr_of,
 )
 from smalti.trainers.refinement import Refinement
@@ -33,8 +34,10 @@ class StepOptions:
     """What a step needs to know besides scene and views."""
 
     image: ImageLossWeights
-    regularizer: RegularizerWeights
-    extent: float
+    weights: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Of the families' own loss terms: layer -> term -> weight."""
+    context: LossContext | None = None
+    """For these terms; needed where there are weights."""
     backend: str = "auto"
     absolute_gradient: bool = False
     depth_loss: DepthLoss | None = None
@@ -49,6 +52,8 @@ class StepResult:
     """Of the step's own pictures, mean."""
     sightings: list[dict[str, Sighting]]
     """Per view, by layer."""
+    pulls: dict[str, Tensor]
+    """By layer, how much the step's views together pull at each primitive, where the family measures it itself."""
     bad: list[BadGradient] = field(default_factory=list)
     arena: int = 0
     """Bytes that the renderer held for the largest of the renders."""
@@ -60,7 +65,7 @@ def backward(
     """Mean loss over the views plus the regularisers, differentiated; views one after another, so memory does not
     grow.
     """
-    trained = [layer for layer in scene if not layer.locked and len(layer.family)]
+    trained = [layer for layer in scene.visible_layers() if not layer.locked]
     for layer in trained:
         for parameter in layer.family.parameters.values():
             parameter.grad = None
@@ -90,28 +95,34 @@ def backward(
             bad += find_bad_gradients(layer, step, (view.camera.name,), bad)
         del frame, color, loss, drawn, drawables  # one render at a time holds memory
         arena = max(arena, card.taken())
-    if options.regularizer.any:
-        for layer in trained:
-            loss = primitive_loss(layer.family, options.extent, options.regularizer)
+    pulls = {layer.name: layer.family.growth_signal() for layer in trained}
+    for layer in trained:
+        weights = options.weights.get(layer.name)
+        loss = family_loss(layer.family, weights, options.context) if weights and options.context else None
+        if loss is not None and loss.requires_grad:
             loss.backward()
-            total += float(loss.detach())
             bad += find_bad_gradients(layer, step, (), bad)
-    return StepResult(total, quality, sightings, bad, arena)
+        total += 0.0 if loss is None else float(loss.detach())
+    felt = {name: pull for name, pull in pulls.items() if pull is not None}
+    return StepResult(total, quality, sightings, felt, bad, arena)
 
 
 def _sightings(
     drawn: Sequence[tuple[Layer, list[Drawable]]], frame: Frame, view: TrainingView, batch: int, absolute: bool
 ) -> dict[str, Sighting]:
-    """The frame's visibility, cut into layers; gradients as if the view had been the only one of its step."""
+    """The frame's visibility, cut into layers and folded to primitives; gradients as if the view had been the only one
+    of its step, None for families whose drawn rows are not their primitives.
+    """
     result, start = {}, 0
     gradient = frame.visibility.screen_gradient.get("absolute" if absolute else "sum")
     for layer, parts in drawn:
         rows = slice(start, start + sum(len(part) for part in parts))
         start = rows.stop
+        folded = layer.family.owners() is not None
         result[layer.name] = Sighting(
-            visible=frame.visibility.visible[rows],
-            radii=frame.visibility.radii[rows],
-            gradient=None if gradient is None else torch.as_tensor(gradient[rows]).detach() * batch,
+            visible=fold(frame.visibility.visible[rows].to(torch.uint8), layer.family).bool(),
+            radii=fold(frame.visibility.radii[rows], layer.family),
+            gradient=None if gradient is None or folded else torch.as_tensor(gradient[rows]).detach() * batch,
             width=view.camera.width,
             height=view.camera.height,
         )

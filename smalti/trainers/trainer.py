@@ -13,9 +13,10 @@ from torch import Tensor
 
 from smalti.cameras.camera import Camera
 from smalti.configs.config import TrainConfig, parse_bytes
-from smalti.configs.resolve import ConfigError
 from smalti.datasets.dataset import Dataset
 from smalti.datasets.images import ImageCache
+from smalti.datasets.open import select_views
+from smalti.primitives.family import LossContext
 from smalti.renderers.backends import choose
 from smalti.renderers.frame import Frame
 from smalti.renderers.render import render
@@ -28,8 +29,10 @@ from smalti.trainers.density.population import Population
 from smalti.trainers.density.rule import Change, make_rule
 from smalti.trainers.guard import BadGradient, BadGradientError
 from smalti.trainers.initial import initial_scene, scene_extent, starting_points
-from smalti.trainers.losses import DepthLoss, ImageLossWeights, RegularizerWeights
+from smalti.trainers.initializers import Ground
+from smalti.trainers.losses import DepthLoss, ImageLossWeights
 from smalti.trainers.ordering import ViewOrder
+from smalti.trainers.plans import plans_of
 from smalti.trainers.refinement import Refinement
 from smalti.trainers.run import Run
 from smalti.trainers.step import StepOptions, backward
@@ -111,9 +114,9 @@ class Trainer:
         config = self.config
         points = starting_points(config, self.dataset, self.train_rows, self.generator)
         self.extent = scene_extent(self.cameras, points[0])
-        self.scene = initial_scene(config, points, self.extent)
+        ground = Ground(select_views(self.dataset, self.train_rows), *points, self.generator)
+        self.scene = initial_scene(config, ground, self.extent)
         self.scene.background = stated_background(self.dataset, config.data.background)
-        check_names(config, self.scene)
         self._assemble()
         self._trim_to_budget()
 
@@ -127,17 +130,19 @@ class Trainer:
         self.adam = Adam(settings)
         self.order = ViewOrder(len(self.source), self.generator)
         self.refinement = Refinement(config.refine, len(self.source), self.extent)
-        self.populations = [Population(layer, self.adam) for layer in self.scene if not layer.locked]
-        self.rule = make_rule(config, self.extent)
-        self.budget = Budget(parse_bytes(config.density.budget), most_primitives(config, self.cameras))
+        context = LossContext(self.extent, self.generator, config.loss.anisotropy_limit)
+        self.plans = plans_of(self.scene, config, context)
+        trained = [layer for layer in self.scene if not layer.locked]
+        self.populations = [Population(layer, self.adam, self.plans[layer.name].most) for layer in trained]
+        self.rules = {layer.name: make_rule(self.plans[layer.name].rule, config, self.extent) for layer in trained}
+        fixed = sum(layer.family.bytes for layer in self.scene if layer.locked)
+        self.budget = Budget(parse_bytes(config.density.budget), most_primitives(config, self.cameras), fixed)
         self.options = StepOptions(
             image=ImageLossWeights(config.loss.dssim),
-            regularizer=RegularizerWeights(
-                config.loss.opacity, config.loss.scale, config.loss.anisotropy, config.loss.anisotropy_limit
-            ),
-            extent=self.extent,
+            weights={name: plan.weights for name, plan in self.plans.items()},
+            context=context,
             backend=self.backend,
-            absolute_gradient=self.rule.absolute_gradient,
+            absolute_gradient=any(rule.absolute_gradient for rule in self.rules.values()),
             depth_loss=self.depth_loss,
         )
 
@@ -148,14 +153,21 @@ class Trainer:
         for population in self.populations:
             population.family.advance(schedules.color_degree(step, config.schedule))
         views = self._next_views(schedules.reduction(step, config.schedule))
+        for population in self.populations:
+            population.family.begin_step(step / config.run.steps, self.generator)
         result = backward(self.scene, views, self.refinement, self.options, step)
+        for population in self.populations:
+            population.family.end_step()
         problems = [str(each) for each in result.bad]
         if result.bad and config.run.bad_gradient == "stop":
             raise BadGradientError("; ".join(problems))
-        for sighting in result.sightings:
-            for population in self.populations:
-                if population.layer.name in sighting:
-                    self.rule.observe(population, sighting[population.layer.name])
+        for population in self.populations:
+            name, rule = population.layer.name, self.rules[population.layer.name]
+            for sighting in result.sightings:
+                if name in sighting:
+                    rule.observe(population, sighting[name])
+            if name in result.pulls:
+                rule.feel(population, result.pulls[name])
         self.budget.observe(result.arena, len(self.scene))
         problems += self._update(views, result.bad)
         self.step_number += 1
@@ -173,17 +185,16 @@ class Trainer:
         position_rate = 0.0
         for population in self.populations:
             family, layer = population.family, population.layer
-            rates = schedules.learning_rates(family, config.optimizer, step, config.run.steps)
+            given = self.plans[layer.name].rates
+            rates = schedules.learning_rates(family, given, config.optimizer, step, config.run.steps)
             positions = set(family.position_parameters())
-            position_rate = max([rates[name] for name in positions], default=0.0)
+            position_rate = max([rates[name] for name in positions & set(rates)], default=0.0)
             scaled = {
                 f"{layer.name}/{name}": rate * (self.extent if name in positions else 1.0)
                 for name, rate in rates.items()
             }
-            rows = [each.rows for each in bad if each.layer == layer.name]
-            held = {name: torch.unique(torch.cat(rows)) for name in scaled} if rows else None
-            self.adam.step(population.parameters(), scaled, held)
-            self.rule.after_update(population, self._moment(step + 1, position_rate))
+            self.adam.step(population.parameters(), scaled, population.rows_to_hold(bad))
+            self.rules[layer.name].after_update(population, self._moment(step + 1, position_rate))
         share = schedules.decay(step, config.run.steps, config.optimizer.position_final)
         stayed = self.refinement.step([view.index for view in views], step, share)
         names = {view.index: view.camera.name for view in views}
@@ -197,13 +208,15 @@ class Trainer:
         step, total = self.step_number, {}
         if step in self.config.contribution.at:
             total = _added(total, {"unsupported": self._prune_unsupported()})
-        if self.rule.due(step):
+        due = [population for population in self.populations if self.rules[population.layer.name].due(step)]
+        first = step // self.config.density.every % max(len(due), 1)  # no layer is always the first to take the room
+        for population in [*due[first:], *due[:first]]:
             centres = torch.stack([camera.centre.detach() for camera in self.cameras])
-            for population in self.populations:
-                doomed = near_cameras(population.family, centres, self.config.density.near_camera * self.extent)
-                if bool(doomed.all()):
-                    doomed = torch.zeros_like(doomed)
-                total = _added(total, self.rule.change(population, doomed, self._moment(step)))
+            doomed = near_cameras(population.family, centres, self.config.density.near_camera * self.extent)
+            if bool(doomed.all()):
+                doomed = torch.zeros_like(doomed)
+            changes = self.rules[population.layer.name].change(population, doomed, self._moment(step))
+            total = _added(total, changes)
         return {key: value for key, value in total.items() if value}
 
     def _prune_unsupported(self) -> int:
@@ -212,7 +225,9 @@ class Trainer:
         return sum(
             population.prune(found[population.layer.name])
             for population in self.populations
-            if population.layer.name in found and not bool(found[population.layer.name].all())
+            if population.family.grows
+            and population.layer.name in found
+            and not bool(found[population.layer.name].all())
         )
 
     def _with_statistics(self, scene: Scene, camera: Camera) -> Frame:
@@ -220,13 +235,16 @@ class Trainer:
         return render(scene.drawables(camera), camera, settings=settings, backend=self.backend)
 
     def _trim_to_budget(self) -> None:
-        """Initial primitives beyond the budget go, at random: the run must be able to start."""
-        for population in self.populations:
-            over = -self.budget.room(self.populations, population)
+        """Initial primitives beyond the budget go, at random and from each layer that can shrink by the same share: the
+        run must be able to start.
+        """
+        growing = [population for population in self.populations if population.family.grows]
+        for population, kept in zip(growing, self.budget.shares(self.populations), strict=True):
+            over = len(population) - kept
             if over > 0:
                 order = torch.randperm(len(population), generator=self.generator)
                 doomed = torch.zeros(len(population), dtype=torch.bool)
-                doomed[order[: min(over, len(population) - 1)]] = True
+                doomed[order[:over]] = True
                 self.budget.refused += population.prune(doomed.to(self.device))
 
     # -- state --------------------------------------------------------------------------------------------------------
@@ -288,16 +306,6 @@ def most_primitives(config: TrainConfig, cameras: Sequence[Camera]) -> int:
         return density.max_primitives
     pixels = sum(camera.width * camera.height for camera in cameras)
     return max(1, min(density.max_primitives, int(pixels / density.pixels_per_primitive)))
-
-
-def check_names(config: TrainConfig, scene: Scene) -> None:
-    """A ConfigError where a configured learning rate belongs to no parameter."""
-    known = sorted({name for layer in scene for name in layer.family.parameters})
-    unknown = sorted(set(config.optimizer.learning_rates) - set(known))
-    if unknown:
-        raise ConfigError(
-            f"optimizer.learning_rates: no parameter is called {unknown[0]!r}; there are {', '.join(known)}"
-        )
 
 
 def _added(total: dict[str, int], more: dict[str, int]) -> dict[str, int]:

@@ -16,6 +16,7 @@ from smalti.configs.config import TrainConfig, parse_bytes
 from smalti.datasets.images import ImageCache
 from smalti.files.ply import read_ply
 from smalti.primitives.gaussians import Gaussians
+from smalti.scene.folder import load_scene
 from smalti.scene.scene import Scene
 from smalti.trainers.checkpoints import TrainerState, write_checkpoint
 from smalti.trainers.evaluation import evaluate, protocol_for
@@ -170,14 +171,22 @@ def test_export_is_the_scene_that_is_rendered(run: Run, tmp_path: Path, capsys: 
     assert torch.equal(scene.render(camera).color, again.render(camera).color)
 
 
-def test_export_makes_the_folder_and_asks_for_an_extension(
+def test_export_makes_the_folder_and_writes_a_scene_folder_where_there_is_no_extension(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "new" / "folder" / "scene.ply"
     assert main(["export", str(run.path), str(out)]) == 0
     assert out.is_file()
-    assert main(["export", str(run.path), str(tmp_path / "scene")]) == 2
-    assert f"write for example {tmp_path / 'scene'}.ply" in capsys.readouterr().err
+    assert main(["export", str(run.path), str(tmp_path / "scene")]) == 0
+    assert "scene folder, 300 primitives (gaussians 300)" in capsys.readouterr().out
+    again, scene = load_scene(tmp_path / "scene"), run.load_scene()
+    assert again.background == scene.background
+    for key, value in scene.layers["gaussians"].family.parameters.items():
+        assert torch.equal(again.layers["gaussians"].family.parameters[key], value)
+    assert main(["export", str(run.path), str(tmp_path / "scene"), "--layers", "gaussians"]) == 2
+    assert "a scene folder holds all layers" in capsys.readouterr().err
+    assert main(["export", str(run.path), str(tmp_path / "b.ply"), "--layers", "mesh"]) == 2
+    assert "no visible layer 'mesh'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:first", "meta"])

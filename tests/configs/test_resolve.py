@@ -13,10 +13,10 @@ from smalti.configs.resolve import ConfigError, fields, load, parse_value, prese
 from smalti.configs.stretch import beyond_the_end
 
 
-@pytest.mark.parametrize("name", ["demo", "gaussians", "gaussians-fast", "gaussians-mcmc"])
+@pytest.mark.parametrize("name", preset_names())
 def test_every_preset_is_valid_and_says_its_name(name: str) -> None:
-    assert name in preset_names()
     assert resolve(name).preset == name
+    assert resolve(name).scene
 
 
 def test_command_line_beats_file_beats_preset(tmp_path: Path) -> None:
@@ -65,12 +65,12 @@ def test_a_stretched_run_keeps_its_proportions_and_is_saved_as_it_became(tmp_pat
 
 def test_keys_of_a_mapping_need_no_section() -> None:
     config = resolve("gaussians", {"learning_rates.means": 1e-3, "metadata.sh_degree": 1})
-    assert config.optimizer.learning_rates["means"] == 1e-3
-    assert config.model.metadata["sh_degree"] == 1
+    assert config.scene[0].learning_rates["means"] == 1e-3
+    assert config.scene[0].metadata["sh_degree"] == 1
 
 
 def test_a_run_says_what_it_is_too_short_for() -> None:
-    assert [beyond_the_end(resolve(name)) for name in preset_names()] == [[]] * 4
+    assert [beyond_the_end(resolve(name)) for name in preset_names()] == [[]] * len(preset_names())
     assert beyond_the_end(resolve("gaussians-fast", {"stretch": 0.125})) == []
     late = beyond_the_end(resolve("gaussians-fast", {"steps": 500, "contribution.at": [400, 600], "warmup": 500}))
     assert [phrase.split(" (")[0] for phrase in late] == [

@@ -11,6 +11,7 @@ from smalti.cameras.camera import Camera
 from smalti.cameras.similarity import Similarity
 from smalti.files.ply import read_ply
 from smalti.primitives.gaussians import Gaussians
+from smalti.primitives.surfels import Surfels
 from smalti.scene.exchange import export_scene
 from smalti.scene.scene import Scene
 
@@ -98,10 +99,14 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     scene.add("b", make_family(2, filter_variance=0.1))
     with pytest.raises(ValueError, match="a, b differ in screen filter"):
         export_scene(scene, tmp_path / "a.ply")
-    foreign = make_family(1)
-    del foreign.parameters["sh_rest"]
     other = Scene()
-    other.add("odd", foreign)
-    with pytest.raises(ValueError, match="layer 'odd' is of family 'gaussians', which splat files cannot hold"):
+    other.add("odd", Surfels.from_points(torch.rand(5, 3), torch.rand(5, 3), {}))
+    with pytest.raises(ValueError, match="layer 'odd' is of family 'surfels', which splat files cannot hold"):
         export_scene(other, tmp_path / "a.ply")
+    other.add("fit", make_family(1))
+    with pytest.raises(ValueError, match=r"can hold the layers fit \(--layers fit\); a scene folder holds every layer"):
+        export_scene(other, tmp_path / "a.ply")
+    with pytest.raises(ValueError, match="no visible layer 'fitt' with primitives; there are odd, fit"):
+        export_scene(other, tmp_path / "a.ply", ["fitt"])
     assert list(tmp_path.iterdir()) == []
+    assert export_scene(other, tmp_path / "a.ply", ["fit"]).layers == ("fit",)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from smalti.primitives.family import LossContext
 from smalti.primitives.gaussians import Gaussians
 from smalti.trainers.losses import (
     ImageLossWeights,
-    RegularizerWeights,
+    family_loss,
     image_loss,
     image_loss_torch,
-    primitive_loss,
     psnr_of,
     ssim_map,
 )
@@ -87,13 +87,20 @@ def test_the_fused_loss_is_the_torch_loss(masked: bool) -> None:
 def test_regularizers_are_the_means_that_they_claim() -> None:
     family = Gaussians.from_points(torch.rand(7, 3), torch.rand(7, 3), {"sh_degree": 0})
     family.replace({**family.parameters, "log_scales": torch.randn(7, 3)})
-    value = lambda **weights: float(primitive_loss(family, 2.0, RegularizerWeights(**weights)).detach())  # noqa: E731
+
+    def value(limit: float = 8.0, **weights: float) -> float:
+        loss = family_loss(family, weights, LossContext(2.0, torch.Generator(), limit))
+        assert loss is not None
+        return float(loss.detach())
+
     assert value(opacity=3.0) == pytest.approx(3 * float(family.opacities().detach().mean()))
     assert value(scale=1.0) == pytest.approx(float(family.sizes().detach().mean()) / 2)
     two = family.sizes().detach().sort(dim=1, descending=True).values
     excess = (two[:, 0] / two[:, 1] - 1.5).clamp_min(0).mean()
-    assert value(anisotropy=1.0, anisotropy_limit=1.5) == pytest.approx(float(excess), rel=1e-5)
-    assert not RegularizerWeights().any
+    assert value(1.5, anisotropy=1.0) == pytest.approx(float(excess), rel=1e-5)
+    both = value(opacity=3.0) + value(scale=0.5)
+    assert value(opacity=3.0, scale=0.5) == pytest.approx(both)
+    assert family_loss(family, {"opacity": 0.0}, LossContext(2.0, torch.Generator())) is None
 
 
 def test_psnr() -> None:

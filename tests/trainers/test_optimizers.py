@@ -77,8 +77,9 @@ def test_row_adam_moves_visited_rows_only_each_by_its_own_count() -> None:
 
 def test_rates_decay_positions_and_warm_up() -> None:
     family = Gaussians.from_points(torch.rand(3, 3), torch.rand(3, 3), {})
-    config = OptimizerConfig(learning_rates={"means": 1.0, "sh_dc": 0.5}, position_final=0.01, warmup=9)
-    rates = lambda step: schedules.learning_rates(family, config, step, 100)  # noqa: E731
+    config = OptimizerConfig(position_final=0.01, warmup=9)
+    given = {"means": 1.0, "sh_dc": 0.5}
+    rates = lambda step: schedules.learning_rates(family, given, config, step, 100)  # noqa: E731
     assert rates(0)["means"] == pytest.approx(0.1)
     assert rates(50)["means"] == pytest.approx(0.1)
     assert rates(100)["means"] == pytest.approx(0.01)

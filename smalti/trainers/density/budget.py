@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,7 +41,9 @@ class Budget:
     total: int
     """Bytes."""
     most: int
-    """Primitives, whatever the bytes."""
+    """Primitives of all layers that grow, whatever the bytes."""
+    fixed: int = 0
+    """Bytes of layers that are not trained."""
     arena_peak: int = 0
     arena_per_primitive: float = 0.0
     refused: int = 0
@@ -54,15 +57,40 @@ class Budget:
 
     def used(self, populations: Sequence[Population]) -> int:
         """Bytes in use, as counted by the program."""
-        return sum(len(each) * each.bytes_per_primitive for each in populations) + self.arena_peak
+        return self.fixed + sum(each.bytes for each in populations) + self.arena_peak
 
     def room(self, populations: Sequence[Population], population: Population) -> int:
-        """How many more primitives `population` may take (negative where it is over)."""
+        """How many more primitives `population` may take (negative where the layers together are over)."""
         each = population.bytes_per_primitive + self.arena_per_primitive
-        everyone = sum(len(other) for other in populations)
-        planned = sum(len(other) * other.bytes_per_primitive for other in populations)
-        planned += int(max(self.arena_per_primitive * everyone, self.arena_peak))
-        return min(int((self.total - planned) // each), self.most - everyone)
+        growing = sum(len(other) for other in populations if other.family.grows)
+        rows = sum(len(other) for other in populations)
+        planned = self.fixed + sum(other.bytes for other in populations)
+        planned += int(max(self.arena_per_primitive * rows, self.arena_peak))
+        room = min(int((self.total - planned) // each), self.most - growing)
+        return min(room, population.most - len(population)) if population.most else room
+
+    def excess(self, populations: Sequence[Population], population: Population) -> int:
+        """How many primitives `population` has to give up where the layers together are over: its share by bytes."""
+        over = -self.room(populations, population)
+        if over <= 0:
+            return 0
+        return math.ceil(over * population.bytes / sum(each.bytes for each in populations if each.family.grows))
+
+    def shares(self, populations: Sequence[Population]) -> list[int]:
+        """How many primitives each layer that grows may keep, if all shrink by the same share; at least one each."""
+        growing = [each for each in populations if each.family.grows]
+        free = self.total - self.fixed - self.arena_peak
+        free -= sum(each.bytes for each in populations if not each.family.grows)
+        held, count = sum(each.bytes for each in growing), sum(len(each) for each in growing)
+        kept = []
+        for each in growing:
+            number = min(len(each), each.most or len(each))
+            if held > free:
+                number = min(number, len(each) * free // held)
+            if count > self.most:
+                number = min(number, len(each) * self.most // count)
+            kept.append(max(number, min(len(each), 1)))
+        return kept
 
     def grant(self, populations: Sequence[Population], population: Population, wanted: int) -> int:
         """As many of `wanted` as there is room for; the rest is counted as refused."""

@@ -4,10 +4,10 @@ few views.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from smalti.cameras.camera import Camera
@@ -41,12 +41,31 @@ def unsupported(
     views.
     """
     layers = scene.visible_layers()
-    counts: Sequence[int] = [len(layer.family) for layer in layers]
-    views = torch.zeros(sum(counts), dtype=torch.int64, device=layers[0].family.device)
+    views = {layer.name: torch.zeros(len(layer.family), dtype=torch.int64) for layer in layers}
     for camera in cameras:
         frame = draw(scene, camera)
         if frame.contribution_max is None:
             raise ValueError("the renderer gave no contributions; contribution pruning needs statistics=True")
-        views += frame.contribution_max.to(views.device) >= config.minimum
-    parts = (views < max(config.min_views, 1)).split(list(counts))
-    return {layer.name: part for layer, part in zip(layers, parts, strict=True)}
+        start = 0
+        for layer in layers:
+            rows = slice(start, start + drawn_count(layer.family))
+            start = rows.stop
+            largest = fold(frame.contribution_max[rows], layer.family)
+            views[layer.name] += largest.cpu() >= config.minimum
+    few = max(config.min_views, 1)
+    return {layer.name: (views[layer.name] < few).to(layer.family.device) for layer in layers}
+
+
+def drawn_count(family: Family) -> int:
+    """How many rows a family's drawables have together."""
+    owners = family.owners()
+    return len(family) if owners is None else len(owners)
+
+
+def fold(rows: Shaped[Tensor, "r"], family: Family) -> Shaped[Tensor, "n"]:
+    """The largest of the drawn rows' values of each primitive, 0 where a primitive draws none."""
+    owners = family.owners()
+    if owners is None:
+        return rows
+    start = torch.zeros(len(family), dtype=rows.dtype, device=rows.device)
+    return start.scatter_reduce(0, owners.to(rows.device).long(), rows, "amax", include_self=True)

@@ -9,7 +9,7 @@ absolute per-pixel gradients (Ye et al. 2024, AbsGS).
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from smalti.configs.config import TrainConfig
@@ -38,6 +38,11 @@ class GradientRule(DensityRule):
         population.statistic("seen").add_(seen.to(pull))
         share = sighting.radii / max(sighting.width, sighting.height)
         torch.maximum(population.statistic("radius"), share.to(pull), out=population.statistic("radius"))
+
+    @torch.no_grad()
+    def feel(self, population: Population, pull: Float[Tensor, "n"]) -> None:
+        population.statistic("pull").add_(torch.where(torch.isfinite(pull), pull, torch.zeros_like(pull)))
+        population.statistic("seen").add_((pull > 0).to(pull))
 
     def after_update(self, population: Population, change: Change) -> None:
         if self._is_reset(change.step):

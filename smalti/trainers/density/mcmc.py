@@ -31,7 +31,7 @@ class McmcRule(DensityRule):
         dead = (opacity <= self.config.density.opacity_min) | doomed.cpu()
         if bool(dead.all()):
             return {}
-        excess = -change.budget.room(change.populations, population)
+        excess = change.budget.excess(change.populations, population)
         if excess > 0:
             return {"pruned": population.prune(_faintest(opacity, dead, excess).to(doomed.device))}
         rows = torch.nonzero(dead).squeeze(1)

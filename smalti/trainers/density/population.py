@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Bool, Int
@@ -11,13 +11,16 @@ from torch import Tensor
 from smalti.primitives.family import Restructure
 from smalti.scene.scene import Layer
 from smalti.trainers.adam import Adam
+from smalti.trainers.guard import BadGradient
 
 
 class Population:
     """Clone, split, prune and relocate the rows of one layer; parameters, moments and statistics stay aligned."""
 
-    def __init__(self, layer: Layer, adam: Adam) -> None:
+    def __init__(self, layer: Layer, adam: Adam, most: int = 0) -> None:
         self.layer = layer
+        self.most = most
+        """Primitives that this layer may grow to; 0 for no limit of its own."""
         self.family = layer.family
         self.adam = adam
         self.statistics: dict[str, Tensor] = {}
@@ -31,6 +34,13 @@ class Population:
         extra = sum(value[:1].numel() * value.element_size() for value in self.statistics.values())
         return 4 * self.family.bytes_per_primitive + extra
 
+    @property
+    def bytes(self) -> int:
+        """All of them now, by their exact sizes; constants have neither gradient nor moments."""
+        held = sum(value.numel() * value.element_size() for value in self.family.parameters.values())
+        statistics = sum(value.numel() * value.element_size() for value in self.statistics.values())
+        return self.family.bytes + 3 * held + statistics
+
     def statistic(self, name: str) -> Tensor:
         """Running float32 statistic of one number per primitive, zero at first."""
         if name not in self.statistics:
@@ -40,6 +50,15 @@ class Population:
     def parameters(self) -> dict[str, Tensor]:
         """Parameters by their full names `layer/parameter`."""
         return {f"{self.layer.name}/{key}": value for key, value in self.family.parameters.items()}
+
+    def rows_to_hold(self, bad: Sequence[BadGradient]) -> dict[str, Int[Tensor, "k"]]:
+        """By parameter's full name, the rows of all primitives of which a gradient of this layer is bad."""
+        found: dict[str, list[Tensor]] = {}
+        for each in bad:
+            if each.layer == self.layer.name:
+                for name, rows in self.family.same_primitives(each.parameter, each.rows).items():
+                    found.setdefault(f"{self.layer.name}/{name}", []).append(rows)
+        return {name: torch.unique(torch.cat(rows)) for name, rows in found.items()}
 
     def _follow(self, change: Restructure) -> None:
         """Moments and statistics after a structural change of the family."""

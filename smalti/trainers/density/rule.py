@@ -53,6 +53,9 @@ class DensityRule:
     def observe(self, population: Population, sighting: Sighting) -> None:
         """Gather statistics of one view."""
 
+    def feel(self, population: Population, pull: Float[Tensor, "n"]) -> None:
+        """Gather how much one step pulled at each primitive, where the family itself measures it."""
+
     def due(self, step: int) -> bool:
         """Whether the structure changes after `step` steps."""
         density = self.config.density
@@ -66,13 +69,13 @@ class DensityRule:
         return {"pruned": population.prune(doomed)}
 
 
-def make_rule(config: TrainConfig, extent: float) -> DensityRule:
-    """The rule that `density.rule` names."""
+def make_rule(name: str, config: TrainConfig, extent: float) -> DensityRule:
+    """The rule of that name (a value of `density.rule`)."""
     from smalti.trainers.density.gradient import GradientRule
     from smalti.trainers.density.mcmc import McmcRule
 
     rules: dict[str, type[DensityRule]] = {"none": NoRule, "gradient": GradientRule, "mcmc": McmcRule}
-    return rules[config.density.rule](config, extent)
+    return rules[name](config, extent)
 
 
 class NoRule(DensityRule):

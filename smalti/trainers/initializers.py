@@ -1,0 +1,220 @@
+"""Where a layer comes from: initialisers by name, each with settings of its own, over the family's own constructors.
+
+Nothing here names a family: each says itself what it makes of points, of a surface, of a box of space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from smalti.configs.config import LayerConfig
+from smalti.configs.resolve import ConfigError
+from smalti.datasets.dataset import Dataset
+from smalti.datasets.hull_mesh import hull_mesh
+from smalti.datasets.initial import one_instant
+from smalti.files import read_scene_file
+from smalti.primitives.family import Family, find_family
+from smalti.primitives.surface import Surface, icosphere
+from smalti.scene.folder import is_scene_folder, load_scene
+
+MOST_CELLS = 128
+"""Cells of a grid along the longest side of the bounds."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """What initialisers may build on."""
+
+    dataset: Dataset
+    """The training views."""
+    positions: Float[Tensor, "n 3"]
+    """Starting points as `data.points` gives them; none where a scene file is the start."""
+    colors: Float[Tensor, "n 3"]
+    generator: torch.Generator
+
+    def bounds(self, margin: float) -> Float[Tensor, "2 3"]:
+        """The box of the middle 98 % of the points along each axis, larger by `margin` of its sides."""
+        if len(self.positions) == 0:
+            raise ConfigError("there are no points whose bounds could be filled; leave init_from out")
+        low, high = np.quantile(self.positions.cpu().double().numpy(), [0.01, 0.99], axis=0)
+        grown = np.maximum(high - low, 1e-3 * float(np.max(high - low)) + 1e-9) * (0.5 + margin)
+        middle = 0.5 * (low + high)
+        return torch.from_numpy(np.stack([middle - grown, middle + grown])).float()
+
+    def color_near(self, positions: Float[Tensor, "k 3"]) -> Float[Tensor, "k 3"]:
+        """The colour of the nearest starting point."""
+        found = [torch.cdist(part, self.positions.to(part)).argmin(1) for part in positions.split(256)]
+        return self.colors[torch.cat(found)]
+
+
+@dataclass(frozen=True, eq=False)
+class Initializer:
+    """One row of the table."""
+
+    make: Callable[[type[Family], Mapping[str, Any], Ground, Mapping[str, Any]], Family]
+    """(family, its metadata, ground, settings) -> primitives."""
+    settings: Mapping[str, bool | int | float | str]
+    """Names and defaults."""
+
+
+def initial_family(layer: LayerConfig, ground: Ground) -> Family:
+    """The primitives that a layer's configuration asks for. ConfigError for names and settings that do not exist,
+    DatasetError where the data does not allow it, FamilyError for metadata.
+    """
+    where = f"scene.{layer.name}"
+    if layer.initializer not in INITIALIZERS:
+        hint = _hint(layer.initializer, INITIALIZERS)
+        raise ConfigError(f"{where}.initializer: {layer.initializer!r} is not known; {hint}")
+    row = INITIALIZERS[layer.initializer]
+    settings = dict(row.settings)
+    for name, value in layer.settings.items():
+        if name not in settings:
+            hint = _hint(name, settings) if settings else f"{layer.initializer!r} has none"
+            raise ConfigError(f"{where}.settings: unknown setting {name!r}; {hint}")
+        kind = type(settings[name])
+        number = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 and kind(value) == value
+        if not (isinstance(value, kind) if kind in (bool, str) else number):
+            raise ConfigError(f"{where}.settings: {name} is of type {kind.__name__} and not negative, got {value!r}")
+        settings[name] = kind(value)
+    kind = find_family(layer.family)
+    metadata = kind.checked_metadata(layer.metadata)
+    try:
+        return row.make(kind, metadata, ground, settings)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _hint(name: str, known: Mapping[str, Any]) -> str:
+    near = get_close_matches(name, known, 1, 0.5)
+    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+
+
+def _points(family: type[Family], metadata: Mapping[str, Any], ground: Ground, settings: Mapping[str, Any]) -> Family:
+    positions, colors, count = ground.positions, ground.colors, int(settings["count"])
+    if 0 < count < len(positions):
+        rows = torch.randperm(len(positions), generator=ground.generator)[:count].sort().values
+        positions, colors = positions[rows], colors[rows]
+    return family.from_points(positions, colors, metadata)
+
+
+def _random(family: type[Family], metadata: Mapping[str, Any], ground: Ground, settings: Mapping[str, Any]) -> Family:
+    return family.at_random(ground.bounds(settings["margin"]), settings["count"], ground.generator, metadata)
+
+
+def _grid(family: type[Family], metadata: Mapping[str, Any], ground: Ground, settings: Mapping[str, Any]) -> Family:
+    bounds = ground.bounds(settings["margin"])
+    cells, edge = _cells(ground, bounds, int(settings["count"]), bool(settings["occupied"]))
+    positions = bounds[0] + (cells.float() + 0.5) * edge
+    return family.from_points(positions, ground.color_near(positions), metadata)
+
+
+def _hull(family: type[Family], metadata: Mapping[str, Any], ground: Ground, settings: Mapping[str, Any]) -> Family:
+    mesh = hull_mesh(one_instant(ground.dataset), settings["faces"])
+    vertices, colors = torch.from_numpy(mesh.vertices).float(), torch.from_numpy(mesh.colors).float()
+    return _on_surface(family, metadata, ground, Surface(vertices, torch.from_numpy(mesh.faces), colors), settings)
+
+
+def _spheres(family: type[Family], metadata: Mapping[str, Any], ground: Ground, settings: Mapping[str, Any]) -> Family:
+    """One ellipsoid in the bounds, or spheres in the cells where the points are."""
+    bounds, ball = ground.bounds(settings["margin"]), icosphere(settings["level"])
+    if settings["count"] <= 1:
+        centres, radii = bounds.mean(0, keepdim=True), 0.5 * (bounds[1:] - bounds[:1])
+    else:
+        cells, edge = _cells(ground, bounds, settings["count"], occupied=True)
+        centres, radii = bounds[0] + (cells.float() + 0.5) * edge, torch.full((len(cells), 3), 0.5 * edge)
+    vertices = (centres[:, None] + radii[:, None] * ball.vertices.float()).reshape(-1, 3)
+    offsets = torch.arange(len(centres))[:, None, None] * len(ball.vertices)
+    faces = (offsets + ball.faces).reshape(-1, 3)
+    return _on_surface(family, metadata, ground, Surface(vertices, faces, ground.color_near(vertices)), settings)
+
+
+def _file(family: type[Family], metadata: Mapping[str, Any], ground: Ground, settings: Mapping[str, Any]) -> Family:
+    if not settings["path"]:
+        raise ConfigError("settings: the initialiser 'file' needs the path of a scene file or folder")
+    return layer_from_file(family, settings["path"], settings["layer"])
+
+
+def _on_surface(
+    family: type[Family], metadata: Mapping[str, Any], ground: Ground, surface: Surface, settings: Mapping[str, Any]
+) -> Family:
+    """The surface itself, or so many primitives on it."""
+    if settings.get("primitives", 0):
+        return family.from_surface(surface, settings["primitives"], ground.generator, metadata)
+    assert surface.colors is not None
+    return family.from_mesh(surface.vertices, surface.faces, surface.colors, metadata)
+
+
+def _cells(
+    ground: Ground, bounds: Float[Tensor, "2 3"], count: int, occupied: bool
+) -> tuple[Int[Tensor, "k 3"], float]:
+    """At most `count` cubes of a grid that begins at the low corner, as fine as may be, and their edge; with `occupied`
+    only those that hold points. At least one.
+    """
+    sides = (bounds[1] - bounds[0]).double()
+    inside = ((ground.positions > bounds[0]) & (ground.positions < bounds[1])).all(1)
+    local = (ground.positions[inside] - bounds[0]).double()
+    best: tuple[Tensor, float] | None = None
+    for along in range(1, MOST_CELLS + 1):
+        edge = float(sides.max()) / along
+        if occupied:
+            cells = torch.unique((local / edge).floor().long(), dim=0)
+        else:
+            axes = [torch.arange(max(1, round(float(side) / edge))) for side in sides]
+            cells = torch.cartesian_prod(*axes).reshape(-1, 3)
+        if best is not None and len(cells) > count:
+            break
+        best = (cells, edge)
+    assert best is not None
+    return best
+
+
+INITIALIZERS: dict[str, Initializer] = {
+    "points": Initializer(_points, {"count": 0}),
+    "random": Initializer(_random, {"count": 1000, "margin": 0.1}),
+    "grid": Initializer(_grid, {"count": 64, "margin": 0.1, "occupied": False}),
+    "hull": Initializer(_hull, {"faces": 2000, "primitives": 0}),
+    "spheres": Initializer(_spheres, {"count": 1, "level": 3, "margin": 0.1, "primitives": 0}),
+    "file": Initializer(_file, {"path": "", "layer": ""}),
+}
+"""Name -> initialiser. A new one is one function and one row."""
+
+
+def layer_from_file(family: type[Family], path: str | Path, layer: str) -> Family:
+    """The primitives of a scene file, or of one layer (by default the only one) of a scene folder, with the metadata
+    that it states. ConfigError where the folder has no such layer, or one of another family.
+    """
+    if is_scene_folder(path):
+        scene = load_scene(path)
+        names = list(scene.layers)
+        if not layer and len(names) != 1:
+            raise ConfigError(f"{path}: which layer? It holds {', '.join(names)}")
+        if layer and layer not in names:
+            raise ConfigError(f"{path}: there is no layer {layer!r}; {_hint(layer, scene.layers)}")
+        found = scene.layers[layer or names[0]].family
+        if not isinstance(found, family):
+            raise ConfigError(f"{path}: layer {layer or names[0]!r} is of family {found.name!r}, not {family.name!r}")
+        return found
+    return splats_from_file(family, path)[0]
+
+
+def splats_from_file(family: type[Family], path: str | Path) -> tuple[Family, Literal["centre", "ray"]]:
+    """The primitives of a scene file, with the metadata and the compositing order that it states."""
+    splats = read_scene_file(path)
+    stated = {
+        "filter_variance": splats.metadata.filter_variance,
+        "compensated": splats.metadata.compensated,
+        "sh_degree": splats.held_degree,
+        "active_sh_degree": splats.sh_degree,
+    }
+    known = family.default_metadata()
+    made = family(splats.to_parameters(), {key: value for key, value in stated.items() if key in known})
+    return made, "ray" if splats.metadata.order == "ray" else "centre"

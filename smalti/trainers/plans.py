@@ -1,0 +1,61 @@
+"""What a configuration says of each layer, checked against its family: rates, loss terms, density rule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from smalti.configs.config import LayerConfig, TrainConfig
+from smalti.configs.resolve import ConfigError
+from smalti.primitives.family import LossContext
+from smalti.scene.scene import Layer, Scene
+
+
+@dataclass(frozen=True, eq=False)
+class LayerPlan:
+    """How one layer is trained."""
+
+    rates: Mapping[str, float]
+    """By parameter, over the family's defaults."""
+    weights: Mapping[str, float]
+    """Of loss terms, by name."""
+    rule: str
+    """Of density control."""
+    most: int
+    """Primitives, 0 for no limit."""
+
+
+def plans_of(scene: Scene, config: TrainConfig, context: LossContext) -> dict[str, LayerPlan]:
+    """The plan of every layer, by name; a layer that the configuration does not know is trained by the defaults.
+
+    Raises ConfigError for parameters, loss terms and rules that its family does not have.
+    """
+    known = {layer.name: layer for layer in config.scene}
+    return {
+        layer.name: _plan(layer, known.get(layer.name) or LayerConfig(family=layer.family.name), config, context)
+        for layer in scene
+    }
+
+
+def _plan(layer: Layer, given: LayerConfig, config: TrainConfig, context: LossContext) -> LayerPlan:
+    family, where = layer.family, f"scene.{layer.name}"
+    _require(given.learning_rates, family.parameters, f"{where}.learning_rates", "parameter")
+    offered = family.regularizers(context)
+    _require(given.regularizers, offered, f"{where}.regularizers", "loss term")
+    shared = {"opacity": config.loss.opacity, "scale": config.loss.scale, "anisotropy": config.loss.anisotropy}
+    weights = {name: weight for name, weight in shared.items() if name in offered}
+    weights |= {**family.default_regularizers(), **given.regularizers}
+    if given.density not in ("", "none") and not family.grows:
+        raise ConfigError(f"{where}.density: the primitives of family {family.name!r} can only be 'none'")
+    rule = "none" if layer.locked or not family.grows else given.density or config.density.rule
+    return LayerPlan(given.learning_rates, weights, rule, given.max_primitives)
+
+
+def _require(names: Iterable[str], known: Iterable[str], where: str, what: str) -> None:
+    known = sorted(known)
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known, 1, 0.6)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"{where}: no {what} is called {name!r}; there are {', '.join(known)}{hint}")
