@@ -1,0 +1,349 @@
+// Kind `triangle`: one thin event per pixel, hard, antialiased or soft at its edges (docs/kinds.md, section 3).
+//
+// Per pixel there are three edge functions f_i, affine on the screen; g_i = k_i f_i = w_i / det, 1/z = g_0 + g_1 + g_2 and
+// beta_i = g_i z. Which face owns a pixel on a shared edge is decided by f_i alone, which both faces compute from the same bits.
+#pragma once
+#include "triangle_finish.h"
+#include "triangle_texture.h"
+
+namespace smalti {
+
+struct TriangleHit {
+    F g[3], beta[3], z;
+    F inverse;             // 1 / sum of the clamped g
+    F weight;              // coverage, or the soft factor; 0 where the ray misses
+    M hit, inside;         // inside the triangle itself
+    F across[4], along[4];  // TriangleOutline
+    F nearest;             // to the outline: soft, squared; antialiased, `outside` if < kFar, else the least distance inside
+    F least_inside;
+    F slope;               // soft: -d weight / d squared distance; antialiased: 1 on the ramp, else 0
+    bool edged;            // some ray is where the outline matters
+};
+
+constexpr real kFar = real(1e30);
+
+// What the outline does to `hit` and `weight`. Soft.
+SM_FN void soft_outline(const TriangleRecord& r, const Rays& rays, TriangleHit& h) {
+    const TriangleOutline& o = r.outline;
+    h.weight = splat(1);
+    h.slope = splat(0);
+    h.edged = any(lt(min_of(h.g[0], min_of(h.g[1], h.g[2])), splat(0)));
+    h.hit = ge(splat(0), splat(0));
+    if (!h.edged) return;
+    affine_lanes(o.across, o.count, rays, h.across);
+    affine_lanes(o.along, o.count, rays, h.along);
+    h.nearest = splat(kFar);
+    for (int s = 0; s < o.count; s++) {
+        const F beyond = h.along[s] - min_of(max_of(h.along[s], splat(0)), splat(o.length[s]));
+        h.nearest = min_of(h.nearest, fma(h.across[s], h.across[s], beyond * beyond));
+    }
+    const F squared = select(h.inside, splat(0), h.nearest), exponent = squared * splat(r.falloff);
+    h.hit = ge(splat(real(kSoftCut)), exponent);
+    const F factor = exp_of(-exponent);
+    h.weight = factor;
+    F steepness = splat(1);  // d weight / d factor
+    if (r.smooth) {
+        const F x = min_of(max_of(fma(factor, splat(real(1e4)), splat(-1)), splat(0)), splat(1));
+        const F ramp = x * x * fnma(splat(2), x, splat(3));
+        h.weight = factor * ramp;
+        steepness = fma(factor * splat(real(6e4)), x * (splat(1) - x), ramp);
+    }
+    h.slope = select(h.inside, splat(0), steepness * factor * splat(r.falloff));
+}
+
+// Antialiased; interior edges have been looked at before.
+SM_FN void antialiased_outline(const TriangleRecord& r, const Rays& rays, TriangleHit& h) {
+    const TriangleOutline& o = r.outline;
+    affine_lanes(o.across, o.count, rays, h.across);
+    affine_lanes(o.along, o.count, rays, h.along);
+    h.nearest = h.least_inside = splat(kFar);
+    for (int s = 0; s < o.count; s++) {
+        if (!o.silhouette[s]) continue;
+        const F beyond = h.along[s] - min_of(max_of(h.along[s], splat(0)), splat(o.length[s]));
+        const F squared = fma(h.across[s], h.across[s], beyond * beyond);
+        const M out = lt(h.across[s], splat(0));
+        h.nearest = select(out, min_of(h.nearest, squared), h.nearest);
+        h.least_inside = select(out, h.least_inside, min_of(h.least_inside, h.across[s]));
+    }
+    const M outside = lt(h.nearest, splat(kFar));
+    const F distance = select(outside, -sqrt_of(min_of(h.nearest, splat(1))), min_of(h.least_inside, splat(1)));
+    const F coverage = distance + splat(real(0.5));
+    h.weight = min_of(max_of(coverage, splat(0)), splat(1));
+    h.hit = both(h.hit, gt(coverage, splat(0)));
+    h.slope = zero_unless(both(h.hit, lt(coverage, splat(1))), splat(1));
+    h.edged = any(gt(h.slope, splat(0)));
+}
+
+// False where no ray of the block hits.
+template <int mode>
+SM_FN bool triangle_hit(const TriangleRecord& r, const Rays& rays, TriangleHit& h) {
+    F f[3];
+    affine_lanes(r.edges, 3, rays, f);
+    if (mode != kSoft) {
+        h.hit = both(gt(f[0], splat(r.own[0])), both(gt(f[1], splat(r.own[1])), gt(f[2], splat(r.own[2]))));
+        if (!any(h.hit)) return false;
+    }
+    for (int i = 0; i < 3; i++) h.g[i] = f[i] * splat(r.k[i]);
+    F sum = h.g[0] + h.g[1] + h.g[2];
+    const F low = splat(r.s_low), high = splat(r.s_high);
+    if (mode == kHard) {
+        if (r.clipped) h.hit = both(h.hit, ge(high, sum));
+        // Rays that miss stay near the triangle.
+        h.z = h.inverse = recip(min_of(max_of(sum, low), high));
+        for (int i = 0; i < 3; i++) h.beta[i] = h.g[i] * h.z;
+        h.weight = splat(1);
+        h.inside = h.hit;
+        h.edged = false;
+        return r.clipped ? any(h.hit) : true;
+    }
+    const F zero = splat(0);
+    h.inside = both(ge(h.g[0], zero), both(ge(h.g[1], zero), ge(h.g[2], zero)));
+    if (mode == kSoft)
+        soft_outline(r, rays, h);
+    else
+        antialiased_outline(r, rays, h);
+    if (!any(h.hit)) return false;
+    F clamped[3];
+    for (int i = 0; i < 3; i++) clamped[i] = max_of(h.g[i], zero);
+    sum = clamped[0] + clamped[1] + clamped[2];
+    h.hit = both(h.hit, gt(sum, zero));
+    h.inverse = recip(max_of(sum, low * splat(real(1e-6))));
+    const F depth = fma(clamped[0], splat(r.z[0]), fma(clamped[1], splat(r.z[1]), clamped[2] * splat(r.z[2])));
+    const F z = select(h.inside, splat(1), depth) * h.inverse;
+    const F farthest = recip(low), closest = recip(high);
+    if (r.clipped) h.hit = both(h.hit, ge(z, closest));
+    h.z = min_of(max_of(z, closest), farthest);
+    for (int i = 0; i < 3; i++) h.beta[i] = clamped[i] * h.inverse;
+    return any(h.hit);
+}
+
+// A normal interpolated between corners, per pixel.
+struct TriangleNormal {
+    F unit[3], inverse;  // turned towards the camera; 1 / length, signed; 0 where there is none
+};
+
+SM_FN void triangle_normal(const KindInput& in, const CameraValues& cam, int k, const Rays& rays, const F* beta, TriangleNormal& n) {
+    const real *corners = in.tensors[kNormals] + 9 * (long long)k, *R = cam.rotation;
+    F squared = splat(0), along = splat(0);
+    for (int j = 0; j < 3; j++) {
+        const real first = corners[j];
+        n.unit[j] = fma(beta[1], splat(corners[3 + j] - first), fma(beta[2], splat(corners[6 + j] - first), splat(first)));
+        squared = fma(n.unit[j], n.unit[j], squared);
+        const F ray = fma(rays.u, splat(R[j]), fma(rays.v, splat(R[3 + j]), splat(R[6 + j])));
+        along = fma(n.unit[j], ray, along);
+    }
+    const F length = sqrt_of(squared), tiny = splat(real(1e-18));
+    const F inverse = zero_unless(gt(length, tiny), splat(1) / max_of(length, tiny));
+    n.inverse = select(gt(along, splat(0)), -inverse, inverse);
+    for (int j = 0; j < 3; j++) n.unit[j] = n.unit[j] * n.inverse;
+}
+
+struct Triangle {
+    typedef TriangleRecord Record;
+    static constexpr bool kConstantChannels = false;
+
+    SM_FN static int moments(const KindInput& in, const ViewOptions& view) { return triangle_sums(in, view.normals).count; }
+
+    SM_FN static void project(const KindInput& in, const CameraValues& cam, const ViewOptions& view, int k, Record& r, Bounds& b, real*) {
+        triangle_project(in, cam, view, k, r, b);
+    }
+
+    SM_FN static bool touches(const Record& r, real x0, real y0, real x1, real y1) { return triangle_touches(r, x0, y0, x1, y1); }
+
+    template <class Sink>
+    SM_FN static void emit(const KindInput& in, const CameraValues& cam, const Record& r, int k, const Rays& rays, Sink& sink) {
+        TriangleHit h;
+        if (r.mode == kHard ? !triangle_hit<kHard>(r, rays, h) : r.mode == kSoft ? !triangle_hit<kSoft>(r, rays, h) : !triangle_hit<kAntialiased>(r, rays, h))
+            return;
+        F channels[kTriangleChannels];
+        F alpha = splat(min_of_real(max_of_real(r.opacity, 0), 1));
+        if (const real* texture = in.tensors[kTexture]) {
+            TexturePlace place;
+            F values[4];
+            texture_place(in, r, h.beta, h.hit, place);
+            texture_values<false>(texture, place, texture_depth(in), values, nullptr, nullptr);
+            for (int c = 0; c < 3; c++) channels[c] = values[c];
+            if (texture_depth(in) == 4) alpha = min_of(max_of(splat(r.opacity) * values[3], splat(0)), splat(1));
+        } else {
+            for (int c = 0; c < 3; c++) channels[c] = interpolated(h, r.attribute[3 * c], r.attribute[3 * c + 1], r.attribute[3 * c + 2]);
+        }
+        const int own = triangle_features(in);
+        const real* features = own ? in.tensors[kFeatures] + 3 * (long long)k * own : nullptr;
+        for (int c = 0; c < own; c++)
+            channels[3 + c] = interpolated(h, features[c], features[own + c] - features[c], features[2 * own + c] - features[c]);
+        for (int c = 3 + own; c < r.channels; c++) channels[c] = splat(0);
+        if (r.normals) {
+            TriangleNormal n;
+            if (in.tensors[kNormals]) triangle_normal(in, cam, k, rays, h.beta, n);
+            for (int j = 0; j < 3; j++) channels[r.normals + j] = in.tensors[kNormals] ? n.unit[j] : splat(r.face_normal[j]);
+        }
+        sink.thin(h.z, zero_unless(h.hit, alpha * h.weight), channels);
+        if (sink.wants_local) sink.local(h.beta, r.normals ? channels + r.normals : nullptr);
+    }
+
+    template <class Back>
+    SM_FN static void emit_back(const KindInput& in, const CameraValues& cam, const Record& r, int k, const Rays& rays, Back& back, F* sums) {
+        if (r.mode == kHard)
+            back_in_mode<kHard>(in, cam, r, k, rays, back, sums);
+        else if (r.mode == kSoft)
+            back_in_mode<kSoft>(in, cam, r, k, rays, back, sums);
+        else
+            back_in_mode<kAntialiased>(in, cam, r, k, rays, back, sums);
+    }
+
+    SM_FN static void finish(const KindInput& in, const CameraValues& cam, const ViewOptions& view, int k, const Record& r, const real* sums,
+                             const real*, const KindGradient& out, double* camera) {
+        triangle_finish(in, cam, view, k, r, sums, out, camera);
+    }
+
+private:
+    SM_FN static real min_of_real(real a, real b) { return a < b ? a : b; }
+    SM_FN static real max_of_real(real a, real b) { return a > b ? a : b; }
+
+    SM_FN static F interpolated(const TriangleHit& h, real first, real to1, real to2) {
+        return fma(h.beta[1], splat(to1), fma(h.beta[2], splat(to2), splat(first)));
+    }
+
+    // Adds a channel's gradient to its three corners' sums, and to the derivatives with respect to barycentrics 1 and 2.
+    SM_FN static void corner_sums(const TriangleHit& h, F g, F* sums, int stride) {
+        for (int i = 0; i < 3; i++) sums[i * stride] = fma(h.beta[i], g, sums[i * stride]);
+    }
+
+    // The outline's corners on the screen, from d loss / d weight.
+    template <int mode>
+    SM_FN static void outline_sums(const Record& r, const TriangleHit& h, F g, F* sums) {
+        const TriangleOutline& o = r.outline;
+        const F zero = splat(0);
+        F left = mode == kSoft ? splat(2) * g * h.slope : g * h.slope;  // each ray's share goes to one segment
+        const M outside = mode == kSoft ? ge(zero, zero) : lt(h.nearest, splat(kFar));
+        for (int s = 0; s < o.count; s++) {
+            if (mode != kSoft && !o.silhouette[s]) continue;
+            const F bounded = min_of(max_of(h.along[s], zero), splat(o.length[s])), beyond = h.along[s] - bounded;
+            const F squared = fma(h.across[s], h.across[s], beyond * beyond);
+            F a = h.across[s], b = beyond, share = bounded * splat(o.inverse[s]);
+            M mine = ge(h.nearest, squared);
+            if (mode != kSoft) {
+                const M out = lt(h.across[s], zero);
+                mine = either(both(out, mine), both(gt(zero, select(outside, splat(1), -splat(1))), ge(h.least_inside, h.across[s])));
+                const F inverse = splat(1) / sqrt_of(max_of(squared, splat(real(1e-30))));
+                a = select(out, a * inverse, splat(-1));
+                b = zero_unless(out, b * inverse);
+                share = select(out, share, h.along[s] * splat(o.inverse[s]));
+            }
+            const F weight = zero_unless(mine, left);
+            left = left - weight;
+            const F x = weight * fma(a, splat((real)o.across.gx[s]), b * splat((real)o.along.gx[s]));
+            const F y = weight * fma(a, splat((real)o.across.gy[s]), b * splat((real)o.along.gy[s]));
+            F *begin = sums + 2 * s, *end = sums + (s + 1 == o.count ? 0 : 2 * s + 2);
+            const F rest = splat(1) - share;
+            begin[0] = fma(rest, x, begin[0]), begin[1] = fma(rest, y, begin[1]);
+            end[0] = fma(share, x, end[0]), end[1] = fma(share, y, end[1]);
+        }
+    }
+
+    template <int mode, class Back>
+    SM_FN static void back_in_mode(const KindInput& in, const CameraValues& cam, const Record& r, int k, const Rays& rays, Back& back, F* sums) {
+        TriangleHit h;
+        if (!triangle_hit<mode>(r, rays, h)) return;
+        const EventGradient& gradient = back.next();
+        const TriangleSums s = triangle_sums(in, r.normals);
+        const bool detached = triangle_detached(in);
+        const F zero = splat(0);
+        const F value = zero_unless(h.hit, gradient.value), depth = zero_unless(h.hit, gradient.z0);
+        F d1 = zero, d2 = zero;  // d loss / d beta_1 and beta_2, beta_0 being the rest
+        F opacity = splat(min_of_real(max_of_real(r.opacity, 0), 1)), of_opacity = h.weight;
+        if (const real* texture = in.tensors[kTexture]) {
+            TexturePlace place;
+            const int channels = texture_depth(in);
+            F values[4], along_x[4], along_y[4], g[4], gx = zero, gy = zero;
+            texture_place(in, r, h.beta, h.hit, place);
+            texture_values<true>(texture, place, channels, values, along_x, along_y);
+            for (int c = 0; c < 3; c++) g[c] = zero_unless(h.hit, gradient.channels[c]);
+            if (channels == 4) {
+                const F product = splat(r.opacity) * values[3];
+                const M linear = both(ge(product, zero), ge(splat(1), product));
+                opacity = min_of(max_of(product, zero), splat(1));
+                of_opacity = zero_unless(linear, h.weight * values[3]);
+                g[3] = zero_unless(linear, value * h.weight * splat(r.opacity));
+            }
+            for (int c = 0; c < channels; c++) gx = fma(g[c], along_x[c], gx), gy = fma(g[c], along_y[c], gy);
+            corner_sums(h, gx, sums + s.attribute, 2);
+            corner_sums(h, gy, sums + s.attribute + 1, 2);
+            d1 = fma(gx, splat(r.attribute[1]), gy * splat(r.attribute[4]));
+            d2 = fma(gx, splat(r.attribute[2]), gy * splat(r.attribute[5]));
+            for (int l = 0; l < kLanes; l++)
+                if (!lane(h.hit, l)) place.base[l] = -1;
+            back.bilinear(kTexture, place.base, place.step_x, place.step_y, place.fx, place.fy, g, channels);
+        } else {
+            for (int c = 0; c < 3; c++) {
+                const F g = zero_unless(h.hit, gradient.channels[c]);
+                corner_sums(h, g, sums + s.attribute + c, 3);
+                d1 = fma(g, splat(r.attribute[3 * c + 1]), d1), d2 = fma(g, splat(r.attribute[3 * c + 2]), d2);
+            }
+        }
+        sums[0] = fma(value, of_opacity, sums[0]);
+        const int own = triangle_features(in);
+        const real* features = own ? in.tensors[kFeatures] + 3 * (long long)k * own : nullptr;
+        for (int c = 0; c < own; c++) {
+            const F g = zero_unless(h.hit, gradient.channels[3 + c]);
+            corner_sums(h, g, sums + s.features + 3 * c, 1);
+            d1 = fma(g, splat(features[own + c] - features[c]), d1), d2 = fma(g, splat(features[2 * own + c] - features[c]), d2);
+        }
+        if (r.normals) normal_sums(in, cam, r, k, rays, h, gradient.channels + r.normals, sums + s.normals, d1, d2);
+        if (gradient.local) {
+            const F first = gradient.local[0];
+            d1 = d1 + zero_unless(h.hit, gradient.local[1] - first), d2 = d2 + zero_unless(h.hit, gradient.local[2] - first);
+        }
+        if (mode != kHard && h.edged) outline_sums<mode>(r, h, value * opacity, sums + s.outline);
+        if (detached) d1 = d2 = zero;
+        if (!detached || any(gt(abs_of(depth), zero))) place_sums<mode>(r, h, d1, d2, depth, s, sums);
+    }
+
+    SM_FN static void normal_sums(const KindInput& in, const CameraValues& cam, const Record&, int k, const Rays& rays, const TriangleHit& h,
+                                  const F* gradient, F* sums, F& d1, F& d2) {
+        F g[3];
+        for (int j = 0; j < 3; j++) g[j] = zero_unless(h.hit, gradient[j]);
+        if (!in.tensors[kNormals]) {
+            for (int j = 0; j < 3; j++) sums[j] = sums[j] + g[j];
+            return;
+        }
+        TriangleNormal n;
+        triangle_normal(in, cam, k, rays, h.beta, n);
+        const real* corners = in.tensors[kNormals] + 9 * (long long)k;
+        const F along = fma(g[0], n.unit[0], fma(g[1], n.unit[1], g[2] * n.unit[2]));
+        for (int j = 0; j < 3; j++) {
+            const F before = fnma(along, n.unit[j], g[j]) * n.inverse;
+            corner_sums(h, before, sums + j, 3);
+            d1 = fma(before, splat(corners[3 + j] - corners[j]), d1), d2 = fma(before, splat(corners[6 + j] - corners[j]), d2);
+        }
+    }
+
+    // Where the corners are, from the derivatives with respect to barycentrics and depth (TriangleSums).
+    template <int mode>
+    SM_FN static void place_sums(const Record& r, const TriangleHit& h, F d1, F d2, F depth, const TriangleSums& s, F* sums) {
+        const F mean = fma(d1, h.beta[1], d2 * h.beta[2]), plane = fma(depth, h.z, mean);
+        if (mode == kHard) {
+            for (int j = 0; j < 3; j++) {
+                sums[s.side1 + j] = fma(d1, h.beta[j], sums[s.side1 + j]);
+                sums[s.side2 + j] = fma(d2, h.beta[j], sums[s.side2 + j]);
+                sums[s.plane + j] = fma(plane, h.beta[j], sums[s.plane + j]);
+            }
+            return;
+        }
+        // d loss / d g_i; outside of the triangle only of those that are positive, and z is a mean of the corners'.
+        const F zero = splat(0), derivative[3] = {zero, d1, d2};
+        F g[3];
+        for (int i = 0; i < 3; i++) {
+            const F clamped = zero_unless(gt(h.g[i], zero), fma(depth, splat(r.z[i]) - h.z, derivative[i] - mean));
+            g[i] = select(h.inside, derivative[i] - plane, clamped) * h.inverse;
+            sums[s.depth + i] = sums[s.depth + i] + select(h.inside, zero, depth * h.beta[i]);
+        }
+        for (int j = 0; j < 3; j++) {
+            sums[s.side1 + j] = fma(g[1] - g[0], h.g[j], sums[s.side1 + j]);
+            sums[s.side2 + j] = fma(g[2] - g[0], h.g[j], sums[s.side2 + j]);
+            sums[s.plane + j] = fnma(g[0], h.g[j], sums[s.plane + j]);
+        }
+    }
+};
+
+}  // namespace smalti

@@ -1,0 +1,192 @@
+// Triangles as a camera sees them: what project and finish of kind `triangle` share. One triangle at a time, in double: a corner
+// rounded to float on the screen would cost a small far triangle its digits, and neighbours their common edge.
+#pragma once
+#include "../lane_math.h"
+#include "kind.h"
+
+namespace smalti {
+
+constexpr int kTriangleChannels = 64;  // of the picture, at most, where triangles are drawn
+constexpr double kSoftCut = 9.210340371976184;  // ln(1e4): a soft edge ends where its factor falls below 1e-4
+
+enum TriangleMode { kHard = 0, kAntialiased = 1, kSoft = 2 };
+
+// The order of TriangleDrawable.inputs().
+enum TriangleTensor { kCorners, kOpacities, kColors, kFeatures, kNormals, kTexture, kUvs };
+SM_FN int triangle_features(const KindInput& in) { return in.integers[0]; }
+SM_FN int texture_height(const KindInput& in) { return in.integers[1]; }
+SM_FN int texture_width(const KindInput& in) { return in.integers[2]; }
+SM_FN int texture_depth(const KindInput& in) { return in.integers[3]; }
+SM_FN int triangle_mode(const KindInput& in) { return in.integers[4]; }
+SM_FN bool texture_wraps(const KindInput& in) { return in.integers[5] != 0; }
+SM_FN bool triangle_detached(const KindInput& in) { return in.integers[6] != 0; }
+
+SM_FN double least(double a, double b) { return a < b ? a : b; }
+SM_FN double most(double a, double b) { return a > b ? a : b; }
+SM_FN double magnitude(double a) { return a < 0 ? -a : a; }
+SM_FN double root(double a) {
+#ifdef SMALTI_CUDA
+    return ::sqrt(a);
+#else
+    return std::sqrt(a);
+#endif
+}
+SM_FN double floor_double(double a) {
+#ifdef SMALTI_CUDA
+    return ::floor(a);
+#else
+    return std::floor(a);
+#endif
+}
+SM_FN double dot(const double* a, const double* b) { return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]; }
+SM_FN void cross(const double* a, const double* b, double* out) {
+    out[0] = a[1] * b[2] - a[2] * b[1];
+    out[1] = a[2] * b[0] - a[0] * b[2];
+    out[2] = a[0] * b[1] - a[1] * b[0];
+}
+SM_FN int next_corner(int i) { return i == 2 ? 0 : i + 1; }
+
+struct TriangleView {
+    double p[3][3], q[3][3];              // corners in world and camera axes
+    double side1[3], side2[3], normal[3]; // q1 - q0, q2 - q0 and their cross product
+    double det;                           // q0 . normal; its sign is the side that is seen
+    double z_min, z_max, near_plane;      // near_plane > 0 wherever a corner is in front of the camera
+    bool clipped;                         // some corner lies before the near plane
+};
+
+SM_FN void triangle_view(const KindInput& in, const CameraValues& cam, int k, TriangleView& t) {
+    const real* corner = in.tensors[kCorners] + 9 * (long long)k;
+    const real* R = cam.rotation;
+    for (int i = 0; i < 3; i++) {
+        for (int j = 0; j < 3; j++) t.p[i][j] = corner[3 * i + j];
+        for (int j = 0; j < 3; j++)
+            t.q[i][j] = R[3 * j] * t.p[i][0] + R[3 * j + 1] * t.p[i][1] + R[3 * j + 2] * t.p[i][2] + cam.translation[j];
+    }
+    for (int j = 0; j < 3; j++) t.side1[j] = t.q[1][j] - t.q[0][j], t.side2[j] = t.q[2][j] - t.q[0][j];
+    cross(t.side1, t.side2, t.normal);
+    t.det = dot(t.q[0], t.normal);
+    t.z_min = least(t.q[0][2], least(t.q[1][2], t.q[2][2]));
+    t.z_max = most(t.q[0][2], most(t.q[1][2], t.q[2][2]));
+    t.near_plane = most(cam.near_plane, 1e-6 * t.z_max);
+    t.clipped = t.z_min < t.near_plane;
+}
+
+// Which way face `k` is seen: the sign of det, 0 where it is seen edge-on to rounding.
+SM_FN double triangle_facing(const KindInput& in, const CameraValues& cam, int k) {
+    TriangleView t;
+    triangle_view(in, cam, k, t);
+    return t.det;
+}
+
+struct TrianglePoint {
+    double x, y;  // pixels
+};
+
+SM_FN TrianglePoint on_screen(const CameraValues& cam, const double* q) {
+    const double inverse = 1 / q[2];
+    return {cam.fx * q[0] * inverse + cam.cx, cam.fy * q[1] * inverse + cam.cy};
+}
+
+// What is left of the triangle at z >= near_plane: corner `from` moved by `share` towards corner `to`.
+struct TrianglePolygon {
+    int count;
+    int from[4], to[4];
+    double share[4];
+    TrianglePoint at[4];
+};
+
+SM_FN void triangle_polygon(const TriangleView& t, const CameraValues& cam, TrianglePolygon& polygon) {
+    int n = 0;
+    for (int i = 0; i < 3; i++) {
+        const int j = next_corner(i);
+        const double *a = t.q[i], *b = t.q[j];
+        const bool a_inside = a[2] >= t.near_plane, b_inside = b[2] >= t.near_plane;
+        if (a_inside) {
+            polygon.from[n] = polygon.to[n] = i, polygon.share[n] = 0;
+            polygon.at[n++] = on_screen(cam, a);
+        }
+        if (a_inside != b_inside && n < 4) {
+            const double s = (t.near_plane - a[2]) / (b[2] - a[2]);
+            const double cut[3] = {a[0] + s * (b[0] - a[0]), a[1] + s * (b[1] - a[1]), t.near_plane};
+            polygon.from[n] = i, polygon.to[n] = j, polygon.share[n] = s;
+            polygon.at[n++] = on_screen(cam, cut);
+        }
+    }
+    polygon.count = n;
+}
+
+// Four affine functions of the pixel, gx x + gy y + c. In double: they are taken at a block's first pixel and continued in lanes.
+struct AffineFour {
+    double gx[4], gy[4], c[4];
+};
+
+SM_FN void affine_lanes(const AffineFour& a, int count, const Rays& rays, F* out) {
+#ifdef SMALTI_CUDA
+    for (int i = 0; i < count; i++) out[i] = (real)(a.gx[i] * rays.x + a.gy[i] * rays.y + a.c[i]);
+#else
+    typedef double Four __attribute__((vector_size(32)));
+    typedef real FourReals __attribute__((vector_size(4 * sizeof(real))));
+    const real x0 = at(rays.x, 0), y0 = at(rays.y, 0);
+    Four gx, gy, c;
+    std::memcpy(&gx, a.gx, sizeof gx), std::memcpy(&gy, a.gy, sizeof gy), std::memcpy(&c, a.c, sizeof c);
+    const FourReals base = __builtin_convertvector(gx * (double)x0 + gy * (double)y0 + c, FourReals);
+    const FourReals rx = __builtin_convertvector(gx, FourReals), ry = __builtin_convertvector(gy, FourReals);
+    const F x = rays.x - splat(x0), y = rays.y - splat(y0);
+    for (int i = 0; i < count; i++) out[i] = fma(splat(rx[i]), x, fma(splat(ry[i]), y, splat(base[i])));
+#endif
+}
+
+SM_FN real affine_at(const AffineFour& a, int i, real x, real y) { return (real)(a.gx[i] * x + a.gy[i] * y + a.c[i]); }
+
+// Edge function i, opposite corner i: zero on the edge, positive inside, with k f = w_i / det. Both of two neighbours make it from
+// the same two points in the same order, so that they get the same bits but for the sign; `lower` owns the pixels where it is zero.
+struct TriangleEdge {
+    double gx, gy, c, k;
+    bool owner;
+};
+
+SM_FN bool before(const double* a, const double* b, int count) {
+    for (int j = 0; j < count; j++)
+        if (a[j] != b[j]) return a[j] < b[j];
+    return false;
+}
+
+// In front of the camera, and not so far to the side that its place on the screen loses meaning.
+SM_FN bool projects(const CameraValues& cam, const double* q) {
+    return q[2] > 0 && q[2] >= cam.near_plane && q[2] > 1e-4 * (magnitude(q[0]) + magnitude(q[1]));
+}
+
+SM_FN TriangleEdge triangle_edge(const TriangleView& t, const CameraValues& cam, int i) {
+    const double *a = t.q[next_corner(i)], *b = t.q[next_corner(next_corner(i))];
+    const double area = magnitude(t.det);
+    TriangleEdge edge;
+    bool positive = t.det > 0;  // is f, as it stands, positive inside?
+    if (projects(cam, a) && projects(cam, b)) {
+        const TrianglePoint s = on_screen(cam, a), e = on_screen(cam, b);
+        const double first[2] = {s.x, s.y}, second[2] = {e.x, e.y};
+        const bool swapped = before(second, first, 2);
+        const double *from = swapped ? second : first, *to = swapped ? first : second;
+        edge.gx = from[1] - to[1], edge.gy = to[0] - from[0];
+        edge.c = -(edge.gx * from[0] + edge.gy * from[1]);
+        edge.k = a[2] * b[2] / (cam.fx * cam.fy * area);
+        positive = positive != swapped;
+    } else {
+        const bool swapped = before(b, a, 3);
+        double e[3];
+        cross(swapped ? b : a, swapped ? a : b, e);
+        edge.gx = e[0] / cam.fx, edge.gy = e[1] / cam.fy;
+        edge.c = e[2] - (edge.gx * cam.cx + edge.gy * cam.cy);
+        double scale = most(magnitude(edge.gx), magnitude(edge.gy));
+        scale = scale > 0 ? scale : magnitude(edge.c) > 0 ? magnitude(edge.c) : 1;
+        edge.gx /= scale, edge.gy /= scale, edge.c /= scale;
+        edge.k = scale / area;
+        positive = positive != swapped;
+    }
+    // Ties: as if every pixel lay a trifle further down, and a yet smaller trifle to the left.
+    const bool downwards = edge.gy > 0 || (edge.gy == 0 && edge.gx < 0);
+    edge.owner = positive == downwards;
+    if (!positive) edge.gx = -edge.gx, edge.gy = -edge.gy, edge.c = -edge.c;
+    return edge;
+}
+
+}  // namespace smalti
