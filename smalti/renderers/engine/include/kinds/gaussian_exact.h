@@ -2,6 +2,9 @@
 #pragma once
 #include "gaussian.h"
 #include "kind.h"
+#ifndef SMALTI_CUDA
+#include "gaussian_cpu.h"
+#endif
 
 namespace smalti {
 
@@ -77,6 +80,10 @@ struct GaussianExact {
         }
         return least <= height;
     }
+
+#ifndef SMALTI_CUDA
+    static BlockMask blocks(const Record& r, int x0, int y0) { return GaussianKind<false, false>::blocks(r.screen, x0, y0); }
+#endif
 
     SM_FN static M event(const Record& r, const Rays& rays, F& u, F& w, F& alpha, F& slope) {
         const GaussianScreen& s = r.screen;

@@ -127,10 +127,15 @@ struct ExactKind {
                    const real* values_gradient, const KindGradient&, double* camera);
 };
 
-// Blocks of the tile at (x0, y0) whose pixel centres the primitive can touch.
+// Blocks of the tile at (x0, y0) whose pixel centres the primitive can touch: the kind's own `blocks(record, x0, y0)` if it has
+// a faster way than to ask `touches` for each.
 template <class Kind>
-BlockMask touched_blocks(const void* record, int x0, int y0) {
-    const auto& r = *static_cast<const typename Kind::Record*>(record);
+auto touched_blocks(const typename Kind::Record& r, int x0, int y0, int) -> decltype(Kind::blocks(r, x0, y0)) {
+    return Kind::blocks(r, x0, y0);
+}
+
+template <class Kind>
+BlockMask touched_blocks(const typename Kind::Record& r, int x0, int y0, long) {
     const real half = real(0.5);
     BlockMask mask = 0;
     for (int slab = 0; slab < kSlabs; slab++) {
@@ -154,7 +159,7 @@ const ExactKind& exact_kind(const char* name) {
             Kind::project(in, cam, view, k, *static_cast<Record*>(record), bounds, values);
         },
         [](const void* record, real x0, real y0, real x1, real y1) { return Kind::touches(*static_cast<const Record*>(record), x0, y0, x1, y1); },
-        touched_blocks<Kind>,
+        [](const void* record, int x0, int y0) { return touched_blocks<Kind>(*static_cast<const Record*>(record), x0, y0, 0); },
         [](const KindInput& in, const CameraValues& cam, const void* record, int k, const Rays& rays, ExactBlock& block) {
             Kind::emit(in, cam, *static_cast<const Record*>(record), k, rays, block);
         },
