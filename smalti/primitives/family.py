@@ -121,8 +121,8 @@ class Family(ABC):
     is_splats: ClassVar[bool] = False
     """Whether 3DGS splat files say exactly what the family draws."""
     grows: ClassVar[bool] = True
-    """Whether density control may add and remove primitives; False where they hang together, as the faces of a mesh
-    do.
+    """Whether `density.rule` is meant for it and primitives may be left out at random; False where they hang together,
+    as the faces of a mesh do: then only a rule that a layer names itself changes their number.
     """
 
     def __init__(

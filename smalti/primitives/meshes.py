@@ -48,6 +48,7 @@ class Meshes(Family):
     """
 
     name: ClassVar[str] = "meshes"
+    grows: ClassVar[bool] = False
 
     @classmethod
     def default_metadata(cls) -> dict[str, Any]:
