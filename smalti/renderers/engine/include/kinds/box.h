@@ -433,7 +433,8 @@ struct BoxKind {
             BoxCell c;
             if (!cell(in, cam, g, w, n, c)) continue;
             const EventGradient& e = back.next();
-            ends = ends + zero_unless(c.hit, fma(e.z0, edge(in, record, w, n), e.z1 * edge(in, record, w, n + 1)));
+            // Of all lanes: where one cell ends and the next begins, one of the two feels it for both.
+            ends = fma(e.z0, edge(in, record, w, n), fma(e.z1, edge(in, record, w, n + 1), ends));
             const F tau_gradient = zero_unless(c.hit, e.value) * step;
             F gradient[4], felt = abs_of(tau_gradient);
             for (int j = 0; j < 3; j++) {
@@ -482,7 +483,17 @@ struct BoxKind {
     static SM_FN void finish(const KindInput& in, const CameraValues& cam, const ViewOptions&, int k, const Record&, const real* sums,
                              const real*, const KindGradient& gradient, double* camera) {
         const BoxPose pose = box_pose(in, cam, k);
-        const real *R = cam.rotation, *moment = sums + 3;
+        const real *R = cam.rotation, *moment = sums + 3, *c = in.tensors[kBoxCentres] + 3ll * k;
+        // From local to camera axes: the inverse transpose of `axes`, which a camera's rotation need not make orthonormal.
+        double back[9], volume = 0;
+        for (int j = 0; j < 3; j++) {
+            const int p = (j + 1) % 3, q = (j + 2) % 3;
+            for (int i = 0; i < 3; i++) {
+                const int u = (i + 1) % 3, v = (i + 2) % 3;
+                back[3 * i + j] = pose.axes[3 * u + p] * pose.axes[3 * v + q] - pose.axes[3 * v + p] * pose.axes[3 * u + q];
+            }
+        }
+        for (int i = 0; i < 3; i++) volume += pose.axes[3 * i] * back[3 * i];
         double centre[3], axes[9], rotation[9];  // gradients of the pose in the camera, and of the rotation in the world
         for (int i = 0; i < 3; i++) {
             centre[i] = 0;
@@ -490,7 +501,7 @@ struct BoxKind {
                 const double inv = 1 / pose.half[j];
                 centre[i] -= pose.axes[3 * i + j] * inv * sums[j];
                 axes[3 * i + j] = 0;
-                for (int m = 0; m < 3; m++) axes[3 * i + j] += pose.axes[3 * i + m] * pose.half[m] * moment[3 * m + j] * inv;
+                for (int m = 0; m < 3; m++) axes[3 * i + j] += back[3 * i + m] / volume * pose.half[m] * moment[3 * m + j] * inv;
             }
         }
         for (int i = 0; i < 3; i++)
@@ -516,14 +527,12 @@ struct BoxKind {
             gradient.screen[2ll * k + 1] = (real)(centre[1] * pose.centre[2] / cam.fy);
         }
         if (!camera) return;
-        // As free numbers: a sample lies at R^T (q - t) in the world.
-        for (int j = 0; j < 3; j++) {
-            const double along = R[j] * centre[0] + R[3 + j] * centre[1] + R[6 + j] * centre[2];
-            for (int i = 0; i < 3; i++) {
-                camera[3 * i + j] -= (pose.centre[i] - cam.translation[i]) * along;
+        for (int i = 0; i < 3; i++) {
+            for (int j = 0; j < 3; j++) {
+                camera[3 * i + j] += centre[i] * c[j];
                 for (int m = 0; m < 3; m++) camera[3 * i + j] += axes[3 * i + m] * pose.rotation[3 * j + m];
             }
-            camera[9 + j] += centre[j];
+            camera[9 + i] += centre[i];
         }
         camera[12] -= sums[13] / (double)cam.fx;
         camera[13] -= sums[15] / (double)cam.fy;
