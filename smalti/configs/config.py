@@ -101,7 +101,7 @@ class LayerConfig(Section):
     regularizers: dict[str, NotNegative] = Field(default_factory=dict)
     """Weights of loss terms that the family offers, over its own defaults and over those of `loss`."""
     density: Literal["", "none", "gradient", "mcmc"] = ""
-    """Rule of this layer; by default `density.rule` (`none` for families that cannot grow)."""
+    """Rule of this layer; by default `density.rule`, but `none` for primitives that hang together (those of meshes)."""
     max_primitives: Count = 0
     """Growth of this layer stops here; 0 for no limit of its own."""
     frozen: bool = False

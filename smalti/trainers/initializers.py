@@ -18,12 +18,14 @@ from torch import Tensor
 
 from smalti.configs.config import LayerConfig
 from smalti.configs.resolve import ConfigError
-from smalti.datasets.dataset import Dataset
-from smalti.datasets.hull_mesh import hull_mesh
+from smalti.datasets.dataset import Dataset, DatasetError
+from smalti.datasets.hull_field import LEVEL, hull_field
 from smalti.datasets.initial import one_instant
 from smalti.files import read_scene_file
 from smalti.primitives.family import Family, find_family
 from smalti.primitives.surface import Surface, icosphere
+from smalti.primitives.surface_nets import surface_nets
+from smalti.primitives.topology import vertex_normals
 from smalti.scene.folder import is_scene_folder, load_scene
 
 MOST_CELLS = 128
@@ -118,9 +120,19 @@ def _grid(family: type[Family], metadata: Mapping[str, Any], ground: Ground, set
 
 
 def _hull(family: type[Family], metadata: Mapping[str, Any], ground: Ground, settings: Mapping[str, Any]) -> Family:
-    mesh = hull_mesh(one_instant(ground.dataset), settings["faces"])
-    vertices, colors = torch.from_numpy(mesh.vertices).float(), torch.from_numpy(mesh.colors).float()
-    return _on_surface(family, metadata, ground, Surface(vertices, torch.from_numpy(mesh.faces), colors), settings)
+    return _on_surface(family, metadata, ground, hull_surface(one_instant(ground.dataset), settings["faces"]), settings)
+
+
+def hull_surface(dataset: Dataset, faces: int) -> Surface:
+    """The visual hull of one instant as about `faces` coloured triangles. DatasetError where it cannot be made."""
+    field = hull_field(dataset, faces)
+    surface = surface_nets(torch.from_numpy(field.values), LEVEL)
+    if not len(surface.faces):
+        remedy = "Ask for more faces, or start from something else (spheres, points)"
+        raise DatasetError(dataset.root, "visual hull", f"it is too thin for a surface of {faces} faces", remedy)
+    vertices = torch.from_numpy(field.origin) + field.edge * surface.vertices.double()
+    colors = field.colors(vertices.numpy(), vertex_normals(vertices, surface.faces).numpy())
+    return Surface(vertices.float(), surface.faces, torch.from_numpy(colors).float())
 
 
 def _spheres(family: type[Family], metadata: Mapping[str, Any], ground: Ground, settings: Mapping[str, Any]) -> Family:

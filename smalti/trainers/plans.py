@@ -46,9 +46,7 @@ def _plan(layer: Layer, given: LayerConfig, config: TrainConfig, context: LossCo
     shared = {"opacity": config.loss.opacity, "scale": config.loss.scale, "anisotropy": config.loss.anisotropy}
     weights = {name: weight for name, weight in shared.items() if name in offered}
     weights |= {**family.default_regularizers(), **given.regularizers}
-    if given.density not in ("", "none") and not family.grows:
-        raise ConfigError(f"{where}.density: the primitives of family {family.name!r} can only be 'none'")
-    rule = "none" if layer.locked or not family.grows else given.density or config.density.rule
+    rule = "none" if layer.locked else given.density or (config.density.rule if family.grows else "none")
     return LayerPlan(given.learning_rates, weights, rule, given.max_primitives)
 
 

@@ -133,7 +133,10 @@ class Trainer:
         context = LossContext(self.extent, self.generator, config.loss.anisotropy_limit)
         self.plans = plans_of(self.scene, config, context)
         trained = [layer for layer in self.scene if not layer.locked]
-        self.populations = [Population(layer, self.adam, self.plans[layer.name].most) for layer in trained]
+        self.populations = [Population(layer, self.adam) for layer in trained]
+        for population in self.populations:
+            population.most = self.plans[population.layer.name].most
+            population.changes = self.plans[population.layer.name].rule != "none"
         self.rules = {layer.name: make_rule(self.plans[layer.name].rule, config, self.extent) for layer in trained}
         fixed = sum(layer.family.bytes for layer in self.scene if layer.locked)
         self.budget = Budget(parse_bytes(config.density.budget), most_primitives(config, self.cameras), fixed)
@@ -163,11 +166,12 @@ class Trainer:
             raise BadGradientError("; ".join(problems))
         for population in self.populations:
             name, rule = population.layer.name, self.rules[population.layer.name]
+            if name in result.pulls:
+                rule.feel(population, result.pulls[name])
+                continue
             for sighting in result.sightings:
                 if name in sighting:
                     rule.observe(population, sighting[name])
-            if name in result.pulls:
-                rule.feel(population, result.pulls[name])
         self.budget.observe(result.arena, len(self.scene))
         problems += self._update(views, result.bad)
         self.step_number += 1
@@ -225,7 +229,7 @@ class Trainer:
         return sum(
             population.prune(found[population.layer.name])
             for population in self.populations
-            if population.family.grows
+            if (population.changes or population.family.grows)
             and population.layer.name in found
             and not bool(found[population.layer.name].all())
         )

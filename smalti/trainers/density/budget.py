@@ -62,7 +62,7 @@ class Budget:
     def room(self, populations: Sequence[Population], population: Population) -> int:
         """How many more primitives `population` may take (negative where the layers together are over)."""
         each = population.bytes_per_primitive + self.arena_per_primitive
-        growing = sum(len(other) for other in populations if other.family.grows)
+        growing = sum(len(other) for other in populations if other.changes)
         rows = sum(len(other) for other in populations)
         planned = self.fixed + sum(other.bytes for other in populations)
         planned += int(max(self.arena_per_primitive * rows, self.arena_peak))
@@ -74,10 +74,10 @@ class Budget:
         over = -self.room(populations, population)
         if over <= 0:
             return 0
-        return math.ceil(over * population.bytes / sum(each.bytes for each in populations if each.family.grows))
+        return math.ceil(over * population.bytes / sum(each.bytes for each in populations if each.changes))
 
     def shares(self, populations: Sequence[Population]) -> list[int]:
-        """How many primitives each layer that grows may keep, if all shrink by the same share; at least one each."""
+        """How many primitives each layer that may be thinned keeps, if all shrink by the same share; at least one."""
         growing = [each for each in populations if each.family.grows]
         free = self.total - self.fixed - self.arena_peak
         free -= sum(each.bytes for each in populations if not each.family.grows)

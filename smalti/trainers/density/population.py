@@ -17,10 +17,13 @@ from smalti.trainers.guard import BadGradient
 class Population:
     """Clone, split, prune and relocate the rows of one layer; parameters, moments and statistics stay aligned."""
 
-    def __init__(self, layer: Layer, adam: Adam, most: int = 0) -> None:
+    most = 0
+    """Primitives that this layer may grow to; 0 for no limit of its own."""
+    changes = True
+    """Whether a rule changes their number."""
+
+    def __init__(self, layer: Layer, adam: Adam) -> None:
         self.layer = layer
-        self.most = most
-        """Primitives that this layer may grow to; 0 for no limit of its own."""
         self.family = layer.family
         self.adam = adam
         self.statistics: dict[str, Tensor] = {}
