@@ -570,6 +570,10 @@ inline void ExactBlock::back(const F* cotangent, F behind) {
                 // w (along / density): the weight's own part is in g_tau; along / density loses by density.
                 for (int c = 0; c < channels; c++) gradient_colour[c] = fma(zero_unless(inside, share), cotangent[c], gradient_colour[c]);
                 behind = select(full, mean, behind);
+                const F g_length = g_tau * density, g_ends = zero_unless(inside, weight * depth_cotangent) * splat(real(0.5));
+                at_rank = at_rank + (g_ends + g_length);
+                pending = g_ends - g_length;
+                has_z = true;
             } else {
                 const F share = T0 * a.phi * length;
                 F g_tau = fma(length * along, a.dphi, -(a.decay * behind)), g_length = a.phi * along;
