@@ -10,8 +10,9 @@
 //              e.z = B / A (camera z of the point nearest to the mean in the metric M), e.q = N / A (its squared distance, in sigmas),
 //              e.inverse_area = |w0|^2 / A with |w0| = 1 / screen.inverse_length, so that |w| = |w0| / sqrt(inverse_area) and a body
 //              |M x| <= 1 has the half chord h = screen.inverse_length sqrt((1 - q) inverse_area) in camera z.
-//              ellipsoid_offset(record.screen, e, y) gives y = M (z d - q_mean) in the record's axes; record.screen.turn takes it to
-//              the local ones (ellipsoid_local). In local axes and world units that point is scales * y.
+//              e.t = (z - screen.z) |w0|: camera z in sigmas, from the record's reference.
+//              ellipsoid_offset(record.screen, e, y) gives y = M (z d - q_mean) in the record's axes (ellipsoid_offset_at: at another
+//              point of the ray); ellipsoid_local takes it to the local ones. There and in world units that point is scales * y.
 //   emit_back: the event as a function of q, z and ln A per lane gives g_q, g_z, g_area (= A dL/dA); then
 //              ellipsoid_moments<true>(record.screen, e, g_q, g_z, g_area, sums)   adds kEllipsoidMoments sums;
 //              what depends on the local offset y directly goes through ellipsoid_moments_local (g_y in local axes), which needs
@@ -29,13 +30,13 @@ namespace smalti {
 
 // The record's part: forms in dx, dy = pixel - (x, y), where (x, y) is the projected mean if that is at hand, else the
 // picture's centre. Axes are turned so that w / |w0| = (F1, F2, a33), F1 = a11 dx + a12 dy + a13, F2 = a22 dy + a23, and
-// |w x p| / |w0| = |(n11 dx + n12 dy + n13, n22 dy + n23)|. Sums of squares of short forms: no cancellation.
+// w x p / |w0| = (n11 dx + n12 dy + n13) across[0..3) + (n22 dy + n23) across[3..6). Sums of squares of short forms: no cancellation.
 struct EllipsoidScreen {
     real x, y;
     real n11, n12, n13, n22, n23;
     real a11, a12, a13, a22, a23, a33;
     real z, span, c1, c2;  // z of the nearest point on the ray through (x, y); z |w0|; see ellipsoid_ray
-    real p1, p2, p3;       // M q_mean less its part along w0
+    real across[6];        // the two axes of w x p, in the record's
     real inverse_length;   // 1 / |w0|
     real turn[9];          // record from local axes
 };
@@ -89,42 +90,31 @@ SM_FN bool ellipsoid_screen(const EllipsoidGeometry& g, EllipsoidScreen& s) {
     const double *e1 = g.turn, *e2 = g.turn + 3, *e3 = g.turn + 6, inverse = 1 / g.length;
     const double a13 = wide_dot(e1, g.w0) * inverse, a23 = wide_dot(e2, g.w0) * inverse;
     const double span = wide_dot(g.w0, g.p) * inverse;  // p along w0
-    double across[3], v1[3], v2[3], v0[3], n1[3], n2[3];
-    for (int a = 0; a < 3; a++) across[a] = g.p[a] - span * g.w0[a] * inverse;
+    double v1[3], v2[3], v0[3], n1[3] = {0, 0, 0}, n2[3] = {0, 0, 0};
     // w x p = v1 dx + v2 dy + v0 lies in the plane across p: two coordinates, the first along v1.
     wide_cross(g.wx, g.p, v1);
     wide_cross(g.wy, g.p, v2);
     wide_cross(g.w0, g.p, v0);
-    double n11 = wide_sqrt(wide_dot(v1, v1)), n12 = 0, n13 = 0, n22 = 0, n23 = 0;
-    const double length = wide_sqrt(wide_dot(g.p, g.p)), second = wide_sqrt(wide_dot(v2, v2));
-    if (length > 0 && (n11 > 0 || second > 0)) {
-        // The longer of the two gives the axis: the other may vanish.
-        const double* v = n11 >= second ? v1 : v2;
-        const double n = n11 >= second ? n11 : second;
-        for (int a = 0; a < 3; a++) n1[a] = v[a] / n, n2[a] = g.p[a] / length;
-        double axis[3];
-        wide_cross(n2, n1, axis);
-        if (n11 >= second) {
-            n12 = wide_dot(n1, v2), n13 = wide_dot(n1, v0), n22 = wide_dot(axis, v2), n23 = wide_dot(axis, v0);
-        } else {  // turn (n1, axis) so that v1 has no second coordinate
-            const double c = wide_dot(n1, v1), d = wide_dot(axis, v1), turn = n11 > 0 ? 1 / n11 : 0;
-            const double cosine = n11 > 0 ? c * turn : 1, sine = d * turn;
-            n12 = cosine * wide_dot(n1, v2) + sine * wide_dot(axis, v2), n13 = cosine * wide_dot(n1, v0) + sine * wide_dot(axis, v0);
-            n22 = cosine * wide_dot(axis, v2) - sine * wide_dot(n1, v2), n23 = cosine * wide_dot(axis, v0) - sine * wide_dot(n1, v0);
-        }
+    const double n11 = wide_sqrt(wide_dot(v1, v1)), second = wide_sqrt(wide_dot(v2, v2)), distance = wide_sqrt(wide_dot(g.p, g.p));
+    if (n11 > 0 || second > 0) {
+        double along[3];
+        for (int a = 0; a < 3; a++) n1[a] = n11 > 0 ? v1[a] / n11 : v2[a] / second, along[a] = g.p[a] / distance;
+        wide_cross(along, n1, n2);
     }
+    const double n12 = wide_dot(n1, v2), n13 = wide_dot(n1, v0), n22 = wide_dot(n2, v2), n23 = wide_dot(n2, v0);
+    const double p1 = wide_dot(e1, g.p) - span * a13, p2 = wide_dot(e2, g.p) - span * a23;  // of p less its part along w0
     s.x = real(g.x), s.y = real(g.y);
     s.n11 = real(n11 * inverse), s.n12 = real(n12 * inverse), s.n13 = real(n13 * inverse);
     s.n22 = real(n22 * inverse), s.n23 = real(n23 * inverse);
     s.a11 = real(wide_dot(e1, g.wx) * inverse), s.a12 = real(wide_dot(e1, g.wy) * inverse), s.a13 = real(a13);
     s.a22 = real(wide_dot(e2, g.wy) * inverse), s.a23 = real(a23), s.a33 = real(wide_dot(e3, g.w0) * inverse);
     s.z = real(span * inverse), s.span = real(span), s.inverse_length = real(inverse);
-    s.p1 = real(wide_dot(e1, across)), s.p2 = real(wide_dot(e2, across)), s.p3 = real(wide_dot(e3, across));
-    s.c1 = real(wide_dot(e1, across) - span * a13), s.c2 = real(wide_dot(e2, across) - span * a23);
+    s.c1 = real(p1 - span * a13), s.c2 = real(p2 - span * a23);
+    for (int i = 0; i < 3; i++) s.across[i] = real(wide_dot(g.turn + 3 * i, n1)), s.across[3 + i] = real(wide_dot(g.turn + 3 * i, n2));
     // Large numbers mean scales that differ by more than any number of digits; squares of these must not overflow.
-    const double forms[] = {s.n11, s.n12, s.n13, s.n22, s.n23, s.a11, s.a12, s.a13, s.a22, s.a23, s.a33, s.span, s.c1, s.c2, s.p1, s.p2, s.p3};
+    const double forms[] = {s.n11, s.n12, s.n13, s.n22, s.n23, s.a11, s.a12, s.a13, s.a22, s.a23, s.a33, s.span, s.c1, s.c2};
     double sum = wide_abs(s.z) + wide_abs(s.inverse_length), largest = 0;
-    for (int j = 0; j < 17; j++) sum += wide_abs(forms[j]), largest = wide_max(largest, wide_abs(forms[j]));
+    for (int j = 0; j < 14; j++) sum += wide_abs(forms[j]), largest = wide_max(largest, wide_abs(forms[j]));
     for (int j = 0; j < 9; j++) s.turn[j] = real(g.turn[j]), sum += wide_abs(g.turn[j]);
     return is_finite(sum) && largest < 1e9 && s.a33 != 0;
 }
@@ -140,35 +130,47 @@ SM_FN void ellipsoid_bounds(const EllipsoidGeometry& g, double radius, const Cam
 
 // ------------------------------------------------------------------ a block of rays
 struct EllipsoidRay {
-    F g1, g2;            // w / |w0| less its value at (x, y): (g1, g2, 0)
-    F f1, f2;            // w / |w0| = (f1, f2, a33)
-    F inverse_area;      // |w0|^2 / A
-    F q, z;              // N / A and B / A
-    F t;                 // (z - screen.z) |w0|
+    F f1, f2;        // w / |w0| = (f1, f2, a33)
+    F n1, n2;        // w x p / |w0| along the two axes across p
+    F inverse_area;  // |w0|^2 / A
+    F q, z;          // N / A and B / A
+    F t;             // (z - screen.z) |w0|
 };
 
 SM_FN EllipsoidRay ellipsoid_ray(const EllipsoidScreen& s, F x, F y) {
     EllipsoidRay e;
     const F dx = x - splat(s.x), dy = y - splat(s.y);
-    const F n1 = fma(splat(s.n11), dx, fma(splat(s.n12), dy, splat(s.n13))), n2 = fma(splat(s.n22), dy, splat(s.n23));
-    e.g1 = fma(splat(s.a11), dx, splat(s.a12) * dy);
-    e.g2 = splat(s.a22) * dy;
-    e.f1 = e.g1 + splat(s.a13);
-    e.f2 = e.g2 + splat(s.a23);
+    e.n1 = fma(splat(s.n11), dx, fma(splat(s.n12), dy, splat(s.n13)));
+    e.n2 = fma(splat(s.n22), dy, splat(s.n23));
+    const F g1 = fma(splat(s.a11), dx, splat(s.a12) * dy), g2 = splat(s.a22) * dy;
+    e.f1 = g1 + splat(s.a13);
+    e.f2 = g2 + splat(s.a23);
     e.inverse_area = recip(fma(e.f1, e.f1, fma(e.f2, e.f2, splat(s.a33 * s.a33))));
-    e.q = fma(n1, n1, n2 * n2) * e.inverse_area;
+    e.q = fma(e.n1, e.n1, e.n2 * e.n2) * e.inverse_area;
     // B - z0 A, z0 the reference's z: it vanishes with (g1, g2), so z's distance to z0 keeps its digits.
     const F span = splat(s.span), c1 = splat(s.c1), c2 = splat(s.c2);
-    e.t = fma(e.g1, fnma(span, e.g1, c1), e.g2 * fnma(span, e.g2, c2)) * e.inverse_area;
+    e.t = fma(g1, fnma(span, g1, c1), g2 * fnma(span, g2, c2)) * e.inverse_area;
     e.z = fma(e.t, splat(s.inverse_length), splat(s.z));
     return e;
 }
 
-// y = M (z d - q_mean), in the record's axes.
+// y = M (z d - q_mean) in the record's axes, as w x (w x p) / A: the difference itself would cancel in flat ellipsoids.
 SM_FN void ellipsoid_offset(const EllipsoidScreen& s, const EllipsoidRay& e, F* y) {
-    y[0] = fma(e.t, e.f1, fma(splat(s.span), e.g1, splat(-s.p1)));
-    y[1] = fma(e.t, e.f2, fma(splat(s.span), e.g2, splat(-s.p2)));
-    y[2] = fma(e.t, splat(s.a33), splat(-s.p3));
+    F v[3];
+    for (int a = 0; a < 3; a++) v[a] = fma(splat(s.across[a]), e.n1, splat(s.across[3 + a]) * e.n2);
+    const F f3 = splat(s.a33);
+    y[0] = fnma(f3, v[1], e.f2 * v[2]) * e.inverse_area;
+    y[1] = fnma(e.f1, v[2], f3 * v[0]) * e.inverse_area;
+    y[2] = fnma(e.f2, v[0], e.f1 * v[1]) * e.inverse_area;
+}
+
+// The same at another point of the ray, z = screen.z + t inverse_length.
+SM_FN void ellipsoid_offset_at(const EllipsoidScreen& s, const EllipsoidRay& e, F t, F* y) {
+    const F step = t - e.t;
+    ellipsoid_offset(s, e, y);
+    y[0] = fma(step, e.f1, y[0]);
+    y[1] = fma(step, e.f2, y[1]);
+    y[2] = fma(step, splat(s.a33), y[2]);
 }
 
 // From the record's axes to the local ones.

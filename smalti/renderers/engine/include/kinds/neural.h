@@ -113,12 +113,10 @@ struct NeuralKind {
         c.free = ge(start, near_t);
         const F begin = max_of(start, near_t);
         c.hit = both(gt(c.half_free, zero), gt(end, begin));
-        c.middle = half * (end + begin);
-        c.half = half * (end - begin);
+        c.middle = select(c.free, c.ray.t, half * (end + begin));
+        c.half = select(c.free, c.half_free, half * (end - begin));
         c.w3 = splat(r.screen.a33);
-        EllipsoidRay at_middle = c.ray;
-        at_middle.t = c.middle;
-        ellipsoid_offset(r.screen, at_middle, c.y);
+        ellipsoid_offset_at(r.screen, c.ray, c.middle, c.y);
         c.length2 = fma(rays.u, rays.u, fma(rays.v, rays.v, one));
         c.reach = splat(r.reach) * sqrt_of(c.length2);
         return c;
