@@ -78,7 +78,8 @@ def along_the_ray(events: EventList, pixels: int) -> Sequence:
     point = torch.repeat_interleave(torch.tensor([THIN, BEGIN, END]), torch.tensor(counts)).to(event.device)
     z = torch.where(point == END, events.z1[event], events.z0[event])
 
-    order = sort_by(events.pixel[event], z, events.primitive[event])
+    # At one z, events of one primitive keep their order: a box's cell ends before its next one begins.
+    order = sort_by(events.pixel[event], z, events.primitive[event], event, point)
     sorted_z, sorted_pixel = z.detach()[order], events.pixel[event][order]
     apart = sorted_z.diff() > TIE * sorted_z[1:].abs()
     chain = torch.cat([order.new_zeros(min(len(order), 1)), (apart | (sorted_pixel.diff() != 0)).cumsum(0)])
