@@ -138,9 +138,10 @@ SM_FN void triangle_normal(const KindInput& in, const CameraValues& cam, int k, 
     for (int j = 0; j < 3; j++) n.unit[j] = n.unit[j] * n.inverse;
 }
 
-struct Triangle {
+struct TriangleKind {
     typedef TriangleRecord Record;
     static constexpr bool kConstantChannels = false;
+    static constexpr int kTableTensors = 1 << kTexture;
 
     SM_FN static int moments(const KindInput& in, const ViewOptions& view) { return triangle_sums(in, view.normals).count; }
 
@@ -168,7 +169,7 @@ struct Triangle {
             for (int c = 0; c < 3; c++) channels[c] = interpolated(h, r.attribute[3 * c], r.attribute[3 * c + 1], r.attribute[3 * c + 2]);
         }
         const int own = triangle_features(in);
-        const real* features = own ? in.tensors[kFeatures] + 3 * (long long)k * own : nullptr;
+        const real* features = own ? in.tensors[kCornerFeatures] + 3 * (long long)k * own : nullptr;
         for (int c = 0; c < own; c++)
             channels[3 + c] = interpolated(h, features[c], features[own + c] - features[c], features[2 * own + c] - features[c]);
         for (int c = 3 + own; c < r.channels; c++) channels[c] = splat(0);
@@ -283,7 +284,7 @@ private:
         }
         sums[0] = fma(value, of_opacity, sums[0]);
         const int own = triangle_features(in);
-        const real* features = own ? in.tensors[kFeatures] + 3 * (long long)k * own : nullptr;
+        const real* features = own ? in.tensors[kCornerFeatures] + 3 * (long long)k * own : nullptr;
         for (int c = 0; c < own; c++) {
             const F g = zero_unless(h.hit, gradient.channels[3 + c]);
             corner_sums(h, g, sums + s.features + 3 * c, 1);

@@ -105,12 +105,12 @@ SM_FN void triangle_finish(const KindInput& in, const CameraValues& cam, const V
     }
 
     const bool inside = r.opacity >= 0 && r.opacity <= 1;  // clamped elsewhere; with a texture, per pixel
-    if (out.tensors[kOpacities]) out.tensors[kOpacities][n] = inside || texture_depth(in) == 4 ? sums[0] : 0;
+    if (out.tensors[kFaceOpacities]) out.tensors[kFaceOpacities][n] = inside || texture_depth(in) == 4 ? sums[0] : 0;
     if (real* to = out.tensors[kColors])
         for (int j = 0; j < 9; j++) to[9 * n + j] = sums[s.attribute + j];
     if (real* to = out.tensors[kUvs])
         for (int j = 0; j < 6; j++) to[6 * n + j] = sums[s.attribute + j] * (j % 2 ? texture_height(in) : texture_width(in));
-    if (real* to = out.tensors[kFeatures])
+    if (real* to = out.tensors[kCornerFeatures])
         for (int i = 0, f = triangle_features(in); i < 3; i++)
             for (int c = 0; c < f; c++) to[(3 * n + i) * f + c] = sums[s.features + 3 * c + i];
     if (out.tensors[kNormals] && view.normals)

@@ -34,13 +34,13 @@ struct TriangleRecord {
 // Sum of 0 x everything this face brings along: 0, or NaN where some of it is not finite.
 SM_FN real triangle_unusable(const KindInput& in, int k) {
     const long long n = k;
-    real sum = in.tensors[kOpacities][n] * 0;
+    real sum = in.tensors[kFaceOpacities][n] * 0;
     auto add = [&](int tensor, int count) {
         if (!in.tensors[tensor]) return;
         const real* values = in.tensors[tensor] + n * count;
         for (int j = 0; j < count; j++) sum += values[j] * 0;
     };
-    add(kCorners, 9), add(kColors, 9), add(kFeatures, 3 * triangle_features(in)), add(kNormals, 9), add(kUvs, 6);
+    add(kCorners, 9), add(kColors, 9), add(kCornerFeatures, 3 * triangle_features(in)), add(kNormals, 9), add(kUvs, 6);
     return sum;
 }
 
@@ -177,7 +177,7 @@ SM_FN void triangle_project(const KindInput& in, const CameraValues& cam, const 
     }
     if (r.mode != kHard) triangle_outline(t, polygon, r.outline);
     if (r.mode == kAntialiased) triangle_silhouettes(in, cam, t, polygon, k, r);
-    r.opacity = in.tensors[kOpacities][k];
+    r.opacity = in.tensors[kFaceOpacities][k];
     triangle_attributes(in, k, r);
     if (view.normals && !in.tensors[kNormals]) {
         // The cross product in world axes, turned so that its product with the rays is negative: det is q0 . normal (camera axes).

@@ -12,7 +12,7 @@ constexpr double kSoftCut = 9.210340371976184;  // ln(1e4): a soft edge ends whe
 enum TriangleMode { kHard = 0, kAntialiased = 1, kSoft = 2 };
 
 // The order of TriangleDrawable.inputs().
-enum TriangleTensor { kCorners, kOpacities, kColors, kFeatures, kNormals, kTexture, kUvs };
+enum TriangleTensor { kCorners, kFaceOpacities, kColors, kCornerFeatures, kNormals, kTexture, kUvs };
 SM_FN int triangle_features(const KindInput& in) { return in.integers[0]; }
 SM_FN int texture_height(const KindInput& in) { return in.integers[1]; }
 SM_FN int texture_width(const KindInput& in) { return in.integers[2]; }
