@@ -30,6 +30,19 @@ struct GaussianRayKind {
 
     SM_FN static double largest(const double* s) { return wide_max(s[0], wide_max(s[1], s[2])); }
 
+    // Squared Mahalanobis distance at which the response has fallen by the factor `over`, and a little.
+    SM_FN static double reach2(double over) { return 2 * kLn2 * wide_log2(over) + 1e-5; }
+
+    // No ray that meets the body of this radius has a larger |d| / (|w| max(scales)): the body is seen within an angle t of its mean's
+    // direction e, and |M d| >= |M e| cos(t) - |M| sin(t) for unit d.
+    SM_FN static double longest_chord(const EllipsoidGeometry& g, double radius) {
+        const double *s = g.scale, *q = g.pose.q, longest = largest(s), shortest = wide_min(s[0], wide_min(s[1], s[2]));
+        const double distance = wide_sqrt(wide_dot(q, q)), sine = radius * longest / distance;
+        if (!(sine < 1)) return 1;
+        const double least = wide_sqrt(wide_dot(g.p, g.p)) / distance * wide_sqrt(1 - sine * sine) - sine / shortest;
+        return least * longest > 1 ? 1.0001 / (least * longest) : 1;
+    }
+
     SM_FN static void project(const KindInput& in, const CameraValues& cam, const ViewOptions& view, int k, Record& r, Bounds& b, real* values) {
         EllipsoidGeometry g;
         const double opacity = in.tensors[kOpacities][k];
@@ -39,9 +52,10 @@ struct GaussianRayKind {
         b.drawn = false;
         if (!b.usable) return;
         b.depth = real(g.pose.q[2]);
-        const double over = opacity * (r.integral ? kRootTau / kFaintest : 255.0);  // the response at q = 0 over the faintest drawn
+        double over = opacity * (r.integral ? kRootTau / kFaintest : 255.0);  // the response at q = 0 over the faintest drawn, at most
+        if (r.integral && over > 1) over *= longest_chord(g, wide_sqrt(reach2(over)));
         if (!(over >= 1)) return;
-        ellipsoid_bounds(g, wide_sqrt(2 * kLn2 * wide_log2(over) + 1e-5), cam, b, r.outline, r.farthest);
+        ellipsoid_bounds(g, wide_sqrt(reach2(over)), cam, b, r.outline, r.farthest);
         if (!b.drawn) return;
         const double peak = r.integral ? opacity * kRootTau / (g.length * largest(g.scale)) : opacity;
         r.lo = real(wide_log2(peak));
