@@ -420,7 +420,7 @@ inline void ExactBlock::composite(const Rank& rank) {
         const F density = max_of(density_.value(), F{}), tau = density * length;
         F share, after;
         if (options_.additive) {
-            const F weight = min_of(tau, T);
+            const F weight = min_of(tau, max_of(T, F{}));  // T is -1 outside of the picture
             share = select(gt(density, F{}), weight / density, F{});
             after = T - weight;
             if (options_.depth) sums[channels] = fma(weight, (z_ + rank.key) * splat(real(0.5)), sums[channels]);
