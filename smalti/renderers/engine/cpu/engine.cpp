@@ -6,6 +6,7 @@
 #include "gaussian_stage.h"
 #include "image_loss.h"
 #include "kinds.h"
+#include "kinds/outside_table.h"
 
 using namespace smalti;
 
@@ -154,6 +155,8 @@ struct ExactSettings {
 // The table of a built-in kind, or null.
 SMALTI_API const ExactKind* smalti_exact_kind(const char* name) { return find_kind(name); }
 SMALTI_API int smalti_exact_kind_version() { return kKindVersion; }
+// What kinds that were compiled apart hand their events to.
+SMALTI_API const OutsideCalls* smalti_outside_calls() { return &outside_calls(); }
 
 SMALTI_API int smalti_exact_prepare(Plan* plan, const ExactItem* items, int count, const CameraValues* camera, const ExactSettings* settings,
                                     Summary* summary) {
