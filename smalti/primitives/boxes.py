@@ -44,6 +44,7 @@ class Boxes(Family):
     """
 
     name: ClassVar[str] = "boxes"
+    grows: ClassVar[bool] = False
 
     @classmethod
     def default_metadata(cls) -> dict[str, Any]:

@@ -1,0 +1,413 @@
+"""Family `superquadrics`: textured superquadric blocks (Monnier et al. 2023, Differentiable Blocks World), drawn as
+icospheres by kind `triangle`, all blocks in one drawable with one texture atlas.
+
+Parameters, per block: `translations` [n, 3] world units; `rotations` [n, 6], raw directions of the block's x and y axes
+in the world (Zhou et al. 2019: Gram-Schmidt, z is their cross product); `raw_scales` [n, 3], half extents are
+`ratio` (exp(raw) + 0.2); `raw_exponents` [n, 2], exponents are 0.1 + 1.8 sigmoid(raw); `logit_opacities` [n];
+`raw_textures` [n, h, w, 3], drawn through a sigmoid, row 0 at the lower pole, periodic around (texel centres at +0.5;
+the published code aligns corners, which puts a seam of one texel at the back).
+
+`ratio` is a length (metadata; chosen once where it is 0: a quarter of the half side of where the blocks are put).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from smalti.cameras.camera import Camera
+from smalti.cameras.similarity import Similarity
+from smalti.primitives.family import Family, FamilyError, LossContext
+from smalti.primitives.placement import point_cells
+from smalti.primitives.splats import NOISE_STEEPNESS, NOISE_THRESHOLD
+from smalti.primitives.superquadric_shape import Template, implicit, surface_points, template, volume
+from smalti.primitives.surface import Surface, uniform_barycentrics
+from smalti.primitives.texture import logit, texture_lookup
+from smalti.renderers.drawables import TriangleDrawable
+
+FLOOR = 0.2
+"""Least half extent, in units of `ratio`."""
+DEAD = 0.01
+"""Blocks at or below this opacity are not drawn, get no gradient, and stay so."""
+
+
+class Superquadrics(Family):
+    """See the module. Metadata: `level` of the icosphere; `edges` and `sigma` (squared NDC); `detach_barycentrics`:
+    colour does not move the surface (as published); `texture_size`, `count`, `initial_opacity`, `initial_seed` of new
+    blocks. Schedule of a training run (shares of it): up to `pooled_until` textures are averaged over `pool` texels;
+    up to `fine_from` opacities get noise of deviation `noise` before the sigmoid; from then on `binary` is set: blocks
+    above one half are opaque, with `fine_sigma`, the others are gone.
+    """
+
+    name: ClassVar[str] = "superquadrics"
+    grows: ClassVar[bool] = False
+
+    @classmethod
+    def default_metadata(cls) -> dict[str, Any]:
+        return {
+            **{"level": 1, "edges": "soft", "sigma": 1e-4, "fine_sigma": 5e-6, "detach_barycentrics": True},
+            **{"ratio": 0.0, "texture_size": 256, "count": 10, "initial_opacity": 0.5, "initial_seed": 0},
+            **{"binary": False, "pool": 8, "pooled_until": 0.4, "noise": 1.0, "fine_from": 0.8},
+        }
+
+    @classmethod
+    def checked_metadata(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        values = super().checked_metadata(given)
+        fits = {
+            "level": 0 <= values["level"] <= 5,
+            "edges": values["edges"] in ("hard", "antialiased", "soft"),
+            "sigma": values["sigma"] > 0,
+            "fine_sigma": values["fine_sigma"] > 0,
+            "ratio": values["ratio"] >= 0,
+            "texture_size": values["texture_size"] >= 2,
+            "count": values["count"] >= 0,
+            "initial_opacity": 0 < values["initial_opacity"] < 1,
+            "pool": values["pool"] >= 1,
+            "noise": values["noise"] >= 0,
+        }
+        for name, fit in fits.items():
+            if not fit:
+                raise FamilyError(
+                    f"family {cls.name}: metadata {name} cannot be {values[name]!r}; level is 0 to 5, edges hard, "
+                    "antialiased or soft, sigma and fine_sigma positive, texture_size 2 or more, pool 1 or more, "
+                    "initial_opacity between 0 and 1, the rest not negative"
+                )
+        return values
+
+    @classmethod
+    def default_learning_rates(cls) -> dict[str, float]:
+        rates = dict.fromkeys(("rotations", "raw_scales", "raw_exponents", "logit_opacities"), 5e-3)
+        return {"translations": 5e-3, **rates, "raw_textures": 5e-2}
+
+    @classmethod
+    def position_parameters(cls) -> tuple[str, ...]:
+        return ("translations",)
+
+    @classmethod
+    def opacity_parameters(cls) -> tuple[str, ...]:
+        return ("logit_opacities",)
+
+    @classmethod
+    def default_regularizers(cls) -> dict[str, float]:
+        return {"parsimony": 0.01, "total_variation": 0.1}
+
+    def check_shapes(self) -> None:
+        super().check_shapes()
+        for name, tail in {"translations": (3,), "rotations": (6,), "raw_scales": (3,), "raw_exponents": (2,)}.items():
+            got = tuple(self.parameters[name].shape[1:])
+            if got != tail:
+                raise FamilyError(f"family {self.name}: {name} should be [n, {tail[0]}], its rows are {got}")
+        textures = self.parameters["raw_textures"]
+        if textures.dim() != 4 or textures.shape[3] != 3:
+            raise FamilyError(f"family {self.name}: raw_textures should be [n, h, w, 3], it is {tuple(textures.shape)}")
+        if self.metadata["ratio"] == 0:
+            self.metadata["ratio"] = 0.25
+        self._noise: Tensor | None = None
+        self._pool = 1
+
+    # -- initialisers -------------------------------------------------------------------------------------------------
+    @classmethod
+    def from_points(
+        cls, positions: Float[Tensor, "n 3"], colors: Float[Tensor, "n 3"], metadata: Mapping[str, Any]
+    ) -> Self:
+        """Ellipsoids along the world's axes, around the cells of at most `count` points that lie far from each
+        other.
+        """
+        values = cls.checked_metadata(metadata)
+        cells = point_cells(positions, colors, values["count"])
+        if values["ratio"] == 0:
+            span = 0.5 * float((positions.amax(0) - positions.amin(0)).max())
+            values["ratio"] = 0.25 * span if span > 0 else 0.25
+        count = len(cells.centres)
+        six = torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0]).expand(count, 6)
+        scales = cells.half_extents.cpu() / values["ratio"]
+        return cls._placed(cells.centres, six, scales, cells.colors, values)
+
+    @classmethod
+    def at_random(
+        cls,
+        bounds: Float[Tensor, "2 3"],
+        count: int,
+        generator: torch.Generator,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """As published, with `bounds` (low, high) for the cube [-1, 1]^3: centres N(0, 0.5^2), scales U(0.5, 1.5),
+        rotations uniform, grey textures.
+        """
+        values = cls.checked_metadata(metadata or {})
+        low, high = bounds.cpu().float().unbind(0)
+        half = 0.5 * (high - low)
+        if values["ratio"] == 0:
+            values["ratio"] = 0.25 * float(half.max())
+        centres = 0.5 * (low + high) + half * 0.5 * torch.randn(count, 3, generator=generator)
+        # Two normal vectors are rotation-invariant, so their Gram-Schmidt frame is uniform.
+        six = torch.randn(count, 6, generator=generator)
+        scales = 0.5 + torch.rand(count, 3, generator=generator) + FLOOR
+        return cls._placed(centres, six, scales, torch.full((count, 3), 0.5), values)
+
+    @classmethod
+    def _placed(cls, centres: Tensor, six: Tensor, scales: Tensor, colors: Tensor, values: Mapping[str, Any]) -> Self:
+        """`scales` are in units of `ratio`, `colors` one per block; textures get the published noise on top."""
+        count, size, opacity = len(centres), values["texture_size"], values["initial_opacity"]
+        generator = torch.Generator().manual_seed(values["initial_seed"])
+        noise = 0.1 * torch.randn(count, size, size, 3, generator=generator)
+        parameters = {
+            "translations": centres.float(),
+            "rotations": six.clone(),
+            "raw_scales": (scales.float() - FLOOR).clamp_min(1e-3).log(),
+            "raw_exponents": torch.zeros(count, 2),
+            "logit_opacities": torch.full((count,), math.log(opacity / (1 - opacity))),
+            "raw_textures": logit(colors.cpu().float())[:, None, None, :] + noise,
+        }
+        return cls({key: value.to(centres.device) for key, value in parameters.items()}, values)
+
+    # -- shape --------------------------------------------------------------------------------------------------------
+    @property
+    def shape(self) -> Template:
+        """The mesh that all blocks share."""
+        return template(int(self.metadata["level"]))
+
+    def exponents(self) -> Float[Tensor, "n 2"]:
+        """(e1, e2), 0.1 to 1.9; 1 is an ellipsoid, near 0 a box. Differentiable."""
+        return 0.1 + 1.8 * self.parameters["raw_exponents"].sigmoid()
+
+    def axes(self) -> Float[Tensor, "n 3 3"]:
+        """Rotations; columns are the block's axes in the world. Differentiable."""
+        return rotation_from_six(self.parameters["rotations"])
+
+    def block_vertices(self) -> Float[Tensor, "n v 3"]:
+        """Of every block's mesh, world units. Differentiable."""
+        local = surface_points(self.shape.directions, self.exponents()) * self.sizes()[:, None, :]
+        return local @ self.axes().mT + self.parameters["translations"][:, None, :]
+
+    def implicit_values(self, points: Float[Tensor, "m 3"]) -> Float[Tensor, "n m"]:
+        """F of every block at world points: 1 on the surface, below 1 inside. Differentiable in blocks and points."""
+        local = (points - self.parameters["translations"][:, None, :]) @ self.axes()
+        unit = local / self.sizes()[:, None, :]
+        return implicit(unit, self.exponents()[:, None, :].expand(-1, len(points), 2))
+
+    # -- drawing ------------------------------------------------------------------------------------------------------
+    def begin_step(self, share: float, generator: torch.Generator) -> None:
+        values = self.metadata
+        coarse = share < values["fine_from"]
+        values["binary"] = bool(values["binary"]) or not coarse
+        self._pool = int(values["pool"]) if share < values["pooled_until"] else 1
+        if values["noise"] > 0 and not values["binary"]:
+            noise = torch.randn(len(self), generator=generator).to(self.device)
+            self._noise = float(values["noise"]) * noise
+
+    def end_step(self) -> None:
+        self._noise, self._pool = None, 1
+
+    @torch.no_grad()
+    def _drawn(self) -> Int[Tensor, "k"]:
+        """Rows of the blocks that are drawn; all (with opacity 0) where none is alive."""
+        least = 0.5 if self.metadata["binary"] else DEAD
+        rows = torch.nonzero(self.parameters["logit_opacities"].sigmoid() > least).squeeze(1)
+        return rows if len(rows) else torch.arange(len(self), device=self.device)
+
+    def _drawn_opacities(self, rows: Int[Tensor, "k"]) -> Float[Tensor, "k"]:
+        logits = self.parameters["logit_opacities"][rows]
+        plain = logits.detach().sigmoid()
+        if self.metadata["binary"]:
+            return (plain > 0.5).to(plain)
+        noisy = logits if self._noise is None else logits + self._noise[rows]
+        return torch.where(plain > DEAD, noisy.sigmoid(), torch.zeros_like(plain))
+
+    def owners(self) -> Int[Tensor, "m"]:
+        return self._drawn().repeat_interleave(len(self.shape.faces))
+
+    def drawables(self, camera: Camera, time: float = 0.0) -> Sequence[TriangleDrawable]:
+        rows, shape = self._drawn(), self.shape
+        faces = shape.faces.to(self.device)
+        texture, uvs = self._atlas(rows)
+        edges = self.metadata["edges"]
+        sigma = self.metadata["fine_sigma" if self.metadata["binary"] else "sigma"]
+        drawn = TriangleDrawable(
+            corners=self.block_vertices()[rows][:, faces].reshape(-1, 3, 3),
+            opacities=self._drawn_opacities(rows).repeat_interleave(len(faces)),
+            texture=texture,
+            uvs=uvs,
+            neighbours=self._neighbours(len(rows)) if edges == "antialiased" else None,
+            edges=edges,
+            sigma=float(sigma),
+            detach_barycentrics=bool(self.metadata["detach_barycentrics"]),
+        )
+        return [drawn]
+
+    def _neighbours(self, count: int) -> Int[Tensor, "m 3"]:
+        one = self.shape.neighbours.to(self.device)
+        offset = len(one) * torch.arange(count, dtype=torch.int32, device=self.device)[:, None, None]
+        return torch.where(one < 0, one, one + offset).reshape(-1, 3)
+
+    def _atlas(self, rows: Int[Tensor, "k"]) -> tuple[Float[Tensor, "h w 3"], Float[Tensor, "m 3 2"]]:
+        """Textures of `rows` on top of each other and their coordinates. Each goes on around at its sides as far as any
+        face reaches, and has one more row at either pole: no lookup reads another's texels.
+        """
+        textures = self.parameters["raw_textures"][rows].sigmoid()
+        if self._pool > 1:
+            textures = _pooled(textures, self._pool)
+        count, height, width = textures.shape[:3]
+        pad = math.ceil(self.shape.overflow * width) + 1
+        columns = torch.arange(-pad, width + pad, device=self.device) % width
+        lines = torch.arange(-1, height + 1, device=self.device).clamp(0, height - 1)
+        atlas = textures[:, lines][:, :, columns].reshape(count * (height + 2), width + 2 * pad, 3)
+        uvs = self.shape.uvs.to(self.device)
+        across = (uvs[..., 0] * width + pad) / (width + 2 * pad)
+        first = torch.arange(count, device=self.device)[:, None, None] * (height + 2) + 1
+        down = (first + uvs[..., 1] * height) / (count * (height + 2))
+        return atlas, torch.stack([across.expand_as(down), down], dim=-1).reshape(-1, 3, 2).to(textures.dtype)
+
+    # -- measures -----------------------------------------------------------------------------------------------------
+    def positions(self) -> Float[Tensor, "n 3"]:
+        return self.parameters["translations"]
+
+    def opacities(self) -> Float[Tensor, "n"]:
+        """Of one crossing; a block is crossed twice."""
+        return self.parameters["logit_opacities"].sigmoid()
+
+    def sizes(self) -> Float[Tensor, "n 3"]:
+        """Half extents, world units."""
+        return float(self.metadata["ratio"]) * (self.parameters["raw_scales"].exp() + FLOOR)
+
+    @torch.no_grad()
+    def bounds(self) -> Float[Tensor, "n 2 3"]:
+        """Of the oriented boxes around the blocks; soft edges reach a little beyond, in pixels."""
+        half = (self.axes().abs() * self.sizes()[:, None, :]).sum(dim=2)
+        return torch.stack([self.positions() - half, self.positions() + half], dim=1)
+
+    @torch.no_grad()
+    def volumes(self) -> Float[Tensor, "n"]:
+        """Of the smooth shapes, in closed form; their meshes enclose less."""
+        return volume(self.exponents().double(), self.sizes().double()).to(self.parameters["translations"])
+
+    @torch.no_grad()
+    def areas(self) -> Float[Tensor, "n"]:
+        """Of the meshes."""
+        a, b, c = self.block_vertices()[:, self.shape.faces.to(self.device)].unbind(2)
+        return 0.5 * torch.linalg.cross(b - a, c - a).norm(dim=2).sum(dim=1)
+
+    @torch.no_grad()
+    def surface(self) -> Surface:
+        """Of all drawn blocks together, coloured at the vertices."""
+        rows = self._drawn()
+        vertices, faces = self.block_vertices()[rows], self.shape.faces.to(self.device)
+        texture, uvs = self._atlas(rows)
+        count, each = vertices.shape[:2]
+        offset = each * torch.arange(count, device=self.device)[:, None, None]
+        joined = (faces + offset).reshape(-1, 3)
+        colors = torch.zeros(count * each, 3, device=self.device, dtype=texture.dtype)
+        colors[joined.reshape(-1)] = texture_lookup(texture, uvs.reshape(-1, 2))
+        return Surface(vertices.reshape(-1, 3), joined, colors)
+
+    @torch.no_grad()
+    def sample_points(
+        self, count: int, generator: torch.Generator
+    ) -> tuple[Float[Tensor, "count 3"], Float[Tensor, "count 3"]]:
+        """Even over the drawn blocks' meshes, weighted by opacity; with the texture's colours."""
+        rows, surface = self._drawn(), self.surface()
+        opacity = self._drawn_opacities(rows).clamp_min(1e-6).repeat_interleave(len(self.shape.faces))
+        weights = (surface.areas() * opacity).cpu().double().cumsum(0)
+        places = torch.rand(count, dtype=torch.float64, generator=generator) * weights[-1]
+        found = torch.searchsorted(weights, places, right=True).clamp_max(len(weights) - 1).to(self.device)
+        barycentrics = uniform_barycentrics(count, generator).to(surface.vertices)
+        texture, uvs = self._atlas(rows)
+        colors = texture_lookup(texture, (uvs[found] * barycentrics[..., None]).sum(dim=1))
+        return surface.at(found, barycentrics).positions, colors
+
+    @torch.no_grad()
+    def transform(self, similarity: Similarity) -> None:
+        """`ratio` grows with the world (metadata)."""
+        six = self.parameters["rotations"].reshape(-1, 2, 3)
+        turned = (six @ similarity.rotation.to(six).T).reshape(-1, 6)
+        self.replace({"translations": similarity.apply(self.parameters["translations"]), "rotations": turned})
+        self.metadata["ratio"] *= similarity.scale
+
+    def regularizers(self, context: LossContext) -> Mapping[str, Callable[[], Float[Tensor, ""]]]:
+        """`parsimony`: mean square root of the opacities (with the step's noise; 0 once `binary`). `total_variation`:
+        mean squared forward differences of the textures, summed over colours and blocks, around the back too.
+        """
+
+        def parsimony() -> Tensor:
+            logits = self.parameters["logit_opacities"]
+            if self.metadata["binary"]:
+                return logits.new_zeros(())
+            noisy = logits if self._noise is None else logits + self._noise
+            return noisy.sigmoid().clamp_min(1e-6).sqrt().mean()
+
+        def variation() -> Tensor:
+            return total_variation(self.parameters["raw_textures"].sigmoid()).sum()
+
+        return {"opacity": lambda: self.opacities().mean(), "parsimony": parsimony, "total_variation": variation}
+
+    # -- density control ----------------------------------------------------------------------------------------------
+    @torch.no_grad()
+    def growth_signal(self) -> Float[Tensor, "n"] | None:
+        """Norm of the gradient of the translations, in units of each block's largest half extent."""
+        gradient = self.parameters["translations"].grad
+        return None if gradient is None else gradient.norm(dim=1) * self.sizes().amax(dim=1)
+
+    @torch.no_grad()
+    def shrink_split(self, rows: Int[Tensor, "k"], copies: int, generator: torch.Generator) -> None:
+        """Side by side along the parent's longest axis, which they share out; textures stay whole."""
+        number = torch.arange(len(rows), device=rows.device) // (len(rows) // copies)
+        sizes = self.sizes()[rows]
+        unit = torch.nn.functional.one_hot(sizes.argmax(dim=1), 3).to(sizes)
+        offset = sizes * unit * ((2.0 * number + 1.0 - copies) / copies)[:, None]
+        self.parameters["translations"].data[rows] += (self.axes()[rows] * offset[:, None, :]).sum(dim=2)
+        relative = sizes / float(self.metadata["ratio"]) / torch.where(unit > 0, float(copies), 1.0)
+        self.parameters["raw_scales"].data[rows] = (relative - FLOOR).clamp_min(1e-3).log()
+
+    @torch.no_grad()
+    def share_opacity(self, rows: Int[Tensor, "k"], copies: Int[Tensor, "k"]) -> None:
+        """1 - (1 - o)^(1/N) each: the same picture of coincident blocks, up to the order of front and back."""
+        logits = self.parameters["logit_opacities"]
+        share = -torch.expm1(torch.nn.functional.logsigmoid(-logits[rows].double()) / copies)
+        logits.data[rows] = torch.logit(share.clamp(1e-6, 1 - 1e-6)).to(logits)
+
+    @torch.no_grad()
+    def perturb(self, strength: float, generator: torch.Generator) -> None:
+        """As Gaussians, with the half extents as scales."""
+        weight = strength * torch.sigmoid(-NOISE_STEEPNESS * (self.opacities() - NOISE_THRESHOLD))
+        noise = torch.randn(len(self), 3, generator=generator).to(weight)
+        axes = self.axes()
+        local = (axes * noise[:, :, None]).sum(dim=1) * self.sizes().square()
+        self.parameters["translations"].data += (axes * local[:, None, :]).sum(dim=2) * weight[:, None]
+
+    @torch.no_grad()
+    def cap_opacities(self, maximum: float) -> None:
+        self.parameters["logit_opacities"].data.clamp_(max=math.log(maximum / (1 - maximum)))
+
+
+def rotation_from_six(six: Float[Tensor, "n 6"]) -> Float[Tensor, "n 3 3"]:
+    """Columns: the first three numbers normalised, the other three made orthogonal to them, their cross product
+    (Zhou et al. 2019). Differentiable where the two are not parallel.
+    """
+    first = torch.nn.functional.normalize(six[:, :3], dim=1)
+    second = six[:, 3:] - (first * six[:, 3:]).sum(dim=1, keepdim=True) * first
+    second = torch.nn.functional.normalize(second, dim=1)
+    return torch.stack([first, second, torch.linalg.cross(first, second)], dim=2)
+
+
+def total_variation(textures: Float[Tensor, "n h w 3"]) -> Float[Tensor, "n"]:
+    """Mean over texels of squared forward differences, summed over colours; around in u, not over the poles."""
+    across = (textures.roll(-1, dims=2) - textures).square().sum(dim=3).mean(dim=(1, 2))
+    down = (textures[:, 1:] - textures[:, :-1]).square().sum(dim=3).mean(dim=(1, 2))
+    return across + down
+
+
+def _pooled(textures: Float[Tensor, "n h w 3"], factor: int) -> Float[Tensor, "n h w 3"]:
+    """Averaged over squares of `factor` texels (fewer at the far edges), at the same resolution."""
+    height, width = textures.shape[1:3]
+    planes = textures.permute(0, 3, 1, 2)
+    small = torch.nn.functional.avg_pool2d(planes, factor, ceil_mode=True)
+    big = small.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
+    return big[:, :, :height, :width].permute(0, 2, 3, 1)
+
+
+FAMILY = Superquadrics
