@@ -48,7 +48,7 @@ struct GaussianRayKind {
         const double opacity = in.tensors[kOpacities][k];
         r.integral = in.integers[kResponse] != 0;
         r.smooth = view.smooth, r.absolute = view.absolute;
-        b.usable = ellipsoid_geometry(in, cam, k, g) && is_finite(opacity);
+        b.usable = ellipsoid_geometry(in, cam, k, g) && is_finite(opacity) && splat_colour(in, cam, view, k, values);
         b.drawn = false;
         if (!b.usable) return;
         b.depth = real(g.pose.q[2]);
@@ -60,7 +60,7 @@ struct GaussianRayKind {
         const double peak = r.integral ? opacity * kRootTau / (g.length * largest(g.scale)) : opacity;
         r.lo = real(wide_log2(peak));
         r.near_plane = cam.near_plane, r.nearest = b.nearest;
-        b.usable = ellipsoid_screen(g, r.screen) && is_finite(r.lo) && splat_colour(in, cam, view, k, values);
+        b.usable = ellipsoid_screen(g, r.screen) && is_finite(r.lo);
         b.drawn = b.usable;
     }
 

@@ -137,7 +137,7 @@ SM_FN void splat_outline(const double* q, const double* factor, double radius, c
     const double widened = 2e-6 * (wide_abs(q[2]) + reach), low = q[2] - reach, high = q[2] + reach;
     bounds.depth = real(q[2]);
     bounds.nearest = real(wide_max(low - widened, cam.near_plane));
-    farthest = real(wide_max(high + widened, cam.near_plane));
+    farthest = real(wide_min(wide_max(high + widened, cam.near_plane), 1e30));  // finite whatever the scales
     bounds.drawn = false;
     out = Outline{0, 0, 0, 0, 0, 0, 0};
     if (!(high >= cam.near_plane)) return;

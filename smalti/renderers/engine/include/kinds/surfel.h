@@ -57,7 +57,7 @@ struct SurfelKind {
         Geometry g;
         const double opacity = in.tensors[kOpacities][k];
         r.smooth = view.smooth, r.absolute = view.absolute;
-        b.usable = geometry(in, cam, k, g) && is_finite(opacity);
+        b.usable = geometry(in, cam, k, g) && is_finite(opacity) && splat_colour(in, cam, view, k, values);
         b.drawn = false;
         if (!b.usable) return;
         const double* q = g.pose.q;
@@ -99,7 +99,7 @@ struct SurfelKind {
         double sum = 0;
         const real numbers[] = {r.a1, r.a2, r.a3, r.b1, r.b2, r.b3, r.w1, r.w2, r.w3, r.z, r.lo};
         for (int j = 0; j < 11; j++) sum += wide_abs(numbers[j]);
-        b.usable = is_finite(sum) && splat_colour(in, cam, view, k, values);
+        b.usable = is_finite(sum);
         b.drawn = b.usable;
         if (b.drawn && view.normals)
             for (int c = 0; c < 3; c++) values[view.normals + c] = r.normal[c];
