@@ -33,6 +33,7 @@ from smalti.primitives.topology import (
     face_cells,
     face_edges,
     face_neighbours,
+    gathered,
     subdivided,
     vertex_normals,
     with_middles,
@@ -254,10 +255,10 @@ class Meshes(Family):
         smooth = bool(self.metadata["smooth_normals"])
         texture = values.get("raw_texture")
         drawn = TriangleDrawable(
-            corners=values["vertices"][faces],
+            corners=gathered(values["vertices"], faces),
             opacities=self.opacities(),
-            colors=values["raw_colors"].sigmoid()[faces] if texture is None else None,
-            normals=vertex_normals(values["vertices"], faces)[faces] if smooth else None,
+            colors=gathered(values["raw_colors"].sigmoid(), faces) if texture is None else None,
+            normals=gathered(vertex_normals(values["vertices"], faces), faces) if smooth else None,
             texture=None if texture is None else texture.sigmoid(),
             uvs=None if texture is None else self.constants["uvs"].to(values["vertices"].dtype),
             neighbours=self.neighbours() if self.metadata["edges"] == "antialiased" else None,
@@ -286,7 +287,7 @@ class Meshes(Family):
 
     def corners(self) -> Float[Tensor, "f 3 3"]:
         """(face, corner, xyz), world units. Differentiable."""
-        return self.parameters["vertices"][self.faces]
+        return gathered(self.parameters["vertices"], self.faces)
 
     def positions(self) -> Float[Tensor, "f 3"]:
         """Centroids of the faces."""
@@ -347,14 +348,14 @@ class Meshes(Family):
 
         def lengths() -> tuple[Tensor, Tensor]:
             edges, _ = face_edges(self.faces)
-            ends = self.parameters["vertices"][edges]
+            ends = gathered(self.parameters["vertices"], edges)
             return edges, (ends[:, 0] - ends[:, 1]).norm(dim=1)
 
         def smoothness() -> Tensor:
             edges, length = lengths()
             vertices = self.parameters["vertices"]
             both = torch.cat([edges, edges.flip(1)])
-            sums = torch.zeros_like(vertices).index_add(0, both[:, 0], vertices[both[:, 1]])
+            sums = torch.zeros_like(vertices).index_add(0, both[:, 0], gathered(vertices, both[:, 1]))
             degree = torch.bincount(both[:, 0], minlength=len(vertices)).clamp_min(1)[:, None]
             return (sums / degree - vertices).square().sum(dim=1).mean() / length.square().mean()
 
@@ -474,7 +475,7 @@ class Meshes(Family):
         vertices = self.parameters["vertices"]
         weight = torch.sigmoid(-NOISE_STEEPNESS * (self.opacities() - NOISE_THRESHOLD))
         step = (weight * self.sizes().square().mean(dim=1)).repeat_interleave(3)
-        reach = torch.zeros(len(vertices), device=self.device).scatter_reduce(0, self.faces.reshape(-1), step, "amax")
+        reach = torch.zeros_like(vertices[:, 0]).scatter_reduce(0, self.faces.reshape(-1), step, "amax")
         noise = torch.randn(len(vertices), 3, generator=generator).to(vertices)
         vertices.data += strength * reach[:, None] * noise
 

@@ -28,6 +28,7 @@ from smalti.primitives.splats import NOISE_STEEPNESS, NOISE_THRESHOLD
 from smalti.primitives.superquadric_shape import Template, implicit, surface_points, template, volume
 from smalti.primitives.surface import Surface, uniform_barycentrics
 from smalti.primitives.texture import logit, texture_lookup
+from smalti.primitives.topology import gathered
 from smalti.renderers.drawables import TriangleDrawable
 
 FLOOR = 0.2
@@ -212,7 +213,7 @@ class Superquadrics(Family):
         return rows if len(rows) else torch.arange(len(self), device=self.device)
 
     def _drawn_opacities(self, rows: Int[Tensor, "k"]) -> Float[Tensor, "k"]:
-        logits = self.parameters["logit_opacities"][rows]
+        logits = self.parameters["logit_opacities"].index_select(0, rows)
         plain = logits.detach().sigmoid()
         if self.metadata["binary"]:
             return (plain > 0.5).to(plain)
@@ -229,7 +230,7 @@ class Superquadrics(Family):
         edges = self.metadata["edges"]
         sigma = self.metadata["fine_sigma" if self.metadata["binary"] else "sigma"]
         drawn = TriangleDrawable(
-            corners=self.block_vertices()[rows][:, faces].reshape(-1, 3, 3),
+            corners=self._corners(rows, faces),
             opacities=self._drawn_opacities(rows).repeat_interleave(len(faces)),
             texture=texture,
             uvs=uvs,
@@ -240,6 +241,11 @@ class Superquadrics(Family):
         )
         return [drawn]
 
+    def _corners(self, rows: Int[Tensor, "k"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "m 3 3"]:
+        vertices = self.block_vertices().index_select(0, rows)
+        offset = vertices.shape[1] * torch.arange(len(rows), device=self.device)[:, None, None]
+        return gathered(vertices.reshape(-1, 3), (faces + offset).reshape(-1, 3))
+
     def _neighbours(self, count: int) -> Int[Tensor, "m 3"]:
         one = self.shape.neighbours.to(self.device)
         offset = len(one) * torch.arange(count, dtype=torch.int32, device=self.device)[:, None, None]
@@ -249,14 +255,14 @@ class Superquadrics(Family):
         """Textures of `rows` on top of each other and their coordinates. Each goes on around at its sides as far as any
         face reaches, and has one more row at either pole: no lookup reads another's texels.
         """
-        textures = self.parameters["raw_textures"][rows].sigmoid()
+        textures = self.parameters["raw_textures"].index_select(0, rows).sigmoid()
         if self._pool > 1:
             textures = _pooled(textures, self._pool)
         count, height, width = textures.shape[:3]
         pad = math.ceil(self.shape.overflow * width) + 1
-        columns = torch.arange(-pad, width + pad, device=self.device) % width
-        lines = torch.arange(-1, height + 1, device=self.device).clamp(0, height - 1)
-        atlas = textures[:, lines][:, :, columns].reshape(count * (height + 2), width + 2 * pad, 3)
+        tall = torch.cat([textures[:, :1], textures, textures[:, -1:]], dim=1)
+        wide = torch.cat([tall[:, :, -pad:], tall, tall[:, :, :pad]], dim=2)
+        atlas = wide.reshape(count * (height + 2), width + 2 * pad, 3)
         uvs = self.shape.uvs.to(self.device)
         across = (uvs[..., 0] * width + pad) / (width + 2 * pad)
         first = torch.arange(count, device=self.device)[:, None, None] * (height + 2) + 1

@@ -23,6 +23,11 @@ CHILDREN: dict[int, tuple[tuple[int, int, int], ...]] = {
 """
 
 
+def gathered(rows: Float[Tensor, "v c"], index: Int[Tensor, "*n"]) -> Float[Tensor, "*n c"]:
+    """`rows[index]`, whose gradient is summed in one order whatever the number of threads (that of indexing is not)."""
+    return torch.nn.functional.embedding(index, rows)
+
+
 def face_edges(faces: Int[Tensor, "f 3"]) -> tuple[Int[Tensor, "e 2"], Int[Tensor, "f 3"]]:
     """Every edge once, low vertex first; and which edge runs from corner i to corner i + 1 of each face."""
     pairs = torch.stack([faces, faces.roll(-1, dims=1)], dim=2).reshape(-1, 2)
@@ -96,7 +101,7 @@ def compacted(faces: Int[Tensor, "f 3"], vertex_count: int) -> Compaction:
 
 def vertex_normals(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "v 3"]:
     """Sums of the normals of the faces around, weighted by area (not of unit length). Differentiable."""
-    a, b, c = vertices[faces].unbind(1)
+    a, b, c = gathered(vertices, faces).unbind(1)
     normals = torch.linalg.cross(b - a, c - a)
     return torch.zeros_like(vertices).index_add(0, faces.reshape(-1), normals.repeat_interleave(3, dim=0))
 
