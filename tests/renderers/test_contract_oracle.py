@@ -109,7 +109,7 @@ def test_thin_inside_thick_cuts_by_length(thin: str) -> None:
 
 
 def test_where_it_is_cut_has_a_gradient() -> None:
-    """With y = z - z0: green is 1 - e^(-s y) + (1 - a) e^(-s y) (1 - e^(-s (L - y))), so d green / dz = a s e^(-s y)."""
+    """With y = z - z0 green is 1 - e^(-s y) + (1 - a) e^(-s y) (1 - e^(-s (L - y))), its slope a s e^(-s y)."""
     z, z0, z1 = leaf(2.5), leaf(2.0), leaf(4.0)
     color = seen(ball(z0, z1, 1.2, GREEN), wall(z, 0.5, RED))
     front, sigma = EXP(-0.3), 0.6
@@ -312,14 +312,12 @@ def test_in_centre_order_a_box_keeps_its_cells_together() -> None:
 
 
 def test_slanted_triangle_is_ordered_by_its_centroid_or_by_its_hit() -> None:
-    """Hit at z = 2, centroid at z = 4, beside a wall at 3."""
+    """Its plane meets the axis at z = 5, its centroid lies at z = 4; beside it a wall at 4.5."""
     corners = torch.tensor([[[-1.0, -1, 2], [-1, 1, 2], [1, 0, 8]]], dtype=torch.float64)
-    # On the axis: half of the far corner, a quarter of each near one, in inverse depth: 1/z = mean of 1/z_i weighted.
     slanted = replace(wall(2.0, 0.5, RED), corners=corners)
-    hit = 5.0  # plane through the corners at x = y = 0: z = 5
     frame = draw(slanted)
     assert frame.depth is not None
-    same(frame.depth[0, 0], hit)
+    same(frame.depth[0, 0], 5.0)
     same(seen(slanted, wall(4.5, 0.5, GREEN)), mix((0.5, GREEN), (0.25, RED)))
     same(seen(slanted, wall(4.5, 0.5, GREEN), settings=CENTRE), mix((0.5, RED), (0.25, GREEN)))
 
