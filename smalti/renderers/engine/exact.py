@@ -39,7 +39,7 @@ class ExactEngine:
         c, lib, ref = self.library, self.library.lib, ctypes.byref
         items, settings, camera, behind = self._structures(request, tensors)
         n, height, width = request.count, request.camera.height, request.camera.width
-        summary, wide = c.Summary(), ctypes.c_longlong(0)
+        summary, counts = c.Summary(), (ctypes.c_longlong * 2)()
         check(lib.smalti_exact_prepare(self.plan, items, len(items), ref(camera), ref(settings), ref(summary)))
         new = lambda *shape, dtype=request.dtype: torch.empty(shape, dtype=dtype)  # noqa: E731
         visible, radii, depths = new(n, dtype=torch.bool), new(n), new(n)
@@ -52,9 +52,10 @@ class ExactEngine:
             request.extras |= ids | depth | {"contribution_sum": new(n), "contribution_max": new(n)}
             for name, tensor in request.extras.items():
                 setattr(output, name, tensor.data_ptr())
-        check(lib.smalti_exact_forward(self.plan, ref(settings), ref(behind), ref(output), ref(wide)))
-        share = wide.value / (height * width)
-        request.visibility = Visibility(visible, radii, depths, summary.skipped, summary.intersections, fallback=share)
+        check(lib.smalti_exact_forward(self.plan, ref(settings), ref(behind), ref(output), counts))
+        share = counts[0] / (height * width)
+        seen = (visible, radii, depths, summary.skipped, summary.intersections)
+        request.visibility = Visibility(*seen, fallback=share, lookups=counts[1])
         self._count_bytes(request)
         return picture, alpha
 

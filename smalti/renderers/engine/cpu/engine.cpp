@@ -180,11 +180,11 @@ SMALTI_API int smalti_exact_prepare(Plan* plan, const ExactItem* items, int coun
     });
 }
 
-// `wide`: pixels whose events outgrew the nominal window.
-SMALTI_API int smalti_exact_forward(Plan* plan, const ExactSettings* settings, const Background* background, const ExactOutput* out, long long* wide) {
+// `counts`: pixels whose events outgrew the nominal window; voxel lookups of boxes.
+SMALTI_API int smalti_exact_forward(Plan* plan, const ExactSettings* settings, const Background* background, const ExactOutput* out, long long* counts) {
     return guarded([&]() -> int {
         exact_forward(*plan, settings->depth != 0, *background, *out);
-        *wide = plan->wide_pixels;
+        counts[0] = plan->wide_pixels, counts[1] = plan->lookups;
         return kFine;
     });
 }

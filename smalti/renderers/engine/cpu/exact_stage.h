@@ -185,7 +185,7 @@ inline void exact_forward(Plan& plan, bool depth, const Background& background, 
     plan.final_T.resize((size_t)plan.width * plan.height);
     std::vector<std::unique_ptr<ExactBlock>> blocks(kMaxThreads);
     std::vector<TileWork> works(kMaxThreads);
-    std::atomic<long long> wide{0};
+    std::atomic<long long> wide{0}, lookups{0};
     const int items = statistics ? across * plan.tiles_y : plan.tiles_x * plan.tiles_y;
     parallel(items, [&](int item, int thread) {
         if (!blocks[thread]) blocks[thread] = std::make_unique<ExactBlock>(options);
@@ -195,6 +195,7 @@ inline void exact_forward(Plan& plan, bool depth, const Background& background, 
         const int x0 = statistics ? item % across * kChunkTiles : item % plan.tiles_x;
         const int x1 = statistics ? std::min(x0 + kChunkTiles, plan.tiles_x) : x0 + 1;
         long long widened = 0;
+        block.lookups = 0;
         for (int tile_x = x0; tile_x < x1; tile_x++) {
             work.start(plan, tile_x, tile_y);
             ReportTarget target = {&plan, slot_sum.data(), slot_max.data(), tile_x, tile_y};
@@ -238,8 +239,10 @@ inline void exact_forward(Plan& plan, bool depth, const Background& background, 
             }
         }
         wide += widened;
+        lookups += block.lookups;
     });
     plan.wide_pixels = wide;
+    plan.lookups = lookups;
     if (!statistics) return;
     parallel_ranges(plan.count, 4096, [&](int begin, int end, int, int) {
         for (int id = begin; id < end; id++) {

@@ -93,7 +93,7 @@ struct Plan {
     ViewOptions view = {};
     CameraValues camera = {};
     bool additive = false;
-    long long slots_reals = 0, wide_pixels = 0;
+    long long slots_reals = 0, wide_pixels = 0, lookups = 0;
     // Scratch of the backward pass, kept for the next one over the same graph; one at a time.
     std::mutex backward;
     Array<real> slot_values;

@@ -233,6 +233,7 @@ public:
     F T;
     std::vector<F> sums;  // [channels + 1], depth last
     int widest = 0;
+    long long lookups = 0;  // voxel lookups of boxes since this was made (kinds/box.h counts)
     std::vector<Emission> emissions;
     BlockStatistics answers;
     // With statistics: told (emission's id, weight per lane) of every event that contributed.
