@@ -12,6 +12,7 @@ import subprocess
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from runpy import run_path
 from typing import Any
 
 try:
@@ -21,32 +22,8 @@ except ModuleNotFoundError:  # run as a script: it compiles, and builds no wheel
 
 ENGINE = Path("smalti/renderers/engine")
 
-# No -ffast-math: a library linked with it turns denormals to zero in the whole process.
-# No contraction either: forward and backward must round alike, so fused operations are written out.
-FLAGS = ["-std=c++17", "-O3", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden", "-ffp-contract=off"]
-FLAGS += [
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    "-static-libstdc++",
-    "-static-libgcc",
-    "-Wall",
-    "-Wextra",
-    "-Wno-psabi",
-    "-Wno-maybe-uninitialized",
-    "-Wno-uninitialized",  # of GCC 12's own immintrin.h
-]
-X86 = {
-    "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
-    "avx2": ["-march=x86-64-v3"],
-    "baseline": ["-march=x86-64"],
-    "double": ["-march=x86-64", "-DSMALTI_DOUBLE=1"],
-}
-OTHER = {"baseline": [], "double": ["-DSMALTI_DOUBLE=1"]}
-
-
-def variants(machine: str) -> dict[str, list[str]]:
-    """Name of each library and the compiler flags that make it."""
-    return X86 if machine in ("x86_64", "AMD64", "amd64") else OTHER
+_flags = run_path(str(Path(__file__).parent / ENGINE / "flags.py"))
+FLAGS, variants = _flags["FLAGS"], _flags["variants"]
 
 
 def compile_engine(root: Path) -> list[Path]:

@@ -58,6 +58,12 @@ struct OutsideKind {
 
     SM_FN static const real* row(const KindInput& in, int k) { return in.tensors[0] + (long long)k * P; }
 
+    // A coordinate of the centre in camera axes.
+    SM_FN static double wide_place(const CameraValues& cam, const real* centre, int i) {
+        const real* R = cam.rotation + 3 * i;
+        return double(R[0]) * centre[0] + double(R[1]) * centre[1] + double(R[2]) * centre[2] + cam.translation[i];
+    }
+
     SM_FN static void project(const KindInput& in, const CameraValues& cam, const ViewOptions& view, int k, Record& r, Bounds& b, real* values) {
         const real *own = row(in, k), *colour = in.tensors[1] + 3 * (long long)k;
         const int features = in.integers[0];
@@ -71,10 +77,7 @@ struct OutsideKind {
         if (!is_finite(sum)) return;
         const double radius = double(at(User::radius(p).v, 0)) * in.numbers[0];
         if (!(radius > 0) || !is_finite(radius)) return;
-        for (int i = 0; i < 3; i++) {
-            const real* R = cam.rotation + 3 * i;
-            q[i] = double(R[0]) * own[0] + double(R[1]) * own[1] + double(R[2]) * own[2] + cam.translation[i];
-        }
+        for (int i = 0; i < 3; i++) q[i] = wide_place(cam, own, i);
         b.usable = true;
         const double sphere[9] = {1, 0, 0, 0, 1, 0, 0, 0, 1};
         splat_outline(q, sphere, radius, cam, b, r.outline, r.farthest);
@@ -242,9 +245,13 @@ struct OutsideKind {
     SM_FN static void finish(const KindInput& in, const CameraValues& cam, const ViewOptions&, int k, const Record& r, const real* sums,
                              const real* values_gradient, const KindGradient& out, double* camera) {
         const int features = in.integers[0];
-        const real *R = cam.rotation, *t = cam.translation, *felt = sums + kOrigin, *turn = sums + kDirection;
-        if (out.tensors[0])
-            for (int j = 0; j < P; j++) out.tensors[0][(long long)k * P + j] = j < 3 ? -felt[j] : sums[j - 3];
+        const real *R = cam.rotation, *felt = sums + kOrigin, *turn = sums + kDirection;
+        for (int j = 0; j < P && out.tensors[0]; j++) {
+            real g = j < 3 ? 0 : sums[j - 3];
+            if (j < 3)
+                for (int i = 0; i < 3; i++) g -= R[3 * i + j] * (R[3 * i] * felt[0] + R[3 * i + 1] * felt[1] + R[3 * i + 2] * felt[2]);
+            out.tensors[0][(long long)k * P + j] = g;
+        }
         for (int c = 0; c < 3 && out.tensors[1]; c++) out.tensors[1][3 * (long long)k + c] = values_gradient[c];
         for (int f = 0; f < features && out.tensors[2]; f++) out.tensors[2][(long long)k * features + f] = values_gradient[3 + f];
         if (out.screen) {
@@ -256,12 +263,13 @@ struct OutsideKind {
             }
         }
         if (!camera) return;
-        // The ray is -R^T t + z R^T (u, v, 1).
-        for (int i = 0; i < 3; i++)
-            for (int j = 0; j < 3; j++) {
-                camera[3 * i + j] += double(turn[3 * j + i]) - double(felt[j]) * t[i];
-                camera[9 + i] -= double(R[3 * i + j]) * felt[j];
-            }
+        // In world axes the ray is direction = R^T (u, v, 1) and origin = R^T (depth (u, v, 1) - q), where q = R centre + t.
+        const real* centre = row(in, k);
+        for (int i = 0; i < 3; i++) {
+            const double q = wide_place(cam, centre, i), moved = double(R[3 * i]) * felt[0] + double(R[3 * i + 1]) * felt[1] + double(R[3 * i + 2]) * felt[2];
+            for (int j = 0; j < 3; j++) camera[3 * i + j] += double(turn[3 * j + i]) - q * felt[j] - moved * centre[j];
+            camera[9 + i] -= moved;
+        }
         for (int j = 0; j < 3; j++) {
             camera[12] -= double(R[j]) * turn[3 * j] / cam.fx;
             camera[13] -= double(R[3 + j]) * turn[3 * j + 1] / cam.fy;
