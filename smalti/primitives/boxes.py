@@ -302,7 +302,7 @@ class Boxes(Family):
         values = self.parameters
         number = torch.arange(len(rows), device=rows.device) // (len(rows) // copies)
         axis = values["log_half_extents"][rows].argmax(dim=1)
-        shift = (2.0 * number + 1.0 - copies) / copies
+        shift = (2.0 * number.to(values["centres"]) + 1.0 - copies) / copies
         unit = torch.nn.functional.one_hot(axis, 3).to(shift)
         turn = matrix_from_quaternion(values["quaternions"][rows])
         offset = self.sizes()[rows] * unit * shift[:, None]

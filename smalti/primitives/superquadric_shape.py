@@ -57,6 +57,16 @@ def volume(exponents: Float[Tensor, "n 2"], half_extents: Float[Tensor, "n 3"]) 
     return 2.0 * e1 * e2 * _beta(0.5 * e1 + 1.0, e1) * _beta(0.5 * e2, 0.5 * e2) * half_extents.prod(dim=1)
 
 
+def rotation_from_six(six: Float[Tensor, "n 6"]) -> Float[Tensor, "n 3 3"]:
+    """Columns: the first three numbers normalised, the other three made orthogonal to them, their cross product
+    (Zhou et al. 2019). Differentiable where the two are not parallel.
+    """
+    first = torch.nn.functional.normalize(six[:, :3], dim=1)
+    second = six[:, 3:] - (first * six[:, 3:]).sum(dim=1, keepdim=True) * first
+    second = torch.nn.functional.normalize(second, dim=1)
+    return torch.stack([first, second, torch.linalg.cross(first, second)], dim=2)
+
+
 def _beta(a: Tensor, b: Tensor) -> Tensor:
     return torch.exp(torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b))
 

@@ -22,10 +22,11 @@ from torch import Tensor
 
 from smalti.cameras.camera import Camera
 from smalti.cameras.similarity import Similarity
+from smalti.primitives.block_textures import atlas, pooled, total_variation
 from smalti.primitives.family import Family, FamilyError, LossContext
 from smalti.primitives.placement import point_cells
 from smalti.primitives.splats import NOISE_STEEPNESS, NOISE_THRESHOLD
-from smalti.primitives.superquadric_shape import Template, implicit, surface_points, template, volume
+from smalti.primitives.superquadric_shape import Template, implicit, rotation_from_six, surface_points, template, volume
 from smalti.primitives.surface import Surface, uniform_barycentrics
 from smalti.primitives.texture import logit, texture_lookup
 from smalti.primitives.topology import gathered
@@ -95,7 +96,7 @@ class Superquadrics(Family):
 
     @classmethod
     def default_regularizers(cls) -> dict[str, float]:
-        return {"parsimony": 0.01, "total_variation": 0.1}
+        return {"parsimony": 0.01, "total_variation": 0.1, "overlap": 1.0}
 
     def check_shapes(self) -> None:
         super().check_shapes()
@@ -252,22 +253,9 @@ class Superquadrics(Family):
         return torch.where(one < 0, one, one + offset).reshape(-1, 3)
 
     def _atlas(self, rows: Int[Tensor, "k"]) -> tuple[Float[Tensor, "h w 3"], Float[Tensor, "m 3 2"]]:
-        """Textures of `rows` on top of each other and their coordinates. Each goes on around at its sides as far as any
-        face reaches, and has one more row at either pole: no lookup reads another's texels.
-        """
+        """Textures of `rows` in one, and the coordinates of their faces' corners."""
         textures = self.parameters["raw_textures"].index_select(0, rows).sigmoid()
-        if self._pool > 1:
-            textures = _pooled(textures, self._pool)
-        count, height, width = textures.shape[:3]
-        pad = math.ceil(self.shape.overflow * width) + 1
-        tall = torch.cat([textures[:, :1], textures, textures[:, -1:]], dim=1)
-        wide = torch.cat([tall[:, :, -pad:], tall, tall[:, :, :pad]], dim=2)
-        atlas = wide.reshape(count * (height + 2), width + 2 * pad, 3)
-        uvs = self.shape.uvs.to(self.device)
-        across = (uvs[..., 0] * width + pad) / (width + 2 * pad)
-        first = torch.arange(count, device=self.device)[:, None, None] * (height + 2) + 1
-        down = (first + uvs[..., 1] * height) / (count * (height + 2))
-        return atlas, torch.stack([across.expand_as(down), down], dim=-1).reshape(-1, 3, 2).to(textures.dtype)
+        return atlas(pooled(textures, self._pool), self.shape.uvs.to(self.device), self.shape.overflow)
 
     # -- measures -----------------------------------------------------------------------------------------------------
     def positions(self) -> Float[Tensor, "n 3"]:
@@ -335,8 +323,9 @@ class Superquadrics(Family):
         self.metadata["ratio"] *= similarity.scale
 
     def regularizers(self, context: LossContext) -> Mapping[str, Callable[[], Float[Tensor, ""]]]:
-        """`parsimony`: mean square root of the opacities (with the step's noise; 0 once `binary`). `total_variation`:
-        mean squared forward differences of the textures, summed over colours and blocks, around the back too.
+        """`parsimony`: mean square root of the opacities. `total_variation`: mean squared forward differences of the
+        textures, summed over colours and blocks, around the back too. `overlap`: see `overlap_of`. Opacities with the
+        step's noise; parsimony and overlap are 0 once `binary`.
         """
 
         def parsimony() -> Tensor:
@@ -349,7 +338,27 @@ class Superquadrics(Family):
         def variation() -> Tensor:
             return total_variation(self.parameters["raw_textures"].sigmoid()).sum()
 
-        return {"opacity": lambda: self.opacities().mean(), "parsimony": parsimony, "total_variation": variation}
+        def overlap() -> Tensor:
+            if self.metadata["binary"]:
+                return self.parameters["logit_opacities"].new_zeros(())
+            return self.overlap_of(context.generator)
+
+        terms = {"parsimony": parsimony, "total_variation": variation, "overlap": overlap}
+        return {"opacity": lambda: self.opacities().mean(), **terms}
+
+    def overlap_of(self, generator: torch.Generator, samples: int = 1000) -> Float[Tensor, ""]:
+        """Mean over points, uniform in the boxes of the drawn blocks, of how far the sum of occupancies exceeds 1.95;
+        occupancy is opacity times sigmoid((1 - F^(e1/2)) / 0.005) (the released form). Differentiable in the blocks;
+        the points have no gradient.
+        """
+        rows = self._drawn()
+        local = 2.0 * torch.rand(len(rows), samples, 3, generator=generator).to(self.parameters["translations"]) - 1.0
+        with torch.no_grad():
+            world = (local * self.sizes()[rows, None, :]) @ self.axes()[rows].mT
+            points = (world + self.parameters["translations"][rows, None, :]).reshape(-1, 3)
+        radius = self.implicit_values(points).index_select(0, rows) ** (0.5 * self.exponents()[rows, :1])
+        occupancy = self._drawn_opacities(rows)[:, None] * torch.sigmoid((1.0 - radius) / 0.005)
+        return (occupancy.sum(dim=0) - 1.95).clamp_min(0.0).mean()
 
     # -- density control ----------------------------------------------------------------------------------------------
     @torch.no_grad()
@@ -364,7 +373,7 @@ class Superquadrics(Family):
         number = torch.arange(len(rows), device=rows.device) // (len(rows) // copies)
         sizes = self.sizes()[rows]
         unit = torch.nn.functional.one_hot(sizes.argmax(dim=1), 3).to(sizes)
-        offset = sizes * unit * ((2.0 * number + 1.0 - copies) / copies)[:, None]
+        offset = sizes * unit * ((2.0 * number.to(sizes) + 1.0 - copies) / copies)[:, None]
         self.parameters["translations"].data[rows] += (self.axes()[rows] * offset[:, None, :]).sum(dim=2)
         relative = sizes / float(self.metadata["ratio"]) / torch.where(unit > 0, float(copies), 1.0)
         self.parameters["raw_scales"].data[rows] = (relative - FLOOR).clamp_min(1e-3).log()
@@ -388,32 +397,6 @@ class Superquadrics(Family):
     @torch.no_grad()
     def cap_opacities(self, maximum: float) -> None:
         self.parameters["logit_opacities"].data.clamp_(max=math.log(maximum / (1 - maximum)))
-
-
-def rotation_from_six(six: Float[Tensor, "n 6"]) -> Float[Tensor, "n 3 3"]:
-    """Columns: the first three numbers normalised, the other three made orthogonal to them, their cross product
-    (Zhou et al. 2019). Differentiable where the two are not parallel.
-    """
-    first = torch.nn.functional.normalize(six[:, :3], dim=1)
-    second = six[:, 3:] - (first * six[:, 3:]).sum(dim=1, keepdim=True) * first
-    second = torch.nn.functional.normalize(second, dim=1)
-    return torch.stack([first, second, torch.linalg.cross(first, second)], dim=2)
-
-
-def total_variation(textures: Float[Tensor, "n h w 3"]) -> Float[Tensor, "n"]:
-    """Mean over texels of squared forward differences, summed over colours; around in u, not over the poles."""
-    across = (textures.roll(-1, dims=2) - textures).square().sum(dim=3).mean(dim=(1, 2))
-    down = (textures[:, 1:] - textures[:, :-1]).square().sum(dim=3).mean(dim=(1, 2))
-    return across + down
-
-
-def _pooled(textures: Float[Tensor, "n h w 3"], factor: int) -> Float[Tensor, "n h w 3"]:
-    """Averaged over squares of `factor` texels (fewer at the far edges), at the same resolution."""
-    height, width = textures.shape[1:3]
-    planes = textures.permute(0, 3, 1, 2)
-    small = torch.nn.functional.avg_pool2d(planes, factor, ceil_mode=True)
-    big = small.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
-    return big[:, :, :height, :width].permute(0, 2, 3, 1)
 
 
 FAMILY = Superquadrics

@@ -26,3 +26,23 @@ def texture_lookup(
 def logit(values: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     """The inverse of the sigmoid, of values kept 1e-4 away from 0 and 1."""
     return torch.logit(values.clamp(1e-4, 1 - 1e-4))
+
+
+@torch.no_grad()
+def painted(
+    corner_colors: Float[Tensor, "f 3 3"], uvs: Float[Tensor, "f 3 2"], size: int
+) -> Float[Tensor, "size size 3"]:
+    """A texture for `face_cells` that shows colours interpolated between the corners; mid grey elsewhere."""
+    texture = torch.full((size * size, 3), 0.5, device=uvs.device, dtype=uvs.dtype)
+    origin = uvs[:, 0] * size - 0.5
+    edge_1, edge_2 = (uvs[:, 1] - uvs[:, 0]) * size, (uvs[:, 2] - uvs[:, 0]) * size
+    reach = int(edge_1[:, 0].abs().max().round()) + 1 if len(uvs) else 0
+    for i in range(reach + 1):
+        for j in range(reach + 1 - i):
+            # The diagonal beyond the corners is what bilinear lookups on the long edge read: extrapolated.
+            second, third = i / edge_1[:, 0].abs(), j / edge_2[:, 1].abs()
+            weights = torch.stack([1 - second - third, second, third], dim=1)
+            value = (corner_colors * weights[..., None]).sum(dim=1).clamp(0, 1)
+            texel = (origin + torch.stack([i * edge_1[:, 0].sign(), j * edge_2[:, 1].sign()], dim=1)).round().long()
+            texture[texel[:, 1] * size + texel[:, 0]] = value
+    return texture.reshape(size, size, 3)
