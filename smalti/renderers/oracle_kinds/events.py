@@ -78,9 +78,9 @@ def usable_rows(count: int, finite: list[Tensor | None], positive: list[Tensor])
     usable = torch.ones(count, dtype=torch.bool, device=like.device)
     for tensor in finite:
         if tensor is not None:
-            usable &= tensor.detach().reshape(count, -1).isfinite().all(-1)
+            usable &= tensor.detach()[..., None].flatten(1).isfinite().all(-1)
     for tensor in positive:
-        usable &= (tensor.detach().reshape(count, -1) > 0).all(-1)
+        usable &= (tensor.detach()[..., None].flatten(1) > 0).all(-1)
     return usable
 
 
