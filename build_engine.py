@@ -41,6 +41,7 @@ def compile_engine(root: Path) -> list[Path]:
     folder.mkdir(exist_ok=True)
     texts = [
         Path(__file__),
+        source / "flags.py",
         *(path for part in ("include", "cpu") for path in (source / part).rglob("*") if path.is_file()),
     ]
     changed = max(path.stat().st_mtime for path in texts)

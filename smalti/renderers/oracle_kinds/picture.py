@@ -27,9 +27,11 @@ from smalti.renderers.oracle_kinds.gaussian import GaussianKind
 from smalti.renderers.oracle_kinds.gaussian_ray import RayGaussianKind
 from smalti.renderers.oracle_kinds.neural import NeuralKind
 from smalti.renderers.oracle_kinds.order import BEGIN, END, THIN, EventList, Sequence, along_the_ray, by_centre
+from smalti.renderers.oracle_kinds.outside import OutsideEvents
 from smalti.renderers.oracle_kinds.statistics import Statistics, summarise
 from smalti.renderers.oracle_kinds.surfel import SurfelKind
 from smalti.renderers.oracle_kinds.triangle import TriangleKind
+from smalti.renderers.outside import OutsideDrawable
 from smalti.renderers.settings import RenderSettings
 
 BAND = 2_000_000
@@ -214,5 +216,7 @@ def _kind_of(drawable: Drawable, camera: Camera, settings: RenderSettings, scree
             return TriangleKind(drawable, camera, settings.near)
         case BoxDrawable():
             return BoxKind(drawable, camera)
+        case OutsideDrawable():
+            return OutsideEvents(drawable, camera)
         case _:
             raise ValueError(f"the oracle does not know the kind {drawable.kind!r}; it draws the built-in kinds")
