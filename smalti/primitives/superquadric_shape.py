@@ -47,8 +47,10 @@ def implicit(points: Float[Tensor, "*n 3"], exponents: Float[Tensor, "*n 2"]) ->
     """
     x, y, z = points.clamp(-5.0, 5.0).square().clamp_min(TINY).unbind(-1)
     e1, e2 = exponents.unbind(-1)
-    ring = (x ** (1.0 / e2) + z ** (1.0 / e2)).clamp_min(TINY)
-    return ring ** (e2 / e1) + y ** (1.0 / e1)
+    # The larger of the two taken out: no power of a sum that is nearly 0.
+    large, small = torch.maximum(x, z), torch.minimum(x, z)
+    ring = (1.0 + (small / large) ** (1.0 / e2)) ** (e2 / e1)
+    return large ** (1.0 / e1) * ring + y ** (1.0 / e1)
 
 
 def volume(exponents: Float[Tensor, "n 2"], half_extents: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:

@@ -54,7 +54,7 @@ def test_it_starts_as_published() -> None:
     field = values["offsets"][:, None] + torch.einsum("nqw,nw->nq", phase.cos(), values["amplitudes"])
     integral = half * (field * weights).sum(1)
     alpha = -torch.expm1(-integral.clamp_min(0))
-    # The specification's (half, 58 %, 0.0096, 0.042) are of rays drawn by a law it does not state; ours are balls, whose
+    # The specification's (half, 58 %, 0.0096, 0.042) are of rays by a law it does not state; ours cross balls, whose
     # mean chord of 4/3 is longer than that of ellipsoids with the same largest axis.
     assert float((integral <= 0).double().mean()) == pytest.approx(0.5, abs=0.03)
     assert float((alpha < 1 / 255).double().mean()) == pytest.approx(0.56, abs=0.03)
