@@ -11,6 +11,9 @@ from smalti.renderers.oracle import rotation_matrices
 from smalti.renderers.oracle_kinds.events import Events, View, usable_quaternions, usable_rows
 from smalti.renderers.oracle_kinds.texture import trilinear
 
+MOST_CELLS = 2**24
+"""Between the camera and a box's far end; more is an overflow."""
+
 
 class BoxKind:
     """Cell n of every ray covers arc lengths [n, n + 1] step from the camera centre and is sampled at its middle."""
@@ -20,6 +23,10 @@ class BoxKind:
         given = [drawable.centres, drawable.quaternions, drawable.half_extents, drawable.payload, drawable.warp]
         usable = usable_rows(len(drawable), given, [drawable.half_extents])
         usable &= usable_quaternions(drawable.quaternions)
+        with torch.no_grad():
+            centres = drawable.centres @ camera.rotation.T + camera.translation
+            reach = centres.norm(dim=-1) + drawable.half_extents.norm(dim=-1)
+            usable &= reach < MOST_CELLS * drawable.step
         self.rows, self.skipped = usable.nonzero()[:, 0], int((~usable).sum())
         self.keys = (drawable.centres @ camera.rotation[2] + camera.translation[2]).detach()
         self.centres = drawable.centres[self.rows] @ camera.rotation.T + camera.translation

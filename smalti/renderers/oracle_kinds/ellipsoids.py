@@ -84,6 +84,20 @@ class Ellipsoids:
         crosses = [torch.linalg.cross(columns[(k + 1) % 3], columns[(k + 2) % 3]) for k in range(3)]
         return Ellipsoids(means, matrices, p, torch.stack(crosses, dim=1))
 
+    @staticmethod
+    @torch.no_grad()
+    def without_overflow(
+        drawable: RayGaussianDrawable | NeuralDrawable, camera: Camera, usable: Bool[Tensor, "n"]
+    ) -> Bool[Tensor, "n"]:
+        """`usable`, less those whose quadratic form overflows."""
+        rows = usable.nonzero()[:, 0]
+        found = Ellipsoids.of(drawable, camera, rows)
+        parts = [found.means, found.matrices, found.p, found.crosses]
+        squares = torch.cat([part.square().reshape(len(rows), -1) for part in parts], dim=1).sum(-1)
+        usable = usable.clone()
+        usable[rows] = squares.isfinite()
+        return usable
+
     def closest(self, directions: Float[Tensor, "k 3"], row: Int[Tensor, "k"]) -> Closest:
         """The rays along `directions`, each with the ellipsoid `row`."""
         w = (self.matrices[row] @ directions[:, :, None])[:, :, 0]

@@ -20,6 +20,7 @@ class RayGaussianKind:
     def __init__(self, drawable: RayGaussianDrawable, camera: Camera) -> None:
         self.drawable = drawable
         usable = usable_splats(drawable, camera, [drawable.opacities])
+        usable = Ellipsoids.without_overflow(drawable, camera, usable)
         self.rows, self.skipped = usable.nonzero()[:, 0], int((~usable).sum())
         self.keys = splat_keys(drawable.means, camera)
         self.ellipsoids = Ellipsoids.of(drawable, camera, self.rows)

@@ -35,6 +35,7 @@ class NeuralKind:
         self.drawable, self.camera = drawable, camera
         network = [drawable.frequencies, drawable.phases, drawable.amplitudes, drawable.offsets]
         usable = usable_splats(drawable, camera, [*network])
+        usable = Ellipsoids.without_overflow(drawable, camera, usable)
         self.rows, self.skipped = usable.nonzero()[:, 0], int((~usable).sum())
         self.keys = splat_keys(drawable.means, camera)
         self.bounds = Ellipsoids.of(drawable, camera, self.rows)

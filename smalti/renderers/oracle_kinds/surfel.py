@@ -19,8 +19,10 @@ class SurfelKind:
     def __init__(self, drawable: SurfelDrawable, camera: Camera) -> None:
         self.drawable, self.camera = drawable, camera
         usable = usable_splats(drawable, camera, [drawable.opacities])
-        self.rows, self.skipped = usable.nonzero()[:, 0], int((~usable).sum())
         self.keys = splat_keys(drawable.means, camera)
+        largest = drawable.means.detach().norm(dim=-1) / drawable.scales.detach().amin(-1)
+        usable &= (self.keys / drawable.scales.detach().amin(-1)).square().isfinite() & largest.square().isfinite()
+        self.rows, self.skipped = usable.nonzero()[:, 0], int((~usable).sum())
         self.means = drawable.means[self.rows] @ camera.rotation.T + camera.translation
         self.world_axes = rotation_matrices(drawable.quaternions[self.rows])
         self.axes = camera.rotation @ self.world_axes

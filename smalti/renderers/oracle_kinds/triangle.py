@@ -35,6 +35,9 @@ class TriangleKind:
     def __init__(self, drawable: TriangleDrawable, camera: Camera, near: float) -> None:
         self.drawable, self.camera = drawable, camera
         usable = _usable(drawable)
+        with torch.no_grad():  # overflow
+            q = _dot(drawable.corners[:, :, None], camera.rotation) + camera.translation
+            usable &= _dot(q[:, 0], _cross(q[:, 1], q[:, 2])).isfinite()
         self.keys = (drawable.corners.mean(1) @ camera.rotation[2] + camera.translation[2]).detach()
         self.skipped = int((~usable).sum())
         self.rows = usable.nonzero()[:, 0]
