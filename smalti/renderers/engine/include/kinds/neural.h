@@ -57,7 +57,7 @@ struct NeuralKind {
         r.smooth = view.smooth, r.absolute = view.absolute;
         r.offset = in.tensors[kOffsets][n];
         b.drawn = false;
-        b.usable = ellipsoid_geometry(in, cam, k, g);
+        b.usable = ellipsoid_geometry(in, cam, k, g) && splat_colour(in, cam, view, k, values);
         if (!b.usable) return;
         b.depth = real(g.pose.q[2]);
         // Angles and densities far beyond all use would make the sums overflow.
@@ -85,7 +85,7 @@ struct NeuralKind {
         r.nearest = b.nearest;
         b.usable = ellipsoid_screen(g, r.screen);
         r.near_t = real((double(cam.near_plane) - r.screen.z) * g.length);
-        b.usable = b.usable && is_finite(r.near_t) && is_finite(r.reach) && splat_colour(in, cam, view, k, values);
+        b.usable = b.usable && is_finite(r.near_t) && is_finite(r.reach);
         b.drawn = b.usable;
     }
 
