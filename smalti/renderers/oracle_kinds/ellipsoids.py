@@ -93,7 +93,7 @@ class Ellipsoids:
         rows = usable.nonzero()[:, 0]
         found = Ellipsoids.of(drawable, camera, rows)
         parts = [found.means, found.matrices, found.p, found.crosses]
-        squares = torch.cat([part.square().reshape(len(rows), -1) for part in parts], dim=1).sum(-1)
+        squares = torch.cat([part.square().flatten(1) for part in parts], dim=1).sum(-1)
         usable = usable.clone()
         usable[rows] = squares.isfinite()
         return usable
