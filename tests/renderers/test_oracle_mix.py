@@ -211,6 +211,18 @@ def test_seen_and_not_seen() -> None:
     assert visibility.fallback == 0.0
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_of_a_kind(kind: str) -> None:
+    """A drawable without primitives, alone and beside others."""
+    some = KINDS[kind](4)
+    none = mapped(some, lambda name, t: t if name == "texture" else t[:0])
+    assert len(none) == 0
+    camera = looking(5, 4)
+    alone = draw(none, camera=camera, settings=EVERYTHING)
+    assert not bool(alone.alpha.any())
+    close(draw(none, some, none, camera=camera), draw(some, camera=camera), 1e-14, ("color", "alpha", "depth"))
+
+
 # ---- hostile numbers
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1e300, 1e-300, 0.0, -1.0])
 @pytest.mark.parametrize("kind", KINDS)
