@@ -25,7 +25,7 @@ from smalti.primitives.family import Family, FamilyError, LossContext, Restructu
 from smalti.primitives.placement import nearest_values
 from smalti.primitives.splats import NOISE_STEEPNESS, NOISE_THRESHOLD
 from smalti.primitives.surface import Surface, icosphere, uniform_barycentrics
-from smalti.primitives.surface_nets import solid_from_points, surface_nets
+from smalti.primitives.surface_nets import smoothed, solid_from_points, surface_nets
 from smalti.primitives.texture import logit, painted, texture_lookup
 from smalti.primitives.topology import (
     Subdivision,
@@ -170,12 +170,11 @@ class Meshes(Family):
         low = voxels.amin(0)
         grid = torch.zeros(tuple((voxels.amax(0) - low + 3).tolist()))
         grid[tuple((voxels - low + 1).T)] = 1.0
-        blurred = torch.nn.functional.avg_pool3d(grid[None, None], 3, 1, 1)[0, 0]
         origin, edge = place
         first = origin + (low - 0.5) * edge
         centres = origin + (voxels + 0.5) * edge
         values = cls.checked_metadata(metadata or {})
-        return cls._placed(surface_nets(blurred, 0.5), (first, edge), (centres, colors), values)
+        return cls._placed(surface_nets(smoothed(grid), 0.5), (first, edge), (centres, colors), values)
 
     @classmethod
     def sphere(cls, centre: Float[Tensor, "3"], radius: float, metadata: Mapping[str, Any] | None = None) -> Self:

@@ -155,9 +155,9 @@ def tangent_frames(normals: Float[Tensor, "n 3"], tangents: Float[Tensor, "n 3"]
     `tangents` (by default, and where those vanish: the coordinate axis that leans least along the normal).
     """
     axis = torch.nn.functional.one_hot(normals.abs().argmin(dim=1), 3).to(normals)
-    first = axis if tangents is None else tangents
+    first = axis if tangents is None else torch.nn.functional.normalize(tangents, dim=1)
     first = first - (first * normals).sum(1, keepdim=True) * normals
-    degenerate = first.norm(dim=1, keepdim=True) < 1e-8
+    degenerate = first.norm(dim=1, keepdim=True) < 1e-4
     fallback = axis - (axis * normals).sum(1, keepdim=True) * normals
     first = torch.nn.functional.normalize(torch.where(degenerate, fallback, first), dim=1)
     return torch.stack([first, torch.linalg.cross(normals, first), normals], dim=2)
