@@ -14,8 +14,8 @@
 #include "lane_math.h"
 
 #ifndef SMALTI_CUDA
-#include <cfloat>
 #include <vector>
+#endif
 
 namespace smalti {
 
@@ -23,15 +23,40 @@ constexpr real kTie = real(1.9073486328125e-06);  // 2^-19: events nearer to one
 constexpr int kWaiting = 16;                      // ranks that may wait before the list is looked through
 constexpr int kNominalWindow = 64;                // longer lists are counted as fall-backs
 
-SM_FN bool every(M m) {
-#if defined(__AVX512F__) && !defined(SMALTI_DOUBLE)
-    return m == (M)0xffff;
+#ifdef SMALTI_CUDA
+#define SM_METHOD __device__
+// A growing array in memory that was counted out beforehand. Past its end it only remembers that it was asked.
+template <class T>
+struct Store {
+    T* values = nullptr;
+    int count = 0, capacity = 0;
+    bool overflown = false;
+    SM_FN void clear() { count = 0; }
+    SM_FN int size() const { return count; }
+    SM_FN bool empty() const { return count == 0; }
+    SM_FN void push_back(const T& x) {
+        if (count < capacity)
+            values[count++] = x;
+        else
+            overflown = true;
+    }
+    SM_FN void pop_back() { count--; }
+    SM_FN void resize(int n) {
+        if (n > capacity) overflown = true, n = capacity;
+        for (; count < n; count++) values[count] = T();
+        count = n;
+    }
+    SM_FN T& operator[](int k) { return values[k]; }
+    SM_FN const T& operator[](int k) const { return values[k]; }
+    SM_FN T& back() { return values[count - 1]; }
+    SM_FN T* begin() { return values; }
+    SM_FN T* end() { return values + count; }
+};
 #else
-    return !any(~m);
+#define SM_METHOD inline
+template <class T>
+using Store = std::vector<T>;
 #endif
-}
-SM_FN M not_of(M m) { return M(~m); }
-SM_FN M none() { return lt(splat(0), splat(0)); }
 
 enum RankType { kThin = 0, kBegin = 1, kEnd = 2, kChain = 3 };  // chain: the end of an event and the begin of the next
 
@@ -71,11 +96,11 @@ SM_FN F polynomial(F x, const double* c, int n) {
 template <bool derivatives>
 SM_FN Absorption absorption(F x, bool with_depth) {
     // Taylor below 0.2, where the closed forms cancel; the terms left out are below 1e-13.
-    static constexpr double phi[10] = {1., -1. / 2, 1. / 6, -1. / 24, 1. / 120, -1. / 720, 1. / 5040, -1. / 40320, 1. / 362880, -1. / 3628800};
-    static constexpr double dphi[9] = {-1. / 2, 1. / 3, -1. / 8, 1. / 30, -1. / 144, 1. / 840, -1. / 5760, 1. / 45360, -1. / 403200};
+    constexpr double phi[10] = {1., -1. / 2, 1. / 6, -1. / 24, 1. / 120, -1. / 720, 1. / 5040, -1. / 40320, 1. / 362880, -1. / 3628800};
+    constexpr double dphi[9] = {-1. / 2, 1. / 3, -1. / 8, 1. / 30, -1. / 144, 1. / 840, -1. / 5760, 1. / 45360, -1. / 403200};
     // psi = sum_{k>=1} (-1)^(k+1) k x^k / (k+1)!
-    static constexpr double psi[10] = {0., 1. / 2, -1. / 3, 1. / 8, -1. / 30, 1. / 144, -1. / 840, 1. / 5760, -1. / 45360, 1. / 403200};
-    static constexpr double dpsi[9] = {1. / 2, -2. / 3, 3. / 8, -4. / 30, 5. / 144, -6. / 840, 7. / 5760, -8. / 45360, 9. / 403200};
+    constexpr double psi[10] = {0., 1. / 2, -1. / 3, 1. / 8, -1. / 30, 1. / 144, -1. / 840, 1. / 5760, -1. / 45360, 1. / 403200};
+    constexpr double dpsi[9] = {1. / 2, -2. / 3, 3. / 8, -4. / 30, 5. / 144, -6. / 840, 7. / 5760, -8. / 45360, 9. / 403200};
     Absorption a;
     a.decay = exp_of(-x);
     const M small = lt(x, splat(real(0.2)));
@@ -121,12 +146,24 @@ struct BlockStatistics {
 
 class ExactBlock {
 public:
-    explicit ExactBlock(const ExactOptions& options) : channels(options.channels), options_(options) {
-        density_colour_.resize(options.channels);
-        sums.resize(options.channels + 1);
-        gradient_colour_.resize(options.channels);
-        log_stride_ = 4 + options.channels;
+#ifdef SMALTI_CUDA
+    // Bytes for `events` events; what does not depend on their number is in `fixed_bytes`.
+    static SM_FN long long event_bytes(int channels) {
+        return sizeof(Event) + sizeof(Emission) + 2 * sizeof(Rank) + (2 * channels + 2 * (4 + channels)) * sizeof(F) + 2;
     }
+    static SM_FN long long fixed_bytes(int channels) { return channels * sizeof(LongSum) + (2 * channels + 1) * sizeof(F) + 8 * 16; }
+
+    SM_METHOD ExactBlock(const ExactOptions& options, char* memory, int events) : channels(options.channels), options_(options) {
+        char* next = memory;
+        take(next, events_, events), take(next, emissions, events), take(next, ranks_, 2 * events);
+        take(next, density_colour_, channels);
+        take(next, channels_, 2 * channels * events), take(next, log_, 2 * (4 + channels) * events);
+        take(next, sums, channels + 1), take(next, gradient_colour_, channels), take(next, log_codes_, 2 * events);
+        start();
+    }
+#else
+    explicit ExactBlock(const ExactOptions& options) : channels(options.channels), options_(options) { start(); }
+#endif
 
     // ---- what a kind's emit sees (kind.h)
     const int channels;
@@ -160,7 +197,7 @@ public:
     }
 
     // ---- what the tile loop does
-    void begin(F T) {
+    SM_METHOD void begin(F T) {
         events_.clear(), channels_.clear(), ranks_.clear(), log_.clear(), log_codes_.clear(), emissions.clear(), locals_.clear();
         head_ = 0;
         widest = 0;
@@ -186,61 +223,86 @@ public:
     SM_FN void end_emission() {
         emissions.back().count = (int)events_.size() - emissions.back().first;
         if (emissions.back().count == 0) emissions.pop_back();
-        widest = (int)(ranks_.size() - head_) > widest ? (int)(ranks_.size() - head_) : widest;
+        widest = ((int)ranks_.size() - head_) > widest ? ((int)ranks_.size() - head_) : widest;
     }
 
-    SM_FN bool crowded() const { return (int)(ranks_.size() - head_) > kWaiting; }
+    SM_FN bool crowded() const { return ((int)ranks_.size() - head_) > kWaiting; }
     SM_FN bool alive() const { return any(ge(T, splat(options_.transmittance_min))); }
 
     // Composites every rank that lies before `limit` in all lanes.
-    void composite_until(real limit) {
+    SM_METHOD void composite_until(real limit) {
         const F until = splat(limit - 2 * kTie * (limit < 0 ? -limit : limit));
-        while (head_ < ranks_.size() && !any(ge(ranks_[head_].key, until))) composite(ranks_[head_++]);
+        while (head_ < (int)ranks_.size() && !any(ge(ranks_[head_].key, until))) composite(ranks_[head_++]);
     }
-    void composite_rest() {
-        while (head_ < ranks_.size()) composite(ranks_[head_++]);
+    SM_METHOD void composite_rest() {
+        while (head_ < (int)ranks_.size()) composite(ranks_[head_++]);
     }
 
     // Walks back over the log. `cotangent` [channels + depth]; `behind`: d loss / d T at the ray's end.
-    void back(const F* cotangent, F behind);
+    SM_METHOD void back(const F* cotangent, F behind);
 
-    const Event& event(int e) const { return events_[e]; }
-    F* channel_gradient(int e) {
+    SM_METHOD const Event& event(int e) const { return events_[e]; }
+    SM_METHOD F* channel_gradient(int e) {
         const Event& event = events_[e];
         return &channels_[event.at + (event.constant ? 0 : options_.channels)];
     }
-    Event& event(int e) { return events_[e]; }
-    int event_count() const { return (int)events_.size(); }
-    const F* locals(int e) {
+    SM_METHOD Event& event(int e) { return events_[e]; }
+    SM_METHOD int event_count() const { return (int)events_.size(); }
+    SM_METHOD const F* locals(int e) {
         locals_.resize(6 * events_.size());  // kinds without local coordinates gave none
         return &locals_[(size_t)6 * e];
     }
     // Calls body(lane, event) for the events that a lane's ray met, in their order (segments at their begin). Needs the log.
     template <class Body>
-    void for_events(const Body& body) const {
-        for (size_t r = 0; r < ranks_.size(); r++) {
+    SM_METHOD void for_events(const Body& body) const {
+        for (int r = 0; r < (int)ranks_.size(); r++) {
             const F T = log_[r * log_stride_];
             for (int k = 0; k < kLanes; k++) {
-                const int code = (int)ranks_[r].codes[k], type = code & 3;
-                if (type == kEnd || !(T[k] >= options_.transmittance_min)) continue;
+                const int code = at(ranks_[r].codes, k), type = code & 3;
+                if (type == kEnd || !(at(T, k) >= options_.transmittance_min)) continue;
                 const int e = (code >> 2) + (type == kChain ? 1 : 0);
-                if (events_[e].value[k] > 0) body(k, e);
+                if (at(events_[e].value, k) > 0) body(k, e);
             }
         }
     }
-    F channel_of(int e, int c) const { return channel(events_[e], c); }
+    SM_METHOD F channel_of(int e, int c) const { return channel(events_[e], c); }
 
     F T;
-    std::vector<F> sums;  // [channels + 1], depth last
+    Store<F> sums;  // [channels + 1], depth last
     int widest = 0;
     long long lookups = 0;  // voxel lookups of boxes since this was made (kinds/box.h counts)
-    std::vector<Emission> emissions;
+    Store<Emission> emissions;
     BlockStatistics answers;
     // With statistics: told (emission's id, weight per lane) of every event that contributed.
+#ifdef SMALTI_CUDA
+    real *contribution_sum = nullptr, *contribution_max = nullptr;
+#else
     void (*report)(void* to, int id, F weight) = nullptr;
     void* report_to = nullptr;
+#endif
+    SM_FN bool overflown() const {
+#ifdef SMALTI_CUDA
+        return events_.overflown || channels_.overflown || ranks_.overflown || log_.overflown || emissions.overflown;
+#else
+        return false;
+#endif
+    }
 
 private:
+    SM_METHOD void start() {
+        density_colour_.resize(channels);
+        sums.resize(channels + 1);
+        gradient_colour_.resize(channels);
+        log_stride_ = 4 + channels;
+    }
+#ifdef SMALTI_CUDA
+    template <class T>
+    SM_FN static void take(char*& next, Store<T>& store, int capacity) {
+        next = reinterpret_cast<char*>((reinterpret_cast<unsigned long long>(next) + 15) / 16 * 16);
+        store.values = reinterpret_cast<T*>(next), store.capacity = capacity;
+        next += capacity * sizeof(T);
+    }
+#endif
     SM_FN int append(F z0, F z1, F value, const F* colours, bool thick) {
         const int e = (int)events_.size();
         Event event;
@@ -250,8 +312,8 @@ private:
         event.id = id_, event.thick = thick;
         event.at = (int)channels_.size();
         events_.push_back(event);
-        if (colours) channels_.insert(channels_.end(), colours, colours + channels);
-        if (options_.logged) channels_.resize(channels_.size() + options_.channels);  // zeros
+        for (int c = 0; c < (colours ? channels : 0); c++) channels_.push_back(colours[c]);
+        if (options_.logged) channels_.resize(channels_.size() + channels);  // zeros
         return e;
     }
 
@@ -262,7 +324,7 @@ private:
     // Makes the end of event e - 1, which is where e begins, a chain; false if lanes have parted there.
     SM_FN bool rechain(int e) {
         const int end = 4 * (e - 1) + kEnd;
-        for (size_t k = ranks_.size(); k-- > head_;)
+        for (int k = (int)ranks_.size(); k-- > head_;)
             if (ranks_[k].code == end) {
                 ranks_[k].code = 4 * (e - 1) + kChain, ranks_[k].codes = splat_int(ranks_[k].code);
                 return true;
@@ -279,12 +341,12 @@ private:
         const M sooner = lt(b.key, a.key - margin);
         if (a.code >= 0 && b.code >= 0) return id_of(b.code) < id_of(a.code) ? close : sooner;
         I lower = I{};
-        for (int k = 0; k < kLanes; k++) lower[k] = id_of((int)b.codes[k]) < id_of((int)a.codes[k]) ? 0 : 1;
+        for (int k = 0; k < kLanes; k++) put(lower, k, id_of(smalti::at(b.codes, k)) < id_of(smalti::at(a.codes, k)) ? 0 : 1);
         return either(sooner, both(close, le_int(lower, I{})));
     }
 
     SM_FN void insert(F key, int code) {
-        size_t at = ranks_.size();
+        int at = (int)ranks_.size();
         ranks_.push_back({key, splat_int(code), code});
         if (options_.centre) return;  // the list comes by key already, and an event's order among its own is kept
         while (at > head_) {
@@ -308,8 +370,8 @@ private:
 
     SM_FN static int uniform_code(I codes) {
         for (int k = 1; k < kLanes; k++)
-            if (codes[k] != codes[0]) return -1;
-        return (int)codes[0];
+            if (smalti::at(codes, k) != smalti::at(codes, 0)) return -1;
+        return smalti::at(codes, 0);
     }
 
     // Calls body(code, mask) for every code of the rank.
@@ -319,13 +381,13 @@ private:
         unsigned left = (1u << kLanes) - 1;
         for (int k = 0; k < kLanes; k++) {
             if (!(left >> k & 1)) continue;
-            const int code = (int)rank.codes[k];
+            const int code = smalti::at(rank.codes, k);
             I other = I{};
             for (int j = 0; j < kLanes; j++) {
-                if (rank.codes[j] == code)
+                if (smalti::at(rank.codes, j) == code)
                     left &= ~(1u << j);
                 else
-                    other[j] = 1;
+                    put(other, j, 1);
             }
             body(code, le_int(other, I{}));
         }
@@ -335,18 +397,18 @@ private:
     SM_FN F alpha_of(const Event& e) const { return e.thick ? splat(1) - exp_of(-e.value) : e.value; }
     SM_FN F z_of(const Event& e) const { return e.thick ? (e.z0 + e.z1) * splat(real(0.5)) : e.z0; }
 
-    void composite(const Rank& rank);
-    void open(int e, M mask);
-    void close(int e, M mask);
-    void count(int e, F weight, F before, F after, F depth);
+    SM_METHOD void composite(const Rank& rank);
+    SM_METHOD void open(int e, M mask);
+    SM_METHOD void close(int e, M mask);
+    SM_METHOD void count(int e, F weight, F before, F after, F depth);
 
     ExactOptions options_;
     int log_stride_;
-    std::vector<Event> events_;
-    std::vector<F> channels_;  // by event: channels unless constant, their gradients if logged
-    std::vector<F> locals_;    // [event][coordinates 3, normal 3]
-    std::vector<Rank> ranks_;
-    size_t head_ = 0;
+    Store<Event> events_;
+    Store<F> channels_;  // by event: channels unless constant, their gradients if logged
+    Store<F> locals_;    // [event][coordinates 3, normal 3]
+    Store<Rank> ranks_;
+    int head_ = 0;
     real key_ = 0;
     int id_ = 0, chain_end_ = -1;
     const real* constant_ = nullptr;
@@ -355,13 +417,13 @@ private:
     I open_, latest_;
     bool any_open_ = false;
     LongSum density_;
-    std::vector<LongSum> density_colour_;
-    std::vector<F> gradient_colour_;
-    std::vector<F> log_;  // per rank: T, z, open (as a number), density, density times colour
-    std::vector<char> log_codes_;  // per rank: something was open
+    Store<LongSum> density_colour_;
+    Store<F> gradient_colour_;
+    Store<F> log_;  // per rank: T, z, open (as a number), density, density times colour
+    Store<char> log_codes_;  // per rank: something was open
 };
 
-inline void ExactBlock::open(int e, M mask) {
+SM_METHOD void ExactBlock::open(int e, M mask) {
     const Event& event = events_[e];
     const F density = zero_unless(mask, event.density);
     density_.add(density);
@@ -374,7 +436,7 @@ inline void ExactBlock::open(int e, M mask) {
     }
 }
 
-inline void ExactBlock::close(int e, M mask) {
+SM_METHOD void ExactBlock::close(int e, M mask) {
     const Event& event = events_[e];
     const F density = zero_unless(mask, event.density);
     density_.add(-density);
@@ -391,27 +453,35 @@ inline void ExactBlock::close(int e, M mask) {
 }
 
 // Statistics of one event's weight; `before` and `after` are T around a thin event (1, 1 for a segment: its pieces tell).
-inline void ExactBlock::count(int e, F weight, F before, F after, F depth) {
+SM_METHOD void ExactBlock::count(int e, F weight, F before, F after, F depth) {
     const Event& event = events_[e];
     BlockStatistics& s = answers;
     for (int k = 0; k < kLanes; k++) {
-        if (!(weight[k] > 0)) continue;
-        if (s.first[k] < 0 || (event.thick && depth[k] < s.depth_first[k])) s.first[k] = event.id, s.depth_first[k] = depth[k];
-        if (before[k] > real(0.5) && after[k] <= real(0.5)) s.median[k] = event.id, s.depth_median[k] = depth[k];
-        if (weight[k] > s.dominant_weight[k]) s.dominant_weight[k] = weight[k], s.dominant[k] = event.id;
+        const real w = at(weight, k), z = at(depth, k);
+        if (!(w > 0)) continue;
+        if (at(s.first, k) < 0 || (event.thick && z < at(s.depth_first, k))) put(s.first, k, event.id), put(s.depth_first, k, z);
+        if (at(before, k) > real(0.5) && at(after, k) <= real(0.5)) put(s.median, k, event.id), put(s.depth_median, k, z);
+        if (w > at(s.dominant_weight, k)) put(s.dominant_weight, k, w), put(s.dominant, k, event.id);
     }
+#ifdef SMALTI_CUDA
+    if (contribution_sum && weight > 0) {
+        atomicAdd(contribution_sum + event.id, weight);
+        atomic_max(contribution_max + event.id, weight);
+    }
+#else
     if (report) report(report_to, event.id, weight);
+#endif
 }
 
-inline void ExactBlock::composite(const Rank& rank) {
+SM_METHOD void ExactBlock::composite(const Rank& rank) {
     const F tmin = splat(options_.transmittance_min);
     if (options_.logged) {
-        const size_t at = log_.size();
+        const int at = (int)log_.size();
         log_.resize(at + log_stride_);
         log_codes_.push_back(any_open_);
         log_[at] = T, log_[at + 1] = z_;
         if (any_open_) {
-            for (int k = 0; k < kLanes; k++) log_[at + 2][k] = (real)open_[k];
+            for (int k = 0; k < kLanes; k++) put(log_[at + 2], k, (real)smalti::at(open_, k));
             log_[at + 3] = density_.value();
             for (int c = 0; c < channels; c++) log_[at + 4 + c] = density_colour_[c].value();
         }
@@ -434,12 +504,13 @@ inline void ExactBlock::composite(const Rank& rank) {
         for (int c = 0; c < channels; c++) sums[c] = fma(share, density_colour_[c].value(), sums[c]);
         if (options_.statistics) {
             running_ = running_ + share;
-            for (int k = 0; k < kLanes; k++)
-                if (T[k] > real(0.5) && after[k] <= real(0.5) && length[k] > 0) {
-                    answers.median[k] = (int)latest_[k];
-                    const real need = options_.additive ? T[k] - real(0.5) : std::log(2 * T[k]);
-                    answers.depth_median[k] = z_[k] + need / density[k];
-                }
+            for (int k = 0; k < kLanes; k++) {
+                const real before = smalti::at(T, k);
+                if (!(before > real(0.5) && smalti::at(after, k) <= real(0.5) && smalti::at(length, k) > 0)) continue;
+                put(answers.median, k, smalti::at(latest_, k));
+                const real need = options_.additive ? before - real(0.5) : real_log(2 * before);
+                put(answers.depth_median, k, smalti::at(z_, k) + need / smalti::at(density, k));
+            }
         }
         T = after;
     }
@@ -467,13 +538,13 @@ inline void ExactBlock::composite(const Rank& rank) {
     z_ = rank.key;
 }
 
-inline void ExactBlock::back(const F* cotangent, F behind) {
+SM_METHOD void ExactBlock::back(const F* cotangent, F behind) {
     const F tmin = splat(options_.transmittance_min), depth_cotangent = options_.depth ? cotangent[channels] : F{};
     F gradient_density = F{}, pending = F{};
     bool was_open = false;
-    std::vector<F>& gradient_colour = gradient_colour_;
+    Store<F>& gradient_colour = gradient_colour_;
     for (auto& g : gradient_colour) g = F{};
-    for (size_t r = ranks_.size(); r-- > 0;) {
+    for (int r = (int)ranks_.size(); r-- > 0;) {
         const Rank& rank = ranks_[r];
         const F* log = &log_[r * log_stride_];
         const bool opened = log_codes_[r] != 0;
@@ -614,4 +685,3 @@ inline void ExactBlock::back(const F* cotangent, F behind) {
 }
 
 }  // namespace smalti
-#endif

@@ -66,7 +66,20 @@ SM_FN void scatter(real* p, const int* index, int count, int stride, int offset,
     if (count > 0) p[(long long)index[0] * stride + offset] = v;
 }
 SM_FN real at(F v, int) { return v; }
+SM_FN int at(I v, int) { return v; }
+SM_FN void put(F& v, int, real x) { v = x; }
+SM_FN void put(I& v, int, int x) { v = x; }
+SM_FN I splat_int(int x) { return x; }
+SM_FN I select_int(M m, I a, I b) { return m ? a : b; }
+SM_FN M le_int(I a, I b) { return a <= b; }
+SM_FN M not_of(M m) { return !m; }
+SM_FN bool every(M m) { return m; }
 SM_FN real real_sqrt(real x) { return sqrt_of(x); }
+#ifdef SMALTI_DOUBLE
+SM_FN real real_log(real x) { return ::log(x); }
+#else
+SM_FN real real_log(real x) { return logf(x); }
+#endif
 
 #else
 // ------------------------------------------------------------------ SIMD lanes on the CPU
@@ -90,6 +103,10 @@ typedef int lane_int;
 
 SM_FN I splat_int(int x) { return I{} + x; }
 SM_FN real at(F v, int k) { return v[k]; }
+SM_FN int at(I v, int k) { return (int)v[k]; }
+SM_FN void put(F& v, int k, real x) { v[k] = x; }
+SM_FN void put(I& v, int k, int x) { v[k] = x; }
+SM_FN real real_log(real x) { return std::log(x); }
 SM_FN real real_fma(real a, real b, real c) {
 #if defined(__FMA__) && !defined(SMALTI_DOUBLE)
     return __builtin_fmaf(a, b, c);
@@ -221,6 +238,8 @@ SM_FN F exp2_of(F x) {
 }
 #endif
 
+SM_FN M not_of(M m) { return M(~m); }
+SM_FN bool every(M m) { return !any(not_of(m)); }
 SM_FN F log2_of(F x) {
     for (int k = 0; k < kLanes; k++) x[k] = std::log2(x[k]);
     return x;
