@@ -110,6 +110,8 @@ class OutsideDrawable:
     """Further channels."""
     bound_scale: float = 1.0
     """Factor on the kind's radius: a right kind draws the same with a larger one (tests)."""
+    origin_shift: float = 0.0
+    """Radii by which the origins that the event is given move along their rays: a right kind draws the same (tests)."""
 
     def __post_init__(self) -> None:
         n = len(self)
@@ -143,7 +145,7 @@ class OutsideDrawable:
 
     def inputs(self) -> Inputs:
         tensors = [self.parameters, self.colors, self.features]
-        return Inputs(tensors, (), [self.feature_count], [self.bound_scale])
+        return Inputs(tensors, (), [self.feature_count], [self.bound_scale, self.origin_shift])
 
 
 def outside_names() -> list[str]:

@@ -23,8 +23,8 @@
 // is a miss; a segment is cut at the near plane, its density staying what it was (docs/kinds.md section 1). Normal: 0.
 // Skipped and counted: NaN or Inf in a parameter, a colour or a feature, and a radius that is not positive.
 //
-// Tensors: parameters [n, P], colors [n, 3] (composited as they are), features [n, f] or null. Integers: f. Numbers: factor on
-// the radius (tests; 1). Fragments' local coordinates: the event's place (a segment's begin) relative to the centre, world axes.
+// Tensors: parameters [n, P], colors [n, 3] (composited as they are), features [n, f] or null. Integers: f. Numbers, for tests:
+// factor on the radius (1), and by how many radii origins are moved along their rays (0). Fragments' local coordinates: the event's place (a segment's begin) relative to the centre, world axes.
 #pragma once
 #include "../dual.h"
 #include "splat_pose.h"
@@ -82,7 +82,7 @@ struct OutsideKind {
         const double sphere[9] = {1, 0, 0, 0, 1, 0, 0, 0, 1};
         splat_outline(q, sphere, radius, cam, b, r.outline, r.farthest);
         // Origins are counted from where the centre is seen, at its depth; from the picture's middle where that is far outside.
-        r.depth = real(wide_max(q[2], 0));
+        r.depth = real(wide_max(q[2], 0) + in.numbers[1] * radius);
         r.pixel_x = real(0.5) * cam.width, r.pixel_y = real(0.5) * cam.height;
         if (q[2] > 0) {
             const double x = cam.cx + cam.fx * (q[0] / q[2]), y = cam.cy + cam.fy * (q[1] / q[2]), margin = 8.0 * (cam.width + cam.height);
