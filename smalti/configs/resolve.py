@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from difflib import get_close_matches
+from importlib.metadata import entry_points
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -22,10 +24,20 @@ class ConfigError(ValueError):
 
 
 def preset_names() -> list[str]:
-    """Presets that come with the package."""
-    return sorted(
-        entry.name.removesuffix(".yaml") for entry in files("smalti.configs").iterdir() if entry.name.endswith(".yaml")
-    )
+    """Presets that come with this package, and with those that register under `smalti.presets`."""
+    return sorted(_presets())
+
+
+def _presets() -> dict[str, Traversable]:
+    """YAML files by name: ours, and those beside the module that an entry point of `smalti.presets` names; a name that
+    is taken stays with its first owner.
+    """
+    folders = [files("smalti.configs"), *(files(point.module) for point in entry_points(group="smalti.presets"))]
+    found: dict[str, Traversable] = {}
+    for entry in (entry for folder in folders for entry in folder.iterdir()):
+        if entry.name.endswith(".yaml"):
+            found.setdefault(entry.name.removesuffix(".yaml"), entry)
+    return found
 
 
 def fields() -> Iterator[tuple[str, str, Any]]:
@@ -157,17 +169,18 @@ def load(path: Path) -> TrainConfig:
 def _sources(source: str) -> list[tuple[str, dict[str, Any]]]:
     if not source:
         return []
-    if source in preset_names():
-        values = yaml.safe_load(files("smalti.configs").joinpath(f"{source}.yaml").read_text(encoding="utf-8"))
+    presets = _presets()
+    if source in presets:
+        values = yaml.safe_load(presets[source].read_text(encoding="utf-8"))
         return [*_sources(values.get("preset", "")), (f"preset {source}", {**values, "preset": source})]
     path = Path(source)
     if not path.is_file():
-        near = get_close_matches(source, preset_names(), 1, 0.4)
-        hint = f"did you mean {near[0]!r}?" if near else f"presets are {', '.join(preset_names())}"
+        near = get_close_matches(source, presets, 1, 0.4)
+        hint = f"did you mean {near[0]!r}?" if near else f"presets are {', '.join(sorted(presets))}"
         raise ConfigError(f"{source!r} is neither a preset nor a file; {hint}")
     values = _read(path)
     base = str(values.get("preset") or "")
-    return [*(_sources(base) if base in preset_names() else []), (str(path), values)]
+    return [*(_sources(base) if base in presets else []), (str(path), values)]
 
 
 def _read(path: Path) -> dict[str, Any]:
