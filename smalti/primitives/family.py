@@ -13,9 +13,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from importlib import import_module
-from importlib.metadata import entry_points
-from pkgutil import iter_modules
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -24,6 +21,8 @@ from torch import Tensor
 
 from smalti.cameras.camera import Camera
 from smalti.cameras.similarity import Similarity
+from smalti.primitives.registry import FamilyError, family_names, find_family
+from smalti.primitives.rows import Restructure, RowMap
 from smalti.primitives.surface import Surface
 from smalti.renderers.drawables import Drawable
 
@@ -31,67 +30,6 @@ __all__ = ["Drawable", "Family", "FamilyError", "LossContext", "Restructure", "R
 
 MOST_COPIES = 51
 """Copies that one primitive may be shared into at once (float64 holds the Gaussians' alternating sum up to here)."""
-
-
-class FamilyError(ValueError):
-    """A family, parameter or plain option that does not exist, or a value it cannot have; says what to write instead.
-    The command line exits with code 2.
-    """
-
-
-@dataclass(frozen=True, eq=False)
-class RowMap:
-    """A change of the rows: new row i is a copy of old row `source[i]`; where `fresh[i]`, its moments start at zero."""
-
-    source: Int[Tensor, "m"]
-    fresh: Bool[Tensor, "m"]
-
-    @staticmethod
-    def keep(mask: Bool[Tensor, "n"]) -> RowMap:
-        """Only the rows in `mask`, in their order."""
-        source = torch.nonzero(mask).squeeze(1)
-        return RowMap(source, torch.zeros_like(source, dtype=torch.bool))
-
-    @staticmethod
-    def append(count: int, rows: Int[Tensor, "k"]) -> RowMap:
-        """All `count` rows, then fresh copies of `rows`."""
-        source = torch.cat([torch.arange(count, device=rows.device), rows])
-        return RowMap(source, torch.arange(len(source), device=rows.device) >= count)
-
-    @staticmethod
-    def overwrite(count: int, targets: Int[Tensor, "k"], sources: Int[Tensor, "k"]) -> RowMap:
-        """The same number of rows; row `targets[j]` becomes a fresh copy of row `sources[j]`."""
-        source = torch.arange(count, device=targets.device)
-        source[targets] = sources
-        fresh = torch.zeros(count, dtype=torch.bool, device=targets.device)
-        fresh[targets] = True
-        return RowMap(source, fresh)
-
-    def carry(self, rows: Tensor) -> Tensor:
-        """`rows` after the change; fresh rows are zero."""
-        moved = rows[self.source]
-        moved[self.fresh] = 0
-        return moved
-
-    def then(self, later: RowMap) -> RowMap:
-        """This change and then `later` in one."""
-        return RowMap(self.source[later.source], self.fresh[later.source] | later.fresh)
-
-    def with_fresh(self, rows: Int[Tensor, "k"]) -> RowMap:
-        """The same change, in which the new rows `rows` start with zero moments too."""
-        fresh = self.fresh.clone()
-        fresh[rows] = True
-        return RowMap(self.source, fresh)
-
-
-@dataclass(frozen=True, eq=False)
-class Restructure:
-    """A change of a family's structure, which it has already made to itself."""
-
-    primitives: RowMap
-    """What became of the primitives: statistics follow it."""
-    parameters: Mapping[str, RowMap]
-    """What became of every parameter's own rows: optimiser moments follow these."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -454,31 +392,3 @@ class Family(ABC):
         """Move parameters and constants, in place."""
         self.replace({key: value.detach().to(device) for key, value in self.parameters.items()})
         self.constants = {key: value.to(device) for key, value in self.constants.items()}
-
-
-def family_names() -> list[str]:
-    """Names of all registered families, built in or installed."""
-    return sorted({*_built_in(), *_registered()})
-
-
-def find_family(name: str) -> type[Family]:
-    """The family class registered under `name`; a FamilyError names the near miss or lists the others."""
-    registered = _registered()
-    if name in registered:
-        return registered[name].load()
-    if name in _built_in():
-        return import_module(f"smalti.primitives.{name}").FAMILY
-    near = get_close_matches(name, family_names(), 1)
-    hint = f"did you mean {near[0]!r}?" if near else f"registered are: {', '.join(family_names())}"
-    raise FamilyError(f"no primitive family is called {name!r}; {hint}")
-
-
-def _registered() -> dict[str, Any]:
-    return {point.name: point for point in entry_points(group="smalti.families")}
-
-
-def _built_in() -> list[str]:
-    """Families of this package, also where it runs from a source tree whose entry points are not installed."""
-    package = import_module("smalti.primitives")
-    names = [module.name for module in iter_modules(package.__path__)]
-    return [name for name in names if hasattr(import_module(f"smalti.primitives.{name}"), "FAMILY")]

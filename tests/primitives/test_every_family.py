@@ -12,6 +12,7 @@ from torch import Tensor
 from smalti.primitives.family import Family, FamilyError, family_names, find_family
 from smalti.primitives.surface import Surface, icosphere
 from smalti.renderers.render import render
+from smalti.renderers.settings import RenderSettings
 from smalti.scene.folder import load_scene, save_scene
 from smalti.scene.scene import Scene
 from smalti.trainers.adam import Adam, AdamSettings
@@ -244,3 +245,22 @@ def test_wrong_names_shapes_and_metadata_are_refused(name: str) -> None:
     del parameters[needed]
     with pytest.raises(FamilyError, match="expected the parameters"):
         type(family)(parameters, family.metadata, family.constants)
+
+
+@every
+def test_the_engine_draws_it_as_the_oracle_does(name: str) -> None:
+    family, camera = EVERY[name](), a_camera(48, 36).to(torch.float32)
+    family.replace({key: value.detach().float() for key, value in family.parameters.items()})
+    weights = torch.rand(36, 48, 3, generator=generator())
+    seen: list[tuple[Tensor, dict[str, Tensor]]] = []
+    for backend in ("cpu", "oracle"):
+        family.replace({key: value.detach() for key, value in family.parameters.items()})
+        settings = RenderSettings(order="ray")
+        color = render(family.drawables(camera), camera, settings=settings, backend=backend).color
+        (color * weights).sum().backward()
+        gradients = {key: value.grad for key, value in family.parameters.items() if value.grad is not None}
+        seen.append((color.detach(), gradients))
+    (color, gradients), (wanted, wanted_gradients) = seen
+    assert float((color - wanted).abs().max()) < 2e-5
+    for key, gradient in wanted_gradients.items():
+        assert float((gradients[key] - gradient).norm()) <= 1e-3 * float(gradient.norm()), key
