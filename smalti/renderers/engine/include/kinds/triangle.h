@@ -1,10 +1,14 @@
 // Kind `triangle`: one thin event per pixel, hard, antialiased or soft at its edges (docs/kinds.md, section 3).
 //
 // Per pixel there are three edge functions f_i, affine on the screen; g_i = k_i f_i = w_i / det, 1/z = g_0 + g_1 + g_2 and
-// beta_i = g_i z. Which face owns a pixel on a shared edge is decided by f_i alone, which both faces compute from the same bits.
+// beta_i = g_i z. Where an edge passes a pixel centre so closely that rounding would decide who owns it, an exact test does.
 #pragma once
 #include "triangle_finish.h"
 #include "triangle_texture.h"
+#ifndef SMALTI_CUDA
+#include "../composite_cpu.h"
+#include "voxels.h"
+#endif
 
 namespace smalti {
 
@@ -74,14 +78,48 @@ SM_FN void antialiased_outline(const TriangleRecord& r, const Rays& rays, Triang
     h.edged = any(gt(h.slope, splat(0)));
 }
 
+SM_FN F from_lanes(const real* values) {
+#ifdef SMALTI_CUDA
+    return values[0];
+#else
+    return load_lanes(values);
+#endif
+}
+
+// Rays that the edges' signs do not place for certain: looked at one by one. Rare, unless vertices lie on pixel centres.
+#ifdef SMALTI_CUDA
+__device__ __noinline__
+#else
+inline __attribute__((noinline))
+#endif
+M triangle_doubts(const KindInput& in, const CameraValues& cam, const TriangleRecord& r, int k, const Rays& rays, const F* f, M hit,
+                  M doubt) {
+    TriangleView t;
+    triangle_view(in, cam, k, t);
+    real inside[kLanes];
+    for (int l = 0; l < kLanes; l++) {
+        inside[l] = lane(hit, l) ? 1 : 0;
+        if (!lane(doubt, l)) continue;
+        for (int i = 0; i < 3; i++)
+            if (!(at(f[i], l) > r.sure[i]) && !triangle_owns(t, cam, i, at(rays.x, l), at(rays.y, l))) inside[l] = 0;
+    }
+    return gt(from_lanes(inside), splat(0));
+}
+
 // False where no ray of the block hits.
 template <int mode>
-SM_FN bool triangle_hit(const TriangleRecord& r, const Rays& rays, TriangleHit& h) {
+SM_FN bool triangle_hit(const KindInput& in, const CameraValues& cam, const TriangleRecord& r, int k, const Rays& rays, TriangleHit& h) {
     F f[3];
     affine_lanes(r.edges, 3, rays, f);
     if (mode != kSoft) {
-        h.hit = both(gt(f[0], splat(r.own[0])), both(gt(f[1], splat(r.own[1])), gt(f[2], splat(r.own[2]))));
+        h.hit = both(gt(f[0], splat(r.open[0])), both(gt(f[1], splat(r.open[1])), gt(f[2], splat(r.open[2]))));
         if (!any(h.hit)) return false;
+        const M sure = both(gt(f[0], splat(r.sure[0])), both(gt(f[1], splat(r.sure[1])), gt(f[2], splat(r.sure[2]))));
+        const M doubt = lt(zero_unless(sure, splat(1)), zero_unless(h.hit, splat(1)));
+        if (any(doubt)) {
+            h.hit = triangle_doubts(in, cam, r, k, rays, f, h.hit, doubt);
+            if (!any(h.hit)) return false;
+        }
     }
     for (int i = 0; i < 3; i++) h.g[i] = f[i] * splat(r.k[i]);
     F sum = h.g[0] + h.g[1] + h.g[2];
@@ -151,10 +189,37 @@ struct TriangleKind {
 
     SM_FN static bool touches(const Record& r, real x0, real y0, real x1, real y1) { return triangle_touches(r, x0, y0, x1, y1); }
 
+#ifndef SMALTI_CUDA
+    // As `touches`, for all blocks of a tile at once, blocks in lanes.
+    static BlockMask blocks(const Record& r, int x0, int y0) {
+        struct Places {
+            alignas(64) real column[kBlocks], row[kBlocks];
+            constexpr Places() : column(), row() {
+                for (int k = 0; k < kBlocks; k++) column[k] = real(k % kBlocksAcross * kBlockWidth), row[k] = real(k / kBlocksAcross * kBlockHeight);
+            }
+        };
+        static constexpr Places places{};
+        const AffineFour& e = r.edges;
+        const real x = x0 + real(0.5), y = y0 + real(0.5), width = kBlockWidth - 1, height = kBlockHeight - 1;
+        F corner[3];  // each edge function where it is largest in the first block, and how far that may be below zero
+        for (int i = 0; i < 3; i++) corner[i] = splat(affine_at(e, i, x + (e.gx[i] > 0 ? width : 0), y + (e.gy[i] > 0 ? height : 0)) + r.reach[i]);
+        BlockMask mask = 0;
+        for (int k = 0; k < kBlocks; k += kLanes) {
+            const F column = load_lanes(places.column + k), row = load_lanes(places.row + k);
+            M met = both(both(ge(splat(r.right - x), column), ge(column, splat(r.left - x - width))),
+                         both(ge(splat(r.bottom - y), row), ge(row, splat(r.top - y - height))));
+            for (int i = 0; i < 3; i++)
+                met = both(met, ge(fma(column, splat((real)e.gx[i]), fma(row, splat((real)e.gy[i]), corner[i])), splat(0)));
+            mask |= (BlockMask)bits_of(met) << k;
+        }
+        return mask;
+    }
+#endif
+
     template <class Sink>
     SM_FN static void emit(const KindInput& in, const CameraValues& cam, const Record& r, int k, const Rays& rays, Sink& sink) {
         TriangleHit h;
-        if (r.mode == kHard ? !triangle_hit<kHard>(r, rays, h) : r.mode == kSoft ? !triangle_hit<kSoft>(r, rays, h) : !triangle_hit<kAntialiased>(r, rays, h))
+        if (r.mode == kHard ? !triangle_hit<kHard>(in, cam, r, k, rays, h) : r.mode == kSoft ? !triangle_hit<kSoft>(in, cam, r, k, rays, h) : !triangle_hit<kAntialiased>(in, cam, r, k, rays, h))
             return;
         F channels[kTriangleChannels];
         F alpha = splat(min_of_real(max_of_real(r.opacity, 0), 1));
@@ -245,7 +310,7 @@ private:
     template <int mode, class Back>
     SM_FN static void back_in_mode(const KindInput& in, const CameraValues& cam, const Record& r, int k, const Rays& rays, Back& back, F* sums) {
         TriangleHit h;
-        if (!triangle_hit<mode>(r, rays, h)) return;
+        if (!triangle_hit<mode>(in, cam, r, k, rays, h)) return;
         const EventGradient& gradient = back.next();
         const TriangleSums s = triangle_sums(in, r.normals);
         const bool detached = triangle_detached(in);

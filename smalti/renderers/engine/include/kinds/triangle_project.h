@@ -15,7 +15,8 @@ struct TriangleOutline {
 
 struct TriangleRecord {
     AffineFour edges;     // three edge functions (TriangleEdge)
-    real k[3], own[3];    // g_i = k_i f_i; hit where f_i > own_i
+    real k[3];            // g_i = k_i f_i
+    real sure[3], open[3];  // inside of edge i where f_i > sure_i, outside where f_i < open_i, and to be looked at in between
     real s_low, s_high;   // 1/z of the triangle's points
     real opacity;
     // Value at corner 0 and how those of corners 1 and 2 differ: of the colour (channel by channel), or of the place in the texture
@@ -99,7 +100,7 @@ SM_FN bool triangle_silhouette(const KindInput& in, const CameraValues& cam, con
     return !((facing > 0 && t.det > 0) || (facing < 0 && t.det < 0));
 }
 
-// Antialiased: silhouettes reach half a pixel further out, and own no pixel by themselves; the other segments leave the outline.
+// Antialiased: silhouettes reach half a pixel further out and decide no pixel by themselves; the other segments leave the outline.
 SM_FN void triangle_silhouettes(const KindInput& in, const CameraValues& cam, const TriangleView& t, const TrianglePolygon& polygon,
                                 int k, TriangleRecord& r) {
     bool silhouette[3];
@@ -108,7 +109,7 @@ SM_FN void triangle_silhouettes(const KindInput& in, const CameraValues& cam, co
         if (!silhouette[i]) continue;
         const int opposite = next_corner(next_corner(i));
         const double gx = r.edges.gx[opposite], gy = r.edges.gy[opposite];
-        r.own[opposite] = -real(3e38);
+        r.sure[opposite] = r.open[opposite] = -real(3e38);
         r.reach[opposite] += (real)(0.5 * root(gx * gx + gy * gy));
     }
     for (int i = 0; i < polygon.count; i++) {
@@ -156,18 +157,14 @@ SM_FN void triangle_project(const KindInput& in, const CameraValues& cam, const 
     b.left = r.left = (real)most(left, -wide), b.right = r.right = (real)least(right, wide);
     b.top = r.top = (real)most(top, -high), b.bottom = r.bottom = (real)least(bottom, high);
 
-    double steepest = 0;
-    for (int i = 0; i < 4; i++) {
-        if (i == 3) {
-            r.edges.gx[3] = r.edges.gy[3] = r.edges.c[3] = 0;
-            break;
-        }
+    r.edges.gx[3] = r.edges.gy[3] = r.edges.c[3] = 0;
+    for (int i = 0; i < 3; i++) {
         const TriangleEdge edge = triangle_edge(t, cam, i);
         r.edges.gx[i] = edge.gx, r.edges.gy[i] = edge.gy, r.edges.c[i] = edge.c;
         r.k[i] = (real)edge.k;
-        r.own[i] = edge.owner ? -real(1e-37) : real(0);
-        steepest = root(edge.gx * edge.gx + edge.gy * edge.gy);
-        r.reach[i] = (real)((r.mode == kSoft ? radius : 1e-3) * steepest);
+        const double steepness = root(edge.gx * edge.gx + edge.gy * edge.gy);
+        r.sure[i] = (real)(kEdgeDoubt * steepness), r.open[i] = -r.sure[i];
+        r.reach[i] = (real)((r.mode == kSoft ? radius : 1e-3) * steepness);
         r.z[i] = (real)t.q[i][2];
         const double sound = (double)r.k[i] * 0 + (double)r.reach[i] * 0 + (double)(real)edge.c * 0;
         if (!(sound == 0)) {

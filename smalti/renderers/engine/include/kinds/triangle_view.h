@@ -38,6 +38,13 @@ SM_FN double floor_double(double a) {
     return std::floor(a);
 #endif
 }
+SM_FN double fused(double a, double b, double c) {
+#ifdef SMALTI_CUDA
+    return ::fma(a, b, c);
+#else
+    return std::fma(a, b, c);
+#endif
+}
 SM_FN double dot(const double* a, const double* b) { return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]; }
 SM_FN void cross(const double* a, const double* b, double* out) {
     out[0] = a[1] * b[2] - a[2] * b[1];
@@ -138,18 +145,10 @@ SM_FN void affine_lanes(const AffineFour& a, int count, const Rays& rays, F* out
 
 SM_FN real affine_at(const AffineFour& a, int i, real x, real y) { return (real)(a.gx[i] * x + a.gy[i] * y + a.c[i]); }
 
-// Edge function i, opposite corner i: zero on the edge, positive inside, with k f = w_i / det. Both of two neighbours make it from
-// the same two points in the same order, so that they get the same bits but for the sign; `lower` owns the pixels where it is zero.
+// Edge function i, opposite corner i: zero on the edge, positive inside, with k f = w_i / det.
 struct TriangleEdge {
     double gx, gy, c, k;
-    bool owner;
 };
-
-SM_FN bool before(const double* a, const double* b, int count) {
-    for (int j = 0; j < count; j++)
-        if (a[j] != b[j]) return a[j] < b[j];
-    return false;
-}
 
 // In front of the camera, and not so far to the side that its place on the screen loses meaning.
 SM_FN bool projects(const CameraValues& cam, const double* q) {
@@ -158,35 +157,68 @@ SM_FN bool projects(const CameraValues& cam, const double* q) {
 
 SM_FN TriangleEdge triangle_edge(const TriangleView& t, const CameraValues& cam, int i) {
     const double *a = t.q[next_corner(i)], *b = t.q[next_corner(next_corner(i))];
-    const double area = magnitude(t.det);
+    const double area = magnitude(t.det), side = t.det > 0 ? 1 : -1;
     TriangleEdge edge;
-    bool positive = t.det > 0;  // is f, as it stands, positive inside?
+    double scale = side;
     if (projects(cam, a) && projects(cam, b)) {
-        const TrianglePoint s = on_screen(cam, a), e = on_screen(cam, b);
-        const double first[2] = {s.x, s.y}, second[2] = {e.x, e.y};
-        const bool swapped = before(second, first, 2);
-        const double *from = swapped ? second : first, *to = swapped ? first : second;
-        edge.gx = from[1] - to[1], edge.gy = to[0] - from[0];
-        edge.c = -(edge.gx * from[0] + edge.gy * from[1]);
+        const TrianglePoint from = on_screen(cam, a), to = on_screen(cam, b);
+        edge.gx = from.y - to.y, edge.gy = to.x - from.x;
+        edge.c = -(edge.gx * from.x + edge.gy * from.y);
         edge.k = a[2] * b[2] / (cam.fx * cam.fy * area);
-        positive = positive != swapped;
     } else {
-        const bool swapped = before(b, a, 3);
         double e[3];
-        cross(swapped ? b : a, swapped ? a : b, e);
+        cross(a, b, e);
         edge.gx = e[0] / cam.fx, edge.gy = e[1] / cam.fy;
         edge.c = e[2] - (edge.gx * cam.cx + edge.gy * cam.cy);
-        double scale = most(magnitude(edge.gx), magnitude(edge.gy));
-        scale = scale > 0 ? scale : magnitude(edge.c) > 0 ? magnitude(edge.c) : 1;
-        edge.gx /= scale, edge.gy /= scale, edge.c /= scale;
-        edge.k = scale / area;
-        positive = positive != swapped;
+        const double steepest = most(magnitude(edge.gx), magnitude(edge.gy)), size = steepest > 0 ? steepest : magnitude(edge.c);
+        scale /= size > 0 ? size : 1;
+        edge.k = (size > 0 ? size : 1) / area;
     }
-    // Ties: as if every pixel lay a trifle further down, and a yet smaller trifle to the left.
-    const bool downwards = edge.gy > 0 || (edge.gy == 0 && edge.gx < 0);
-    edge.owner = positive == downwards;
-    if (!positive) edge.gx = -edge.gx, edge.gy = -edge.gy, edge.c = -edge.c;
+    edge.gx *= scale, edge.gy *= scale, edge.c *= scale;
     return edge;
+}
+
+// Edge functions in lanes are rounded: nearer to zero than this, in pixels, their sign is not to be trusted.
+constexpr double kEdgeDoubt = 4e-6;
+
+SM_FN TrianglePoint snapped(const CameraValues& cam, const double* q) {
+    constexpr double grid = 67108864;  // 2^26 to the pixel
+    const TrianglePoint p = on_screen(cam, q);
+    return {floor_double(p.x * grid + 0.5) / grid, floor_double(p.y * grid + 0.5) / grid};
+}
+
+// Does the face own the pixel centre (x, y), as far as edge i decides? Exact, for corners moved to a fine grid, so that whatever
+// faces surround a pixel agree on who has it: exactly one of two at an edge, and one of many at a vertex. Where the edge runs
+// through the pixel centre it is as if the pixel lay a trifle further down, and a yet smaller trifle to the left.
+SM_FN bool triangle_owns(const TriangleView& t, const CameraValues& cam, int i, double x, double y) {
+    const double* q[2] = {t.q[next_corner(i)], t.q[next_corner(next_corner(i))]};
+    TrianglePoint p[2];
+    for (int j = 0; j < 2; j++) {
+        const double *own = q[j], *other = q[1 - j];
+        if (projects(cam, own)) {
+            p[j] = snapped(cam, own);
+            continue;
+        }
+        if (!projects(cam, other)) {  // no part of the edge can be seen
+            const TriangleEdge edge = triangle_edge(t, cam, i);
+            return edge.gx * x + edge.gy * y + edge.c >= 0;
+        }
+        // Another point of the same edge, as far as it lies in front of the camera.
+        const double z = 0.5 * other[2];
+        const double share = own[2] < z ? (other[2] - z) / (other[2] - own[2]) : 1;
+        const double point[3] = {other[0] + share * (own[0] - other[0]), other[1] + share * (own[1] - other[1]),
+                                 other[2] + share * (own[2] - other[2])};
+        p[j] = snapped(cam, point);
+    }
+    // (b - a) x (s - a): differences are exact, products are taken with their rounding errors.
+    const double dx = p[1].x - p[0].x, dy = p[1].y - p[0].y, sx = x - p[0].x, sy = y - p[0].y;
+    const double first = dx * sy, second = dy * sx;
+    const double rest = fused(dx, sy, -first) - fused(dy, sx, -second);
+    const double f = (first - second) + rest;
+    const bool left = t.det > 0;
+    if (f != 0) return (f > 0) == left;
+    const bool downwards = dx > 0 || (dx == 0 && dy > 0);
+    return left == downwards;
 }
 
 }  // namespace smalti
