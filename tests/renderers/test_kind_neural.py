@@ -260,7 +260,7 @@ SCENES: dict[str, Callable[[int, str], Scene]] = {
         settings=replace(RAY, depth=True, smooth_cutoff=True),
     ),
     "camera inside": lambda width, frame: Scene(
-        (overlapping(2, 14, width, frame, cap=False),),
+        (overlapping(2, 14, width, frame, cap=False, offsets=numbers([2.5, 1.5])),),
         looking(7, 5, 0.2),
         settings=replace(RAY, depth=True, near=0.0625),
     ),
