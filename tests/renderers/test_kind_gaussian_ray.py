@@ -38,8 +38,9 @@ RESPONSES: tuple[Response, ...] = ("maximum", "integral")
 ball = partial(one, kind="gaussian_ray")
 
 
-CASES: list[tuple[str, Response]] = [(name, "maximum") for name in ORDERS] + [
-    (name, "integral") for name in ("small", "around_the_camera", "needles")
+CASES: list[tuple[str, Response]] = [
+    *((name, RESPONSES[0]) for name in ORDERS),
+    *((name, RESPONSES[1]) for name in ("small", "around_the_camera", "needles")),
 ]
 
 
