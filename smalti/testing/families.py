@@ -111,7 +111,8 @@ def _check_initialisers(report: Report, stage: Stage) -> None:
     inside = bool(((made["at_random"].positions() >= bounds[0]) & (made["at_random"].positions() <= bounds[1])).all())
     report.require("at_random: inside", inside, "positions outside of the bounds")
     if kind.grows:
-        distance = torch.cdist(made["from_points"].positions().detach(), stage.positions).amin(1).max()
+        places = made["from_points"].positions().detach()
+        distance = (places[:, None] - stage.positions).norm(dim=2).amin(1).max()
         report.note("from_points: on the points", float(distance), 1e-4, "positions are not the points'")
 
 
