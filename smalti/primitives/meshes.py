@@ -23,7 +23,7 @@ from smalti.cameras.camera import Camera
 from smalti.cameras.similarity import Similarity
 from smalti.primitives.family import Family, FamilyError, LossContext
 from smalti.primitives.mesh_structure import FaceStructure
-from smalti.primitives.placement import nearest_values
+from smalti.primitives.neighbours import nearest_of
 from smalti.primitives.surface import Surface, icosphere, uniform_barycentrics
 from smalti.primitives.surface_nets import smoothed, solid_from_points, surface_nets
 from smalti.primitives.texture import logit, painted, texture_lookup
@@ -209,7 +209,7 @@ class Meshes(FaceStructure):
         cls, surface: Surface, place: tuple[Tensor, float], points: tuple[Tensor, Tensor], values: Mapping[str, Any]
     ) -> Self:
         vertices = surface.vertices * place[1] + place[0].cpu()
-        colors = nearest_values(vertices, points[0].detach().cpu().float(), points[1].detach().cpu().float())
+        colors = points[1].detach().cpu().float()[nearest_of(vertices, points[0])]
         return cls._made(Surface(vertices, surface.faces, colors), values)
 
     @classmethod

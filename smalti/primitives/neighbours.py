@@ -36,6 +36,28 @@ def nearest_rows(points: Float[Tensor, "n 3"], count: int) -> Int[Tensor, "n cou
     return result.to(points.device)
 
 
+@torch.no_grad()
+def nearest_of(points: Float[Tensor, "n 3"], others: Float[Tensor, "m 3"]) -> Int[Tensor, "n"]:
+    """The row of the nearest of `others`, of which there is at least one, for each of `points`."""
+    values, targets = points.detach().cpu().double(), others.detach().cpu().double()
+    leaves = _leaves(targets, LEAF)
+    low = torch.stack([targets[leaf].amin(0) for leaf in leaves])
+    high = torch.stack([targets[leaf].amax(0) for leaf in leaves])
+    result = torch.empty(len(values), dtype=torch.int64)
+    for leaf in _leaves(values, LEAF) if len(values) else []:
+        own = values[leaf]
+        gap = ((low - own.amax(0)).clamp_min(0) + (own.amin(0) - high).clamp_min(0)).square().sum(1)
+        first = leaves[int(gap.argmin())]
+        bound = _distances(own, targets[first]).amin(1).amax()
+        near = torch.cat([leaves[k] for k in torch.nonzero(gap <= bound.square()).squeeze(1).tolist()])
+        result[leaf] = near[_distances(own, targets[near]).argmin(1)]
+    return result.to(points.device)
+
+
+def _distances(points: Float[Tensor, "n 3"], others: Float[Tensor, "m 3"]) -> Float[Tensor, "n m"]:
+    return torch.cdist(points, others, compute_mode="donot_use_mm_for_euclid_dist")
+
+
 def _nearest_by_leaf(points: Float[Tensor, "n 3"], count: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """(rows of a leaf, distances, rows of the nearest others).
 
@@ -58,7 +80,7 @@ def _nearest(
     points: Float[Tensor, "n 3"], rows: Int[Tensor, "p"], others: Int[Tensor, "q"], count: int
 ) -> tuple[Float[Tensor, "p count"], Int[Tensor, "p count"]]:
     """Distances to the `count` nearest of `others`, which hold `rows` themselves (left out), and which they are."""
-    distance = torch.cdist(points[rows], points[others], compute_mode="donot_use_mm_for_euclid_dist")
+    distance = _distances(points[rows], points[others])
     distance[rows[:, None] == others[None]] = torch.inf
     nearest = distance.topk(count, dim=1, largest=False)
     return nearest.values, others[nearest.indices]

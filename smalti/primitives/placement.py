@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from smalti.primitives.neighbours import nearest_of, neighbour_distances
 from smalti.primitives.surface import Surface, tangent_frames
 
 
@@ -41,9 +42,11 @@ class Cells:
 @torch.no_grad()
 def point_cells(points: Float[Tensor, "n 3"], colors: Float[Tensor, "n 3"], count: int) -> Cells:
     """At most `count` cells around farthest points; as many as there are points where `count` is 0."""
-    rows = farthest_points(points, count) if 0 < count < len(points) else torch.arange(len(points))
-    seeds = points[rows.to(points.device)].float()
-    owner = torch.cat([_distances(part, seeds).argmin(dim=1) for part in points.float().split(65536)])
+    if 0 < count < len(points):
+        seeds = points[farthest_points(points, count)].float()
+        owner = nearest_of(points, seeds)
+    else:
+        seeds, owner = points.float(), torch.arange(len(points), device=points.device)
     low, high = torch.full_like(seeds, torch.inf), torch.full_like(seeds, -torch.inf)
     index = owner[:, None].expand(-1, 3)
     low = low.scatter_reduce(0, index, points.float(), "amin")
@@ -54,27 +57,13 @@ def point_cells(points: Float[Tensor, "n 3"], colors: Float[Tensor, "n 3"], coun
     return Cells(0.5 * (low + high), torch.maximum(half, 0.5 * spacing(seeds)[:, None]), sums / members[:, None])
 
 
-def _distances(points: Float[Tensor, "n 3"], others: Float[Tensor, "k 3"]) -> Float[Tensor, "n k"]:
-    return torch.cdist(points, others, compute_mode="donot_use_mm_for_euclid_dist")
-
-
-@torch.no_grad()
-def nearest_values(
-    points: Float[Tensor, "n 3"], others: Float[Tensor, "k 3"], values: Float[Tensor, "k c"]
-) -> Float[Tensor, "n c"]:
-    """For each point the value of the nearest of `others`."""
-    rows = max(1, 2**24 // max(len(others), 1))
-    nearest = [_distances(part, others).argmin(dim=1) for part in points.split(rows)]
-    return values[torch.cat(nearest)] if nearest else values[:0]
-
-
 @torch.no_grad()
 def spacing(points: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
-    """Distance to the nearest other point that is not in the same place; 1 where there is none."""
-    distance = _distances(points, points)
-    distance[distance <= 0] = torch.inf
-    nearest = distance.amin(dim=1)
-    return torch.where(torch.isfinite(nearest), nearest, torch.ones_like(nearest))
+    """Distance to the nearest other point; where that is in the same place, the mean of the others' distances."""
+    nearest = neighbour_distances(points, 1)
+    apart = nearest > 0
+    usual = nearest[apart].mean() if bool(apart.any()) else nearest.new_ones(())
+    return torch.where(apart, nearest, usual)
 
 
 def base_scale(count: int) -> int:

@@ -9,7 +9,7 @@ import torch
 from small_families import EVERY
 
 from smalti.cameras.rotations import matrix_from_quaternion
-from smalti.primitives.neighbours import nearest_rows
+from smalti.primitives.neighbours import nearest_of, nearest_rows
 from smalti.primitives.surface import Surface, icosphere
 from smalti.primitives.surfels import Surfels, fitted_normals
 
@@ -75,3 +75,13 @@ def test_nearest_rows_are_the_nearest() -> None:
     assert torch.equal(nearest_rows(spots, 5), distance.topk(5, largest=False).indices)
     with pytest.raises(ValueError, match="no 5 neighbours"):
         nearest_rows(spots[:5], 5)
+
+
+def test_the_nearest_of_other_points_is_found() -> None:
+    generator = torch.Generator().manual_seed(2)
+    spots = torch.cat([torch.randn(700, 3, generator=generator), 30 * torch.randn(50, 3, generator=generator)])
+    others = torch.randn(400, 3, generator=generator) * torch.tensor([1.0, 5.0, 0.2])
+    wanted = (spots[:, None].double() - others[None].double()).norm(dim=2).argmin(1)
+    assert torch.equal(nearest_of(spots, others), wanted)
+    assert nearest_of(spots[:0], others).shape == (0,)
+    assert nearest_of(spots[:3], others[:1]).tolist() == [0, 0, 0]
