@@ -15,11 +15,9 @@ from scenes import gaussians, simple_camera
 from test_oracle_neural import looking, product, rotation
 from torch import Tensor
 
-from smalti.renderers.backends import BackendError
 from smalti.renderers.drawables import BoxDrawable, Drawable, RayGaussianDrawable, TriangleDrawable
 from smalti.renderers.oracle import render_oracle
 from smalti.renderers.oracle_kinds.picture import render_mix
-from smalti.renderers.render import render
 from smalti.renderers.settings import RenderSettings
 
 EVERYTHING = replace(RAY, normals=True, absolute_gradient=True)
@@ -276,12 +274,6 @@ def test_one_dtype_for_all() -> None:
         draw(wall(2.0, 0.5, RED), single)
     with pytest.raises(ValueError, match="at least one"):
         draw()
-
-
-def test_kernels_that_know_gaussians_only_say_so() -> None:
-    scene: list[Drawable] = [wall(2.0, 0.5, RED), gaussian(2.0, 0.5, RED)]
-    with pytest.raises(BackendError, match="triangle"):
-        render(scene, one_pixel(), settings=RenderSettings(order="ray"), backend="emulator")
 
 
 def test_a_kind_that_the_oracle_does_not_know() -> None:
