@@ -25,6 +25,10 @@ BARE = ("family", "metadata", "initializer", "settings", "learning_rates", "regu
 """Fields that need no layer's name where there is one layer."""
 
 
+BELONGS = {"family": ("metadata", "learning_rates", "regularizers"), "initializer": ("settings",)}
+"""Field -> what was said for its former value and goes when the command line changes it."""
+
+
 class LayerError(ValueError):
     """A layer or a field of one that does not exist; says which there are."""
 
@@ -94,8 +98,15 @@ def with_field(layers: Sequence[Mapping[str, Any]], full_name: str, value: Any) 
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names) or 'none'}"
         raise LayerError(f"scene: no layer is called {wanted!r}; {hint}")
     row = 0 if wanted == ALONE else plain.index(wanted.replace("-", "_"))
-    change = {field: {key[0]: value} if key else value}
-    return [_merged(layer, change) if number == row else deepcopy(dict(layer)) for number, layer in enumerate(layers)]
+    result = [deepcopy(dict(layer)) for layer in layers]
+    layer = result[row]
+    if key:
+        layer[field] = {**(layer.get(field) or {}), key[0]: value}
+    elif layer.get(field) != value:
+        layer[field] = value
+        for other in BELONGS.get(field, ()):
+            layer.pop(other, None)
+    return result
 
 
 def _merged(layer: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -40,14 +40,15 @@ def plans_of(scene: Scene, config: TrainConfig, context: LossContext) -> dict[st
 
 def _plan(layer: Layer, given: LayerConfig, config: TrainConfig, context: LossContext) -> LayerPlan:
     family, where = layer.family, f"scene.{layer.name}"
-    _require(given.learning_rates, family.parameters, f"{where}.learning_rates", "parameter")
+    _require(given.learning_rates, family.default_learning_rates(), f"{where}.learning_rates", "parameter")
+    rates = {name: rate for name, rate in given.learning_rates.items() if name in family.parameters}
     offered = family.regularizers(context)
     _require(given.regularizers, offered, f"{where}.regularizers", "loss term")
     shared = {"opacity": config.loss.opacity, "scale": config.loss.scale, "anisotropy": config.loss.anisotropy}
     weights = {name: weight for name, weight in shared.items() if name in offered}
     weights |= {**family.default_regularizers(), **given.regularizers}
     rule = "none" if layer.locked else given.density or (config.density.rule if family.grows else "none")
-    return LayerPlan(given.learning_rates, weights, rule, given.max_primitives)
+    return LayerPlan(rates, weights, rule, given.max_primitives)
 
 
 def _require(names: Iterable[str], known: Iterable[str], where: str, what: str) -> None:
