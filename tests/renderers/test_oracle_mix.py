@@ -18,7 +18,6 @@ from torch import Tensor
 from smalti.renderers.drawables import BoxDrawable, Drawable, RayGaussianDrawable, TriangleDrawable
 from smalti.renderers.oracle import render_oracle
 from smalti.renderers.oracle_kinds.picture import render_mix
-from smalti.renderers.settings import RenderSettings
 
 EVERYTHING = replace(RAY, normals=True, absolute_gradient=True)
 PLANES = ("color", "alpha", "features", "depth", "normal", "depth_first", "depth_median")
