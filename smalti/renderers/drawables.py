@@ -214,7 +214,7 @@ class SurfelDrawable(_Splat):
 
 @dataclass(frozen=True, eq=False)
 class NeuralDrawable(_Splat):
-    """Kind `neural`: ellipsoids filled with a one-layer neural density, integrated in closed form (Zhou et al. 2025)."""
+    """Kind `neural`: ellipsoids filled with a one-layer neural density, integrated exactly (Zhou et al. 2025)."""
 
     kind: ClassVar[str] = "neural"
 
@@ -242,7 +242,8 @@ class NeuralDrawable(_Splat):
     cap: bool = True
     """Cap alpha at 0.99 and skip it below 1/255, as published."""
     leak: float = 0.0
-    """Share of the gradient that rays with a negative integral get; 0 as published. Approximate by intent."""
+    """Share of the gradient that rays get where nothing is drawn (negative or too faint an integral); 0 as published.
+    Approximate by intent."""
 
     def __post_init__(self) -> None:
         n, width = len(self), self.frequencies.shape[1]

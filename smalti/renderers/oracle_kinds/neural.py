@@ -57,12 +57,9 @@ class NeuralKind:
             pixel, row = pixel[crossed], row[crossed]
             chord = self._cross(view, pixel, row)
             drawn = (chord.z1 > chord.z0) & chord.integral.isfinite()
-            shown = chord.integral > 0
-            if self.drawable.cap:
-                shown = -torch.expm1(-chord.integral) >= ALPHA_MIN
-            if self.drawable.leak > 0:  # these absorb nothing and take a gradient
-                shown |= chord.integral <= 0
-            drawn &= shown
+            shown = self._shown(chord.integral)
+            if self.drawable.leak == 0:  # else the others absorb nothing and take a gradient
+                drawn &= shown
         pixel, row = pixel[drawn], row[drawn]
         chord = self._cross(view, pixel, row)
         primitive = self.rows[row]
@@ -88,12 +85,16 @@ class NeuralKind:
         mean_density = self.offsets[row] + (self.amplitudes[row] * sinc(x) * torch.cos(phase)).sum(-1)
         return Chords(z0, z1, self.k[row] * direction.norm(dim=-1) * 2 * half * mean_density)
 
+    def _shown(self, integral: Tensor) -> Tensor:
+        return -torch.expm1(-integral) >= ALPHA_MIN if self.drawable.cap else integral > 0
+
     def _optical_depth(self, integral: Tensor, smooth: bool) -> Tensor:
-        negative = self.drawable.leak * (integral - integral.detach())
-        tau = torch.where(integral > 0, integral, negative)
+        leaked = self.drawable.leak * (integral - integral.detach())
+        shown = self._shown(integral.detach())
+        tau = torch.where(shown, integral, leaked)
         if self.drawable.cap:
-            shown = torch.where(integral.detach() > 0, -torch.expm1(-tau) / ALPHA_MIN, 2)
-            tau = faded(tau, shown, smooth).clamp(max=TAU_MAX)
+            share = torch.where(shown, -torch.expm1(-tau) / ALPHA_MIN, 2)
+            tau = faded(tau, share, smooth).clamp(max=TAU_MAX)
         return tau
 
 

@@ -131,11 +131,10 @@ struct NeuralKind {
     SM_FN static Depth optical_depth(const Record& r, const M& hit, F integral) {
         Depth d;
         const F zero = splat(0), one = splat(1), cap = splat(real(kLargest));
-        const M positive = both(hit, gt(integral, zero));
         F value = integral, slope = one;
-        d.shown = positive;
+        d.shown = both(hit, gt(integral, zero));
         if (r.cap) {
-            d.shown = both(positive, ge(integral, splat(real(kFaintest))));
+            d.shown = both(hit, ge(integral, splat(real(kFaintest))));
             if (r.smooth) {  // the step at 1/255 as a ramp up to 2/255 of alpha
                 const F left = exp_of(-max_of(integral, zero)), share = fnma(splat(255), left, splat(254));
                 const F x = min_of(max_of(share, zero), one);
@@ -149,9 +148,8 @@ struct NeuralKind {
         d.tau = zero_unless(d.shown, value);
         d.slope = zero_unless(d.shown, slope);
         if (r.leak > 0) {
-            const M leaking = both(hit, ge(zero, integral));
-            d.slope = select(leaking, splat(r.leak), d.slope);
-            d.shown = either(d.shown, leaking);
+            d.slope = select(d.shown, d.slope, zero_unless(hit, splat(r.leak)));
+            d.shown = hit;
         }
         return d;
     }
