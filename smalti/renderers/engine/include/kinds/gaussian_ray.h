@@ -3,6 +3,9 @@
 #pragma once
 #include "../lane_math.h"
 #include "ellipsoid.h"
+#ifndef SMALTI_CUDA
+#include "outline_cpu.h"
+#endif
 #include "splat_colour.h"
 
 namespace smalti {
@@ -65,6 +68,9 @@ struct GaussianRayKind {
     }
 
     SM_FN static bool touches(const Record& r, real x0, real y0, real x1, real y1) { return outline_touches(r.outline, x0, y0, x1, y1); }
+#ifndef SMALTI_CUDA
+    SM_FN static BlockMask blocks(const Record& r, int x0, int y0) { return outline_blocks(r.outline, x0, y0); }
+#endif
 
     struct Response {
         EllipsoidRay ray;

@@ -3,6 +3,9 @@
 // With r1, r2, n the rotation's columns in camera axes, the ray z d meets the plane at z = n.q / n.d (q the mean there), and
 // a = r1.(z d - q) / s1 is d.(r1 (n.q) - n (r1.q)) / (s1 n.d): a, b and z are ratios of forms that are linear in the pixel.
 #pragma once
+#ifndef SMALTI_CUDA
+#include "outline_cpu.h"
+#endif
 #include "splat_colour.h"
 #include "splat_pose.h"
 
@@ -106,6 +109,9 @@ struct SurfelKind {
     }
 
     SM_FN static bool touches(const Record& r, real x0, real y0, real x1, real y1) { return outline_touches(r.outline, x0, y0, x1, y1); }
+#ifndef SMALTI_CUDA
+    SM_FN static BlockMask blocks(const Record& r, int x0, int y0) { return outline_blocks(r.outline, x0, y0); }
+#endif
 
     struct Hit {
         F a, b, z, inverse;  // inverse: 1 / below
