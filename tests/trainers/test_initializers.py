@@ -1,0 +1,119 @@
+"""Where layers come from: points, grids, bounds, the visual hull, files, for any family."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from smalti.configs.config import LayerConfig
+from smalti.configs.resolve import ConfigError
+from smalti.datasets.dataset import Dataset, DatasetError
+from smalti.datasets.hull import hull_points
+from smalti.datasets.hull_field import LEVEL, hull_field
+from smalti.datasets.initial import frustum_points
+from smalti.datasets.open import open_dataset, select_views
+from smalti.primitives.family import Family
+from smalti.trainers.initializers import Ground, hull_surface, initial_family
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    whole = open_dataset("demo")
+    return select_views(whole, list(range(0, 40, 4)))
+
+
+@pytest.fixture
+def ground(dataset: Dataset) -> Ground:
+    generator = torch.Generator().manual_seed(0)
+    points = hull_points(dataset, 500, generator)
+    positions = torch.from_numpy(points.positions).float()
+    return Ground(dataset, positions, torch.from_numpy(points.colors).float() / 255, generator)
+
+
+def made(ground: Ground, initializer: str, family: str = "gaussians", **settings: Any) -> Family:
+    return initial_family(LayerConfig(name="a", family=family, initializer=initializer, settings=settings), ground)
+
+
+def test_points_are_all_or_a_choice_of_the_captures_own(ground: Ground) -> None:
+    assert torch.equal(made(ground, "points").positions(), ground.positions)
+    few = made(ground, "points", count=50).positions().detach()
+    assert len(few) == 50
+    assert bool((few[:, None] == ground.positions[None]).all(2).any(1).all())
+
+
+def test_random_and_grid_fill_the_bounds(ground: Ground) -> None:
+    low, high = ground.bounds(0.1)
+    for family in (made(ground, "random", count=300), made(ground, "grid", count=100)):
+        positions = family.positions().detach()
+        assert bool(((positions >= low - 1e-5) & (positions <= high + 0.3 * (high - low))).all())
+        spread = positions.amax(0) - positions.amin(0)
+        assert bool((spread > 0.7 * (high - low)).all())
+    assert 30 < len(made(ground, "grid", count=100)) <= 100
+    tight = ground.bounds(0.0)
+    inside = ((ground.positions >= tight[0]) & (ground.positions <= tight[1])).all(1)
+    assert 0.9 < float(inside.float().mean()) < 1.0
+
+
+def test_an_occupied_grid_is_where_the_points_are(ground: Ground) -> None:
+    made_grid = made(ground, "grid", count=60, occupied=True)
+    positions = made_grid.positions().detach()
+    assert 20 < len(positions) <= 60
+    pitch = torch.cdist(positions, positions).fill_diagonal_(torch.inf).amin()
+    assert float(torch.cdist(positions, ground.positions).amin(1).max()) <= float(pitch) * 3**0.5 / 2 + 1e-5
+
+
+def test_the_hulls_surface_encloses_what_all_views_allow(dataset: Dataset, ground: Ground) -> None:
+    surface = hull_surface(dataset, 1500)
+    assert 900 < len(surface.faces) < 2200
+    dense = hull_points(dataset, 4000, torch.Generator().manual_seed(1)).positions
+    low, high = surface.vertices.amin(0).numpy(), surface.vertices.amax(0).numpy()
+    assert np.abs(low - dense.min(0)).max() < 0.1 * (high - low).max()
+    assert np.abs(high - dense.max(0)).max() < 0.1 * (high - low).max()
+    voxel = hull_field(dataset, 1500)
+    inside = float((voxel.values > LEVEL).sum()) * voxel.edge**3
+    assert surface.volume() == pytest.approx(inside, rel=0.1)
+    assert surface.colors is not None
+    assert float(surface.colors.std(0).mean()) > 0.1
+    assert len(made(ground, "hull", "meshes", faces=1500)) == len(surface.faces)
+    assert len(made(ground, "hull", "surfels", faces=1500, primitives=70)) == 70
+
+
+def test_spheres_fill_the_bounds_or_sit_where_the_points_are(ground: Ground) -> None:
+    one = made(ground, "spheres", "meshes", level=2)
+    assert len(one) == 320
+    box = ground.bounds(0.1)
+    held = one.bounds()
+    assert torch.allclose(held[:, 0].amin(0), box[0], atol=0.06)
+    assert torch.allclose(held[:, 1].amax(0), box[1], atol=0.06)
+    several = made(ground, "spheres", "meshes", level=1, count=12)
+    assert len(several) % 80 == 0
+    assert 4 <= len(several) // 80 <= 12
+
+
+def test_without_silhouettes_the_hull_says_what_else_there_is(ground: Ground) -> None:
+    from dataclasses import replace
+
+    views = [replace(view, image=view.image.parent / "nowhere.jpg", mask=None) for view in ground.dataset.views[:2]]
+    with pytest.raises(DatasetError, match="not every view has a mask or alpha"):
+        hull_surface(replace(ground.dataset, views=views), 100)
+
+
+def test_bounds_need_points_and_files_must_be_there(ground: Ground, tmp_path: Path) -> None:
+    empty = Ground(ground.dataset, torch.zeros(0, 3), torch.zeros(0, 3), ground.generator)
+    with pytest.raises(ConfigError, match=r"scene\.a: there are no points"):
+        made(empty, "grid")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        made(ground, "file", path=str(tmp_path / "nowhere.ply"))
+
+
+def test_random_points_do_as_well(dataset: Dataset) -> None:
+    generator = torch.Generator().manual_seed(0)
+    points = frustum_points(dataset, 200, generator)
+    ground = Ground(
+        dataset, torch.from_numpy(points.positions).float(), torch.from_numpy(points.colors).float() / 255, generator
+    )
+    assert len(made(ground, "spheres", "meshes", count=5, level=0)) >= 20
