@@ -7,7 +7,6 @@
 #include "triangle_texture.h"
 #ifndef SMALTI_CUDA
 #include "../composite_cpu.h"
-#include "voxels.h"
 #endif
 
 namespace smalti {
@@ -176,6 +175,15 @@ SM_FN void triangle_normal(const KindInput& in, const CameraValues& cam, int k, 
     for (int j = 0; j < 3; j++) n.unit[j] = n.unit[j] * n.inverse;
 }
 
+// 1, or -1 where the face's normal has to turn to face the ray: beyond a triangle seen almost edge-on.
+SM_FN F face_turn(const CameraValues& cam, const TriangleRecord& r, const Rays& rays) {
+    if (r.mode == kHard) return splat(1);
+    const real *R = cam.rotation, *n = r.face_normal;
+    const real x = R[0] * n[0] + R[1] * n[1] + R[2] * n[2], y = R[3] * n[0] + R[4] * n[1] + R[5] * n[2];
+    const real z = R[6] * n[0] + R[7] * n[1] + R[8] * n[2];
+    return select(gt(fma(rays.u, splat(x), fma(rays.v, splat(y), splat(z))), splat(0)), splat(-1), splat(1));
+}
+
 struct TriangleKind {
     typedef TriangleRecord Record;
     static constexpr bool kConstantChannels = false;
@@ -223,11 +231,11 @@ struct TriangleKind {
             return;
         F channels[kTriangleChannels];
         F alpha = splat(min_of_real(max_of_real(r.opacity, 0), 1));
-        if (const real* texture = in.tensors[kTexture]) {
+        if (in.tensors[kTexture]) {
             TexturePlace place;
             F values[4];
             texture_place(in, r, h.beta, h.hit, place);
-            texture_values<false>(texture, place, texture_depth(in), values, nullptr, nullptr);
+            texture_values<false>(in, place, h.hit, values, nullptr, nullptr);
             for (int c = 0; c < 3; c++) channels[c] = values[c];
             if (texture_depth(in) == 4) alpha = min_of(max_of(splat(r.opacity) * values[3], splat(0)), splat(1));
         } else {
@@ -240,8 +248,13 @@ struct TriangleKind {
         for (int c = 3 + own; c < r.channels; c++) channels[c] = splat(0);
         if (r.normals) {
             TriangleNormal n;
-            if (in.tensors[kNormals]) triangle_normal(in, cam, k, rays, h.beta, n);
-            for (int j = 0; j < 3; j++) channels[r.normals + j] = in.tensors[kNormals] ? n.unit[j] : splat(r.face_normal[j]);
+            if (in.tensors[kNormals]) {
+                triangle_normal(in, cam, k, rays, h.beta, n);
+            } else {
+                const F turn = face_turn(cam, r, rays);
+                for (int j = 0; j < 3; j++) n.unit[j] = turn * splat(r.face_normal[j]);
+            }
+            for (int j = 0; j < 3; j++) channels[r.normals + j] = n.unit[j];
         }
         sink.thin(h.z, zero_unless(h.hit, alpha * h.weight), channels);
         if (sink.wants_local) sink.local(h.beta, r.normals ? channels + r.normals : nullptr);
@@ -318,12 +331,12 @@ private:
         const F value = zero_unless(h.hit, gradient.value), depth = zero_unless(h.hit, gradient.z0);
         F d1 = zero, d2 = zero;  // d loss / d beta_1 and beta_2, beta_0 being the rest
         F opacity = splat(min_of_real(max_of_real(r.opacity, 0), 1)), of_opacity = h.weight;
-        if (const real* texture = in.tensors[kTexture]) {
+        if (in.tensors[kTexture]) {
             TexturePlace place;
             const int channels = texture_depth(in);
             F values[4], along_x[4], along_y[4], g[4], gx = zero, gy = zero;
             texture_place(in, r, h.beta, h.hit, place);
-            texture_values<true>(texture, place, channels, values, along_x, along_y);
+            texture_values<true>(in, place, h.hit, values, along_x, along_y);
             for (int c = 0; c < 3; c++) g[c] = zero_unless(h.hit, gradient.channels[c]);
             if (channels == 4) {
                 const F product = splat(r.opacity) * values[3];
@@ -365,12 +378,13 @@ private:
         if (!detached || any(gt(abs_of(depth), zero))) place_sums<mode>(r, h, d1, d2, depth, s, sums);
     }
 
-    SM_FN static void normal_sums(const KindInput& in, const CameraValues& cam, const Record&, int k, const Rays& rays, const TriangleHit& h,
+    SM_FN static void normal_sums(const KindInput& in, const CameraValues& cam, const Record& r, int k, const Rays& rays, const TriangleHit& h,
                                   const F* gradient, F* sums, F& d1, F& d2) {
         F g[3];
         for (int j = 0; j < 3; j++) g[j] = zero_unless(h.hit, gradient[j]);
         if (!in.tensors[kNormals]) {
-            for (int j = 0; j < 3; j++) sums[j] = sums[j] + g[j];
+            const F turn = face_turn(cam, r, rays);
+            for (int j = 0; j < 3; j++) sums[j] = fma(turn, g[j], sums[j]);
             return;
         }
         TriangleNormal n;

@@ -1,6 +1,7 @@
 // Bilinear lookup in a triangle's texture, for a block of pixels. Texel centres lie at +0.5; clamped, or wrapped in u.
 #pragma once
 #include "triangle_project.h"
+#include "voxels.h"
 
 namespace smalti {
 
@@ -15,8 +16,6 @@ SM_FN F whole_part(F x) {
     return rounded - zero_unless(gt(rounded, x), splat(1));
 #endif
 }
-
-SM_FN int whole_lane(F x, int k) { return (int)at(x, k); }
 
 // Where a block of pixels looks: the texel above and to the left, steps to its neighbours (0 at a border), and how far beyond it.
 struct TexturePlace {
@@ -47,28 +46,32 @@ SM_FN void texture_place(const KindInput& in, const TriangleRecord& r, const F* 
     if (wraps) column = fnma(whole_part((column + splat(real(0.5))) * splat(real(1) / width)), splat((real)width), column);
     column = min_of(max_of(column, splat(0)), splat((real)(width - 1)));
     const F row = min_of(max_of(whole_y + splat((real)r.texel[1]), splat(0)), splat((real)(height - 1)));
-    for (int k = 0; k < kLanes; k++) {
-        const int i = whole_lane(column, k), j = whole_lane(row, k);
-        place.base[k] = (j * width + i) * depth;
-        place.step_x[k] = i + 1 < width ? depth : wraps ? -i * depth : 0;
-        place.step_y[k] = j + 1 < height ? width * depth : 0;
-    }
+#ifdef SMALTI_CUDA
+    const int i = (int)column, j = (int)row;
+    place.base[0] = (j * width + i) * depth;
+    place.step_x[0] = i + 1 < width ? depth : wraps ? -i * depth : 0;
+    place.step_y[0] = j + 1 < height ? width * depth : 0;
+#else
+    const I i = truncated(column), j = truncated(row), base = (j * width + i) * depth;
+    const I step_x = select_int(le_int(i, splat_int(width - 2)), splat_int(depth), wraps ? -i * depth : I{});
+    const I step_y = select_int(le_int(j, splat_int(height - 2)), splat_int(width * depth), I{});
+    for (int k = 0; k < kLanes; k++) place.base[k] = (int)base[k], place.step_x[k] = (int)step_x[k], place.step_y[k] = (int)step_y[k];
+#endif
 }
 
-// Values of `depth` channels at the place and, if asked for, their derivatives along x and y (texels).
+// Values of three or four channels at the place and, if asked for, their derivatives along x and y (texels); 0 where a ray misses.
+#ifdef SMALTI_CUDA
 template <bool derivatives>
-SM_FN void texture_values(const real* texture, const TexturePlace& place, int depth, F* values, F* along_x, F* along_y) {
-    int corner[3][kLanes];
-    for (int k = 0; k < kLanes; k++) {
-        corner[0][k] = place.base[k] + place.step_x[k];
-        corner[1][k] = place.base[k] + place.step_y[k];
-        corner[2][k] = corner[0][k] + place.step_y[k];
-    }
+SM_FN void texture_values(const KindInput& in, const TexturePlace& place, M hit, F* values, F* along_x, F* along_y) {
+    const int depth = texture_depth(in);
     for (int c = 0; c < depth; c++) {
-        const F v00 = gather(texture, place.base, 1, c), v10 = gather(texture, corner[0], 1, c);
-        const F v01 = gather(texture, corner[1], 1, c), v11 = gather(texture, corner[2], 1, c);
-        const F upper = v10 - v00, lower = v11 - v01;
-        const F above = fma(place.fx, upper, v00), below = fma(place.fx, lower, v01);
+        values[c] = 0;
+        if (derivatives) along_x[c] = along_y[c] = 0;
+        if (!hit) continue;
+        const real* p = in.tensors[kTexture] + place.base[0] + c;
+        const int x = place.step_x[0], y = place.step_y[0];
+        const real upper = p[x] - p[0], lower = p[x + y] - p[y];
+        const real above = fma(place.fx, upper, p[0]), below = fma(place.fx, lower, p[y]);
         values[c] = fma(place.fy, below - above, above);
         if (derivatives) {
             along_x[c] = zero_unless(place.free_x, fma(place.fy, lower - upper, upper));
@@ -76,5 +79,68 @@ SM_FN void texture_values(const real* texture, const TexturePlace& place, int de
         }
     }
 }
+#else
+// Four reals per lane, a texel. They are worked on one lane at a time and turned into lanes of channels in the end: lane k is kept
+// where a 4 x 4 transposition within every 128 bits brings it to its place.
+struct TexelLanes {
+    alignas(64) real texel[kLanes][4];
+    SM_FN void clear() { std::memset(texel, 0, sizeof texel); }
+    SM_FN Voxel* at(int k) { return reinterpret_cast<Voxel*>(texel[k % 4 * (kLanes / 4) + k / 4]); }
+    SM_FN void channels(F* out) const {
+        F row[4];
+        std::memcpy(row, texel, sizeof row);
+#if defined(SMALTI_DOUBLE) || !defined(__SSE2__)
+        for (int c = 0; c < 4; c++)
+            for (int k = 0; k < kLanes; k++) out[c][k] = texel[k % 4 * (kLanes / 4) + k / 4][c];
+#else
+#if defined(__AVX512F__)
+#define SMALTI_512(name, ...) _mm512_##name(__VA_ARGS__)
+#elif defined(__AVX2__)
+#define SMALTI_512(name, ...) _mm256_##name(__VA_ARGS__)
+#else
+#define SMALTI_512(name, ...) _mm_##name(__VA_ARGS__)
+#endif
+        const F a = SMALTI_512(unpacklo_ps, row[0], row[1]), b = SMALTI_512(unpacklo_ps, row[2], row[3]);
+        const F c = SMALTI_512(unpackhi_ps, row[0], row[1]), d = SMALTI_512(unpackhi_ps, row[2], row[3]);
+        out[0] = SMALTI_512(shuffle_ps, a, b, 0x44), out[1] = SMALTI_512(shuffle_ps, a, b, 0xee);
+        out[2] = SMALTI_512(shuffle_ps, c, d, 0x44), out[3] = SMALTI_512(shuffle_ps, c, d, 0xee);
+#undef SMALTI_512
+#endif
+    }
+};
+
+SM_FN Voxel texel_at(const real* p, const real* end) {
+    Voxel v = {};
+    if (p + 4 <= end)
+        std::memcpy(&v, p, sizeof v);
+    else  // the last of three channels
+        v[0] = p[0], v[1] = p[1], v[2] = p[2];
+    return v;
+}
+
+template <bool derivatives>
+SM_FN void texture_values(const KindInput& in, const TexturePlace& place, M hit, F* values, F* along_x, F* along_y) {
+    const real* texture = in.tensors[kTexture];
+    const real* end = texture + (long long)texture_height(in) * texture_width(in) * texture_depth(in);
+    TexelLanes value, slope_x, slope_y;
+    value.clear();
+    if (derivatives) slope_x.clear(), slope_y.clear();
+    alignas(64) real fx[kLanes], fy[kLanes];
+    std::memcpy(fx, &place.fx, sizeof fx), std::memcpy(fy, &place.fy, sizeof fy);
+    for (LaneBits bits = bits_of(hit); bits; bits &= bits - 1) {
+        const int k = first_lane(bits);
+        const real *p = texture + place.base[k], *q = p + place.step_y[k];
+        const Voxel v00 = texel_at(p, end), v10 = texel_at(p + place.step_x[k], end);
+        const Voxel v01 = texel_at(q, end), v11 = texel_at(q + place.step_x[k], end);
+        const Voxel upper = v10 - v00, lower = v11 - v01, above = v00 + fx[k] * upper, below = v01 + fx[k] * lower;
+        *value.at(k) = above + fy[k] * (below - above);
+        if (derivatives) *slope_x.at(k) = upper + fy[k] * (lower - upper), *slope_y.at(k) = below - above;
+    }
+    value.channels(values);
+    if (!derivatives) return;
+    slope_x.channels(along_x), slope_y.channels(along_y);
+    for (int c = 0; c < 4; c++) along_x[c] = zero_unless(place.free_x, along_x[c]), along_y[c] = zero_unless(place.free_y, along_y[c]);
+}
+#endif
 
 }  // namespace smalti
