@@ -26,7 +26,6 @@ struct BoxRecord {
     real slope_x, slope_y;        // q_c over its z, if `ahead`
     real pixel_x, pixel_y;        // where the centre is seen, if `ahead`; rounded, and what rounding left over
     real pixel_x_rest, pixel_y_rest;
-    real nearest;         // Bounds::nearest
     real remainder;       // arc length at the sample of `cell`, less the distance
     int cell;             // the one around the centre
     int ahead;            // the centre lies well in front of the camera plane
@@ -212,7 +211,10 @@ struct BoxKind {
         bounds.usable = box_finite((double)(real)reach) && reach < step * kMostCells;
         if (!bounds.usable || highest < near) return;
         const double nearest = (lowest > near ? lowest : near) * (1 - 1e-5) - step * 0.5001;
-        bounds.nearest = record.nearest = (real)(nearest > 0 ? nearest : 0);
+        // In lanes of a block (up to 4 x 4 pixels) that miss a cell it may begin nearer than in those that have it, by as much as
+        // their |d| may be longer.
+        const double wide = kLanes > 1 ? 3 / (double)cam.fx : 0, high = kLanes > 4 ? 3 / (double)cam.fy : 0;
+        bounds.nearest = (real)(nearest > 0 ? nearest * (1 - 4e-6) / (1 + box_root(wide * wide + high * high)) : 0);
 
         BoxOutline outline;
         // Seen at z >= near alone: corners before it, and where edges pierce it.
@@ -393,11 +395,8 @@ struct BoxKind {
         return zero_unless(gt(size, least), select(lt(y, splat(0)), -slope, slope));
     }
 
-    // Both ends from the same expression: neighbours, and cells of other boxes, meet to the last bit. The bound acts only in lanes
-    // that miss the cell: its begin may lie nearer there than in any lane that has it.
-    SM_FN static F edge(const KindInput& in, const Record& r, const BoxWalk& w, int n) {
-        return max_of(splat((real)n * in.numbers[0]) * w.inv_length, splat(r.nearest));
-    }
+    // Both ends from the same expression: neighbours, and cells of other boxes, meet to the last bit. So they do in lanes that miss.
+    SM_FN static F edge(const KindInput& in, const BoxWalk& w, int n) { return splat((real)n * in.numbers[0]) * w.inv_length; }
 
     template <class Sink>
     SM_FN static void emit(const KindInput& in, const CameraValues& cam, const Record& record, int k, const Rays& rays, Sink& sink) {
@@ -413,7 +412,7 @@ struct BoxKind {
             count_lookups(sink, c.inside, 0);
             if (!some) continue;
             for (int j = 0; j < 3; j++) channels[j] = zero_unless(c.hit, c.values[j]);
-            sink.thick(edge(in, record, w, n), edge(in, record, w, n + 1), c.tau, channels, before == n - 1);
+            sink.thick(edge(in, w, n), edge(in, w, n + 1), c.tau, channels, before == n - 1);
             before = n;
         }
     }
@@ -434,7 +433,7 @@ struct BoxKind {
             if (!cell(in, cam, g, w, n, c)) continue;
             const EventGradient& e = back.next();
             // Of all lanes: where one cell ends and the next begins, one of the two feels it for both.
-            ends = fma(e.z0, edge(in, record, w, n), fma(e.z1, edge(in, record, w, n + 1), ends));
+            ends = fma(e.z0, edge(in, w, n), fma(e.z1, edge(in, w, n + 1), ends));
             const F tau_gradient = zero_unless(c.hit, e.value) * step;
             F gradient[4], felt = abs_of(tau_gradient);
             for (int j = 0; j < 3; j++) {
