@@ -139,7 +139,7 @@ def sheet(columns: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
 @engines
 @pytest.mark.parametrize("tilted", [False, True])
 def test_pixels_on_corners_edges_and_diagonals(backend: Backend, tilted: bool) -> None:
-    """Vertices fall onto pixel centres (exactly, or nearly after a turn of the camera): half alpha, once, everywhere."""
+    """Vertices on pixel centres (exactly, or nearly after a turn of the camera): half alpha, once, everywhere."""
     grid = torch.arange(-8, 9)
     vertices, faces = sheet(grid / 8, grid / 8)
     half = torch.full((len(faces),), 0.5, dtype=torch.float64)
@@ -313,7 +313,7 @@ def test_degenerate_faces_draw_nothing(backend: Backend) -> None:
 
 
 def cast_by_hand(vertices: Tensor, faces: Tensor, origin: Tensor, rays: Tensor) -> Tensor:
-    """Distance in ray lengths to the nearest face, 0 for none (Moeller and Trumbore 1997, every ray with every face)."""
+    """Distance in ray lengths to the nearest face, 0 for none (Moeller and Trumbore 1997, all rays with all faces)."""
     a, b, c = (vertices[faces[:, k]] for k in range(3))
     side1, side2 = b - a, c - a
     p = torch.linalg.cross(rays[:, None].expand(-1, len(faces), -1), side2[None].expand(len(rays), -1, -1))

@@ -83,24 +83,29 @@ def icosphere(levels: int, radius: float = 1.0) -> tuple[Tensor, Tensor]:
     vertices = [tuple(row[(k + shift) % 3] for k in range(3)) for shift in (0, 2, 1) for row in rows]
     faces = _convex_faces(vertices)
     for _ in range(levels):
-        middles: dict[tuple[int, int], int] = {}
-
-        def middle(a: int, b: int, middles: dict[tuple[int, int], int] = middles) -> int:
-            key = (min(a, b), max(a, b))
-            if key not in middles:
-                middles[key] = len(vertices)
-                vertices.append(tuple((vertices[a][k] + vertices[b][k]) / 2 for k in range(3)))
-            return middles[key]
-
-        fresh: list[tuple[int, int, int]] = []
-        for a, b, c in faces:
-            ab, bc, ca = middle(a, b), middle(b, c), middle(c, a)
-            fresh += [(a, ab, ca), (b, bc, ab), (c, ca, bc), (ab, bc, ca)]
-        faces = fresh
-        places = torch.tensor(vertices, dtype=torch.float64)
-        vertices = [tuple(row) for row in (places / places.norm(dim=1, keepdim=True)).tolist()]
+        vertices, faces = _subdivided(vertices, faces)
     places = torch.tensor(vertices, dtype=torch.float64)
     return single(radius * places / places.norm(dim=1, keepdim=True)), torch.tensor(faces)
+
+
+def _subdivided(
+    vertices: list[tuple[float, ...]], faces: list[tuple[int, int, int]]
+) -> tuple[list[tuple[float, ...]], list[tuple[int, int, int]]]:
+    """Every face in four, the new vertices on the unit sphere."""
+    fresh_vertices, fresh_faces, middles = list(vertices), list[tuple[int, int, int]](), dict[tuple[int, int], int]()
+
+    def middle(a: int, b: int) -> int:
+        key = (min(a, b), max(a, b))
+        if key not in middles:
+            middles[key] = len(fresh_vertices)
+            fresh_vertices.append(tuple((vertices[a][k] + vertices[b][k]) / 2 for k in range(3)))
+        return middles[key]
+
+    for a, b, c in faces:
+        ab, bc, ca = middle(a, b), middle(b, c), middle(c, a)
+        fresh_faces += [(a, ab, ca), (b, bc, ab), (c, ca, bc), (ab, bc, ca)]
+    places = torch.tensor(fresh_vertices, dtype=torch.float64)
+    return [tuple(row) for row in (places / places.norm(dim=1, keepdim=True)).tolist()], fresh_faces
 
 
 def _convex_faces(vertices: Sequence[tuple[float, ...]]) -> list[tuple[int, int, int]]:
