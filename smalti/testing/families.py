@@ -153,7 +153,7 @@ def _check_pictures(report: Report, stage: Stage) -> None:
     frame = stage.draw(family)
     (frame.color * torch.rand(frame.color.shape, generator=torch.Generator().manual_seed(4))).sum().backward()
     report.require(
-        "shows", float(frame.alpha.max()) > 0.01, "nothing is to be seen of 40 points in front of the camera"
+        "shows", float(frame.alpha.detach().max()) > 0.01, "nothing is to be seen of 40 points in front of the camera"
     )
     report.require("none skipped", frame.visibility.skipped == 0, f"{frame.visibility.skipped} primitives are unusable")
     for name, value in family.parameters.items():

@@ -87,11 +87,13 @@ def _check_gradients(report: Report, stage: Stage) -> None:
     leaves = {"parameters": stage.parameters[:4], "colors": stage.colors[:4]}
     leaves |= {"rotation": camera.rotation, "translation": camera.translation, "intrinsics": camera.intrinsics}
     company: list[Drawable] = []
+    near = [stage.settings.near]
 
     def draw(values: Mapping[str, Tensor]) -> Frame:
         pose = {name: values[name] for name in ("rotation", "translation", "intrinsics")}
         own = OutsideDrawable(kind, values["parameters"], values["colors"])
-        return stage.draw([own, *company], replace(camera, **pose))
+        settings = replace(stage.settings, near=near[0])
+        return render([own, *company], replace(camera, **pose), settings=settings, backend="cpu")
 
     help = "is the event smooth where it counts, and are all its decisions made by Mask and select?"
     wanted = {f"parameter {name}": ("parameters", columns) for name, columns in kind.columns().items()}
@@ -104,6 +106,10 @@ def _check_gradients(report: Report, stage: Stage) -> None:
         company[:] = [other]
         found = difference(draw, leaves, "parameters")
         report.note(f"gradient of parameters, with {other.kind}", found.error, GRADIENT, help)
+    company.clear()
+    near[0] = float((stage.parameters[:4, :3] @ camera.rotation[2] + camera.translation[2]).median())
+    found = difference(draw, leaves, "parameters")
+    report.note("gradient of parameters, near plane amid", found.error, GRADIENT, help)
 
 
 def _check_single_precision(report: Report, stage: Stage) -> None:
@@ -201,7 +207,7 @@ def _check_places(report: Report, stage: Stage) -> None:
         finite = bool(frame.color.isfinite().all()) and bool(moved.grad.isfinite().all())
         report.require(f"{name}: finite", finite, "NaN or Inf in the picture or a gradient; guard divisions and roots")
         if name.startswith("behind"):
-            silent = float(frame.alpha.max()) == 0 and float(moved.grad.abs().max()) == 0
+            silent = float(frame.alpha.detach().max()) == 0 and float(moved.grad.abs().max()) == 0
             report.require(f"{name}: nothing", silent, "events behind the camera")
         assert frame.depth_first is not None
         hit = frame.ids["first"] >= 0

@@ -39,7 +39,7 @@ _MARK = b"smalti-kind-1"
 
 _log = logging.getLogger("smalti.kinds")
 _lock = threading.Lock()
-_loaded: dict[tuple[Path, str, str], tuple[Any, int]] = {}
+_loaded: dict[tuple[Path, str, str], tuple[Any, int]] = {}  # by header, unit and library
 
 
 class KindError(EngineError):
@@ -51,7 +51,7 @@ def outside_table(kind: OutsideKind, library: SimpleNamespace) -> int:
 
     Raises KindError where the header is wrong, where there is no compiler, and for a table of another version.
     """
-    key = (kind.path, kind.struct, library.name)
+    key = (kind.path, unit(kind, kind.path.name), library.name)
     with _lock:
         if key not in _loaded:
             _loaded[key] = _load(kind, library, compiled(kind, library.name))
@@ -64,8 +64,13 @@ def compiled(kind: OutsideKind, name: str) -> Path:
         raise KindError(f"kind {kind.name!r}: there is no header {kind.path}; is its package installed whole?")
     compiler = find_compiler()
     flags = compiler_flags(name, zig="ziglang" in compiler)
-    text = unit(kind)
-    words = [text, _digest(_beside(kind.path)), _digest(tuple(sorted(INCLUDE.rglob("*.h")))), *flags]
+    # Where the header lies is no part of its content.
+    words = [
+        unit(kind, kind.path.name),
+        _digest(_beside(kind.path)),
+        _digest(tuple(sorted(INCLUDE.rglob("*.h")))),
+        *flags,
+    ]
     words += [" ".join(compiler), _version(tuple(compiler))]
     key = hashlib.sha256("\0".join(words).encode()).hexdigest()[:40]
     path = cache_folder().parent / "kinds" / f"{kind.name}-{name}-{key}.so"
@@ -82,7 +87,7 @@ def compiled(kind: OutsideKind, name: str) -> Path:
         path = Path(folder) / path.name
     try:
         source, made = Path(folder) / "unit.cpp", Path(folder) / "unit.so"
-        source.write_text(text)
+        source.write_text(unit(kind, str(kind.path)))
         command = [*compiler, *flags, f"-I{INCLUDE}", f"-I{kind.path.parent}", str(source), "-o", str(made)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode or not made.is_file():
@@ -96,11 +101,11 @@ def compiled(kind: OutsideKind, name: str) -> Path:
     return path
 
 
-def unit(kind: OutsideKind) -> str:
+def unit(kind: OutsideKind, header: str) -> str:
     """The translation unit around the user's header."""
     said = f"what Python says of kind {kind.name}"
     return f"""#include "kinds/outside_table.h"
-#include {_quoted(str(kind.path))}
+#include {_quoted(header)}
 static_assert({kind.struct}::kParameters == {kind.width}, "kParameters differs from {said}: {kind.width}");
 static_assert({kind.struct}::kThick == {str(kind.thick).lower()}, "kThick differs from {said}: {kind.thick}");
 #define SMALTI_API extern "C" __attribute__((visibility("default")))

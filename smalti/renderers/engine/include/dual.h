@@ -14,6 +14,7 @@ struct Mask {
     M m;
     SM_FN friend Mask operator&&(Mask a, Mask b) { return {both(a.m, b.m)}; }
     SM_FN friend Mask operator||(Mask a, Mask b) { return {either(a.m, b.m)}; }
+    SM_FN friend Mask operator!(Mask a) { return {gt(select(a.m, splat(0), splat(1)), splat(0))}; }
 };
 
 template <int N>
