@@ -111,12 +111,16 @@ SM_FN bool ellipsoid_screen(const EllipsoidGeometry& g, EllipsoidScreen& s) {
     s.z = real(span * inverse), s.span = real(span), s.inverse_length = real(inverse);
     s.c1 = real(p1 - span * a13), s.c2 = real(p2 - span * a23);
     for (int i = 0; i < 3; i++) s.across[i] = real(wide_dot(g.turn + 3 * i, n1)), s.across[3 + i] = real(wide_dot(g.turn + 3 * i, n2));
-    // Large numbers mean scales that differ by more than any number of digits; squares of these must not overflow.
-    const double forms[] = {s.n11, s.n12, s.n13, s.n22, s.n23, s.a11, s.a12, s.a13, s.a22, s.a23, s.a33, s.span, s.c1, s.c2};
-    double sum = wide_abs(s.z) + wide_abs(s.inverse_length), largest = 0;
-    for (int j = 0; j < 14; j++) sum += wide_abs(forms[j]), largest = wide_max(largest, wide_abs(forms[j]));
+    // Large numbers mean scales that differ by more than any number of digits, or a body that is nothing next to its distance;
+    // products of these must not overflow.
+    const double slopes[] = {s.a11, s.a12, s.a13, s.a22, s.a23, s.a33}, lengths[] = {s.span, s.c1, s.c2};
+    const double across[] = {s.n11, s.n12, s.n13, s.n22, s.n23, s.z, s.inverse_length};
+    double sum = 0, steepest = 0, longest = 0;
+    for (int j = 0; j < 6; j++) sum += wide_abs(slopes[j]), steepest = wide_max(steepest, wide_abs(slopes[j]));
+    for (int j = 0; j < 3; j++) sum += wide_abs(lengths[j]), longest = wide_max(longest, wide_abs(lengths[j]));
+    for (int j = 0; j < 7; j++) sum += wide_abs(across[j]);
     for (int j = 0; j < 9; j++) s.turn[j] = real(g.turn[j]), sum += wide_abs(g.turn[j]);
-    return is_finite(sum) && largest < 1e9 && s.a33 != 0;
+    return is_finite(sum) && steepest < 1e8 && longest < 1e12 && s.a33 != 0;
 }
 
 // Bounds and outline of the body {|M (x - mean)| <= radius}.
