@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -52,6 +54,7 @@ class FaceStructure(Family):
         return gathered(self.parameters["vertices"], self.faces)
 
     def opacities(self) -> Float[Tensor, "f"]:
+        """Of the faces; a texture's own alpha is not in them."""
         logits = self.parameters.get("logit_opacities")
         return self.parameters["vertices"].new_ones(len(self)) if logits is None else logits.sigmoid()
 
@@ -176,5 +179,9 @@ class FaceStructure(Family):
 
     @torch.no_grad()
     def cap_opacities(self, maximum: float) -> None:
+        """Of faces and texels; opaque faces stay so."""
+        limit = math.log(maximum / (1 - maximum))
         if "logit_opacities" in self.parameters:
-            self.parameters["logit_opacities"].data.clamp_(max=float(torch.logit(torch.tensor(maximum))))
+            self.parameters["logit_opacities"].data.clamp_(max=limit)
+        if "raw_texture" in self.parameters:
+            self.parameters["raw_texture"].data[..., 3:].clamp_(max=limit)

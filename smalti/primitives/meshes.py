@@ -39,8 +39,9 @@ from smalti.renderers.drawables import TriangleDrawable
 class Meshes(FaceStructure):
     """See the module. Metadata: `edges` hard, antialiased or soft, `sigma` of the soft ones (squared NDC);
     `smooth_normals`; `wrap` of the texture in u; `detach_barycentrics`. For new meshes: `texture_size`, 0 for colours
-    per vertex; `initial_opacity`, 1 for exactly opaque faces without a parameter; `resolution` of the grid on which
-    points become a solid; `level` of the icosphere.
+    per vertex; `texel_opacity`, whether a texture has an alpha of its own; `initial_opacity` of texels or else faces, 1
+    for exactly opaque faces without a parameter; `resolution` of the grid on which points become a solid; `level` of
+    the icosphere.
     """
 
     name: ClassVar[str] = "meshes"
@@ -50,7 +51,8 @@ class Meshes(FaceStructure):
     def default_metadata(cls) -> dict[str, Any]:
         return {
             **{"edges": "antialiased", "sigma": 1e-4, "smooth_normals": False, "wrap": False},
-            **{"detach_barycentrics": False, "texture_size": 0, "initial_opacity": 1.0, "resolution": 32, "level": 3},
+            **{"detach_barycentrics": False, "texture_size": 0, "texel_opacity": False, "initial_opacity": 1.0},
+            **{"resolution": 32, "level": 3},
         }
 
     @classmethod
@@ -228,7 +230,10 @@ class Meshes(FaceStructure):
             parameters["raw_texture"] = logit(painted(colors[surface.faces], uvs, size))
             constants["uvs"] = uvs
         opacity = values["initial_opacity"]
-        if opacity < 1:
+        if values["texel_opacity"] and size:
+            alpha = logit(torch.full((size, size, 1), opacity, device=vertices.device))
+            parameters["raw_texture"] = torch.cat([parameters["raw_texture"], alpha], dim=2)
+        elif opacity < 1:
             parameters["logit_opacities"] = logit(torch.full((len(surface.faces),), opacity, device=vertices.device))
         return cls(parameters, values, constants)
 

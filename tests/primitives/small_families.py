@@ -110,6 +110,7 @@ EVERY: dict[str, Callable[[], Family]] = {
     "boxes-additive": lambda: boxes(accumulation="additive", density_activation="relu", initial_opacity=0.2),
     "meshes": mesh,
     "meshes-textured": lambda: mesh(texture_size=24, initial_opacity=0.7, edges="soft", sigma=1e-3),
+    "meshes-texels": lambda: mesh(texture_size=24, texel_opacity=True, initial_opacity=0.6, smooth_normals=True),
     "superquadrics": blocks,
     "superquadrics-antialiased": lambda: blocks(edges="antialiased", level=0),
 }

@@ -74,6 +74,30 @@ def test_gradients_of_gathering_are_those_of_indexing() -> None:
     assert torch.equal(gathered(rows, index), rows[index])
 
 
+def test_no_number_of_threads_changes_a_gradient() -> None:
+    """In float32, with more corners than torch adds up on one thread."""
+    ball = icosphere(5)
+    rows = ball.vertices.float().requires_grad_(True)
+    weights = torch.rand(len(ball.faces), 3, 3, generator=torch.Generator().manual_seed(0))
+    found = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        found.append(torch.autograd.grad((gathered(rows, ball.faces) * weights).sum(), rows)[0])
+    torch.set_num_threads(1)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
+def test_texels_may_have_an_opacity_of_their_own() -> None:
+    family = mesh(texture_size=24, texel_opacity=True, initial_opacity=0.6, edges="hard")
+    assert tuple(family.parameters["raw_texture"].shape) == (24, 24, 4)
+    assert "logit_opacities" not in family.parameters
+    alpha = picture(family)[..., 3].detach()
+    assert float(alpha.max()) == pytest.approx(1 - 0.4**2, abs=1e-6)
+    family.cap_opacities(0.5)
+    assert float(picture(family)[..., 3].detach().max()) == pytest.approx(0.75, abs=1e-6)
+
+
 # -- structure --------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("copies", [2, 4])
 @pytest.mark.parametrize("options", [{}, {"texture_size": 24}, {"initial_opacity": 0.6, "smooth_normals": True}])
