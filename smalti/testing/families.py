@@ -188,7 +188,7 @@ def _check_similarity(report: Report, stage: Stage) -> None:
     volumes = family.volumes()
     family.transform(similarity)
     after = stage.draw(family, similarity.apply_camera(stage.camera))
-    error = float((after.color - before.color).abs().max())
+    error = float((after.color - before.color).detach().abs().max())
     report.note("transform moves the picture along", error, MOVED, "transform must turn, scale and move all there is")
     error = float((family.volumes() - volumes * 2.5**3).abs().max()) / max(float(volumes.max()) * 2.5**3, 1e-12)
     report.note("transform scales volumes", error, 1e-3, "volumes grow with the cube of the scale")
@@ -235,7 +235,9 @@ def _check_density(report: Report, stage: Stage) -> None:
             report.note("multiply: draws what it drew", error, SHARED, "share_opacity must leave the picture as it is")
     family = stage.family()
     family.cap_opacities(0.05)
-    report.require("cap_opacities", float(family.opacities().max()) <= 0.05 + 1e-5, "some are above the maximum")
+    report.require(
+        "cap_opacities", float(family.opacities().detach().max()) <= 0.05 + 1e-5, "some are above the maximum"
+    )
     family.perturb(1.0, generator)
     report.require("perturb", bool(family.positions().isfinite().all()), "positions are not numbers any more")
 
