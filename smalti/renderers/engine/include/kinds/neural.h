@@ -8,6 +8,9 @@
 #include "../lane_math.h"
 #include "ellipsoid.h"
 #include "splat_colour.h"
+#ifndef SMALTI_CUDA
+#include "outline_cpu.h"
+#endif
 
 namespace smalti {
 
@@ -90,6 +93,9 @@ struct NeuralKind {
     }
 
     SM_FN static bool touches(const Record& r, real x0, real y0, real x1, real y1) { return outline_touches(r.outline, x0, y0, x1, y1); }
+#ifndef SMALTI_CUDA
+    static BlockMask blocks(const Record& r, int x0, int y0) { return outline_blocks(r.outline, x0, y0); }
+#endif
 
     // ------------------------------------------------------------------ the chord
     struct Chord {
