@@ -8,7 +8,7 @@ from torch import Tensor
 
 from smalti.cameras.camera import Camera
 from smalti.renderers.backends import BackendError, choose
-from smalti.renderers.drawables import BoxDrawable, Drawable, GaussianDrawable
+from smalti.renderers.drawables import BoxDrawable, Drawable
 from smalti.renderers.frame import Frame
 from smalti.renderers.settings import RenderSettings
 
@@ -45,7 +45,7 @@ def render(
     if backend == "emulator":
         from smalti.renderers.engine.cuda import render_emulated
 
-        return render_emulated(_gaussians(drawables, backend), camera, background, settings)
+        return render_emulated(drawables, camera, background, settings)
     if backend not in ("auto", device.type) or device.type not in ("cpu", "cuda"):
         # What does not fit: the one place that knows why, and the remedy. It raises.
         backend = choose(backend, device)
@@ -53,21 +53,10 @@ def render(
     if device.type == "cuda":
         from smalti.renderers.engine.cuda import render_cuda
 
-        return render_cuda(_gaussians(drawables, "cuda"), camera, background, settings)
+        return render_cuda(drawables, camera, background, settings)
     from smalti.renderers.engine.cpu import render_cpu
 
     return render_cpu(drawables, camera, background, settings)
-
-
-def _gaussians(drawables: Sequence[Drawable], backend: str) -> list[GaussianDrawable]:
-    """`drawables`, for a back end that knows no other kind."""
-    kinds = sorted({drawable.kind for drawable in drawables} - {GaussianDrawable.kind})
-    if kinds:
-        raise BackendError(
-            f"the back end {backend!r} draws EWA Gaussians, not yet {', '.join(kinds)}. Move the scene to the CPU and "
-            "choose the back end 'cpu'"
-        )
-    return [drawable for drawable in drawables if isinstance(drawable, GaussianDrawable)]
 
 
 def validate(drawables: Sequence[Drawable], camera: Camera, background: Tensor | None) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from smalti.cameras.camera import Camera
-from smalti.renderers.drawables import Drawable, GaussianDrawable
+from smalti.renderers.drawables import Drawable
 from smalti.renderers.engine.exact import ExactEngine
 from smalti.renderers.engine.library import check, load, pointer
 from smalti.renderers.engine.request import (
@@ -22,6 +22,7 @@ from smalti.renderers.engine.request import (
     Tensors,
     camera_values,
     gaussian_input,
+    gaussians_alone,
     own_tensors,
     render_with,
 )
@@ -38,10 +39,8 @@ def render_cpu(
     else goes through the general one (`exact_stage.h`).
     """
     request = Request(drawables, camera, settings)
-    alone = all(isinstance(d, GaussianDrawable) for d in drawables) and not settings.normals
-    if alone and len({d.feature_count for d in drawables}) == 1:
-        return render_with(CpuEngine(request.dtype), request, background)
-    return render_with(ExactEngine(request.dtype), request, background)
+    engine = CpuEngine if gaussians_alone(request) else ExactEngine
+    return render_with(engine(request.dtype), request, background)
 
 
 class CpuEngine:

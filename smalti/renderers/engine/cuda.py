@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from smalti.cameras.camera import Camera
-from smalti.renderers.drawables import GaussianDrawable
+from smalti.renderers.drawables import Drawable, GaussianDrawable
+from smalti.renderers.engine.exact_cuda import ExactKernelEngine
 from smalti.renderers.engine.kernel_source import GAUSSIAN, KernelSource, KindSource, variant_for
 from smalti.renderers.engine.launch import THREADS, Device
 from smalti.renderers.engine.library import ERRORS, EngineError
@@ -27,6 +28,7 @@ from smalti.renderers.engine.request import (
     Tensors,
     camera_values,
     gaussian_input,
+    gaussians_alone,
     own_tensors,
     render_with,
 )
@@ -39,7 +41,7 @@ KINDS: dict[type, KindSource] = {GaussianDrawable: GAUSSIAN}
 
 
 def render_cuda(
-    drawables: Sequence[GaussianDrawable], camera: Camera, background: Tensor | None, settings: RenderSettings
+    drawables: Sequence[Drawable], camera: Camera, background: Tensor | None, settings: RenderSettings
 ) -> Frame:
     """See `smalti.renderers.render.render`. Float32, or float64 at a fraction of the speed.
 
@@ -48,10 +50,15 @@ def render_cuda(
     """
     from smalti.renderers.engine.launch import cuda_device
 
-    device = drawables[0].means.device
-    with torch.cuda.device(device):
+    with torch.cuda.device(drawables[0].device):
         runner = cuda_device(torch.cuda.current_device())
-        return render_with(KernelEngine(runner), Request(drawables, camera, settings), background)
+        return _render(runner, Request(drawables, camera, settings), background)
+
+
+def _render(runner: Device, request: Request, background: Tensor | None) -> Frame:
+    """Gaussians alone need no per-pixel order; everything else goes through the general compositor."""
+    engine = KernelEngine if gaussians_alone(request) else ExactKernelEngine
+    return render_with(engine(runner), request, background)
 
 
 @dataclass(eq=False)
@@ -300,10 +307,10 @@ class KernelEngine:
 
 
 def render_emulated(
-    drawables: Sequence[GaussianDrawable], camera: Camera, background: Tensor | None, settings: RenderSettings
+    drawables: Sequence[Drawable], camera: Camera, background: Tensor | None, settings: RenderSettings
 ) -> Frame:
     """The same sequence over the kernels' emulator, on CPU tensors (tests; see `emulator.Emulator`)."""
     from smalti.renderers.engine.emulator import check_device, selected_emulator
 
-    check_device(drawables[0].means.device)
-    return render_with(KernelEngine(selected_emulator()), Request(drawables, camera, settings), background)
+    check_device(drawables[0].device)
+    return _render(selected_emulator(), Request(drawables, camera, settings), background)

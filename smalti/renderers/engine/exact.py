@@ -142,8 +142,9 @@ class ExactEngine:
         s = request.settings
         channels = request.channels - int(s.depth)
         normals = 3 + request.feature_count if s.normals else 0
-        switches = [int(s.order == "centre"), int(s.smooth_cutoff), int(s.absolute_gradient)]
         additive = all(isinstance(d, BoxDrawable) and d.accumulation == "additive" for d in request.drawables)
+        # The additive rule marches along the ray, whatever the order.
+        switches = [int(s.order == "centre" and not additive), int(s.smooth_cutoff), int(s.absolute_gradient)]
         settings = c.ExactSettings(
             *[channels, request.feature_count, normals, *switches, s.transmittance_min, int(additive), int(s.depth)]
         )

@@ -107,11 +107,12 @@ class KernelSource:
         """SHA-256 over this text and all the files that it may include; the same wherever the package lies."""
         own = self.text().replace(str(ENGINE), "")
         outside = [kind.header.read_bytes() for kind in self.kinds if not kind.header.is_relative_to(ENGINE)]
-        return hashlib.sha256(b"\0".join([own.encode(), _engine_digest(), *outside])).hexdigest()
+        return hashlib.sha256(b"\0".join([own.encode(), engine_digest(), *outside])).hexdigest()
 
 
 @cache
-def _engine_digest() -> bytes:
+def engine_digest() -> bytes:
+    """SHA-256 over the package's own headers and kernels."""
     files = sorted([*INCLUDE.rglob("*.h"), *(ENGINE / "cuda").rglob("*.cu")])
     # Sizes first, so that no two sets of files read alike.
     parts = [f"{path.relative_to(ENGINE)} {path.stat().st_size}\n".encode() + path.read_bytes() for path in files]

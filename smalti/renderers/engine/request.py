@@ -102,6 +102,12 @@ class Engine(Protocol):
         ...
 
 
+def gaussians_alone(request: Request) -> bool:
+    """Whether the compositor for EWA Gaussians alone can draw this: one key each, the same channels in all."""
+    gaussians = all(isinstance(d, GaussianDrawable) for d in request.drawables)
+    return gaussians and not request.settings.normals and len({d.feature_count for d in request.drawables}) == 1
+
+
 def render_with(engine: Engine, request: Request, background: Tensor | None) -> Frame:
     """Draw `request` over `background`, differentiably. Raises EngineError where its counters would overflow."""
     camera = request.camera

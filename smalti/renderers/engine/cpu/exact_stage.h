@@ -225,7 +225,7 @@ inline void exact_forward(Plan& plan, bool depth, const Background& background, 
                         const real* behind = background.values + (background.per_pixel ? 3 * pixel : 0);
                         for (int c = 0; c < 3; c++) colour[c] += block.T[k] * behind[c];
                     }
-                    out.alpha[pixel] = 1 - block.T[k];
+                    out.alpha[pixel] = block.absorbed[k];
                     plan.final_T[pixel] = block.T[k];
                     if (statistics) {
                         out.first[pixel] = (int)block.answers.first[k];

@@ -17,6 +17,7 @@
 #define __device__
 #define __shared__ static
 #define __forceinline__ inline
+#define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
 
 struct Dimensions {

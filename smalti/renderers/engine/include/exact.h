@@ -101,7 +101,7 @@ SM_FN Absorption absorption(F x, bool with_depth) {
     // psi = sum_{k>=1} (-1)^(k+1) k x^k / (k+1)!
     constexpr double psi[10] = {0., 1. / 2, -1. / 3, 1. / 8, -1. / 30, 1. / 144, -1. / 840, 1. / 5760, -1. / 45360, 1. / 403200};
     constexpr double dpsi[9] = {1. / 2, -2. / 3, 3. / 8, -4. / 30, 5. / 144, -6. / 840, 7. / 5760, -8. / 45360, 9. / 403200};
-    Absorption a;
+    Absorption a = {};
     a.decay = exp_of(-x);
     const M small = lt(x, splat(real(0.2)));
     const F inverse = splat(1) / max_of(x, splat(real(0.1)));
@@ -151,14 +151,16 @@ public:
     static SM_FN long long event_bytes(int channels) {
         return sizeof(Event) + sizeof(Emission) + 2 * sizeof(Rank) + (2 * channels + 2 * (4 + channels)) * sizeof(F) + 2;
     }
-    static SM_FN long long fixed_bytes(int channels) { return channels * sizeof(LongSum) + (2 * channels + 1) * sizeof(F) + 8 * 16; }
+    static SM_FN long long fixed_bytes(int channels) { return channels * sizeof(LongSum) + (3 * channels + 2) * sizeof(F) + sizeof(Emission) + 12 * 16; }
 
     SM_METHOD ExactBlock(const ExactOptions& options, char* memory, int events) : channels(options.channels), options_(options) {
         char* next = memory;
-        take(next, events_, events), take(next, emissions, events), take(next, ranks_, 2 * events);
+        take(next, events_, events), take(next, emissions, events + 1), take(next, ranks_, 2 * events);
         take(next, density_colour_, channels);
-        take(next, channels_, 2 * channels * events), take(next, log_, 2 * (4 + channels) * events);
+        take(next, channels_, 2 * channels * events), take(next, log_, 2 * (5 + channels) * events);
         take(next, sums, channels + 1), take(next, gradient_colour_, channels), take(next, log_codes_, 2 * events);
+        take(next, cotangent, channels + 1);
+        cotangent.resize(channels + 1);
         start();
     }
 #else
@@ -201,7 +203,7 @@ public:
         events_.clear(), channels_.clear(), ranks_.clear(), log_.clear(), log_codes_.clear(), emissions.clear(), locals_.clear();
         head_ = 0;
         widest = 0;
-        this->T = T;
+        this->T = met_ = T, absorbed = F{};
         z_ = F{};
         open_ = I{};
         any_open_ = false;
@@ -209,7 +211,6 @@ public:
         for (auto& c : density_colour_) c = LongSum();
         for (auto& c : sums) c = F{};
         running_ = F{};
-        latest_ = splat_int(-1);
         if (options_.statistics) {
             answers.first = answers.median = answers.dominant = splat_int(-1);
             answers.dominant_weight = answers.depth_first = answers.depth_median = F{};
@@ -227,7 +228,7 @@ public:
     }
 
     SM_FN bool crowded() const { return ((int)ranks_.size() - head_) > kWaiting; }
-    SM_FN bool alive() const { return any(ge(T, splat(options_.transmittance_min))); }
+    SM_FN bool alive() const { return any(ge(met_, splat(options_.transmittance_min))); }
 
     // Composites every rank that lies before `limit` in all lanes.
     SM_METHOD void composite_until(real limit) {
@@ -256,7 +257,7 @@ public:
     template <class Body>
     SM_METHOD void for_events(const Body& body) const {
         for (int r = 0; r < (int)ranks_.size(); r++) {
-            const F T = log_[r * log_stride_];
+            const F T = log_[r * log_stride_ + 2];
             for (int k = 0; k < kLanes; k++) {
                 const int code = at(ranks_[r].codes, k), type = code & 3;
                 if (type == kEnd || !(at(T, k) >= options_.transmittance_min)) continue;
@@ -267,7 +268,7 @@ public:
     }
     SM_METHOD F channel_of(int e, int c) const { return channel(events_[e], c); }
 
-    F T;
+    F T, absorbed;  // absorbed: the sum of all weights, 1 - T without its rounding
     Store<F> sums;  // [channels + 1], depth last
     int widest = 0;
     long long lookups = 0;  // voxel lookups of boxes since this was made (kinds/box.h counts)
@@ -275,6 +276,7 @@ public:
     BlockStatistics answers;
     // With statistics: told (emission's id, weight per lane) of every event that contributed.
 #ifdef SMALTI_CUDA
+    Store<F> cotangent;  // [channels + 1]
     real *contribution_sum = nullptr, *contribution_max = nullptr;
 #else
     void (*report)(void* to, int id, F weight) = nullptr;
@@ -293,7 +295,7 @@ private:
         density_colour_.resize(channels);
         sums.resize(channels + 1);
         gradient_colour_.resize(channels);
-        log_stride_ = 4 + channels;
+        log_stride_ = 5 + channels;
     }
 #ifdef SMALTI_CUDA
     template <class T>
@@ -397,6 +399,19 @@ private:
     SM_FN F alpha_of(const Event& e) const { return e.thick ? splat(1) - exp_of(-e.value) : e.value; }
     SM_FN F z_of(const Event& e) const { return e.thick ? (e.z0 + e.z1) * splat(real(0.5)) : e.z0; }
 
+    // Id of the segment that is open in lane k and began last.
+    SM_METHOD int opened_last(int k) const {
+        int id = -1;
+        real begin = 0;
+        const real here = smalti::at(z_, k);
+        for (int e = 0; e < (int)events_.size(); e++) {
+            const Event& event = events_[e];
+            const real z0 = smalti::at(event.z0, k);
+            if (!event.thick || !(smalti::at(event.value, k) > 0) || z0 > here || smalti::at(event.z1, k) <= here) continue;
+            if (id < 0 || z0 >= begin) id = event.id, begin = z0;
+        }
+        return id;
+    }
     SM_METHOD void composite(const Rank& rank);
     SM_METHOD void open(int e, M mask);
     SM_METHOD void close(int e, M mask);
@@ -414,12 +429,13 @@ private:
     const real* constant_ = nullptr;
     // the sweep
     F z_, running_;
-    I open_, latest_;
+    F met_;  // T at the last event that the lane's own ray met: other lanes' events cut its pieces, but do not end it
+    I open_;
     bool any_open_ = false;
     LongSum density_;
     Store<LongSum> density_colour_;
     Store<F> gradient_colour_;
-    Store<F> log_;  // per rank: T, z, open (as a number), density, density times colour
+    Store<F> log_;  // per rank: T, z, met_, open (as a number), density, density times colour
     Store<char> log_codes_;  // per rank: something was open
 };
 
@@ -432,7 +448,6 @@ SM_METHOD void ExactBlock::open(int e, M mask) {
     any_open_ = true;
     if (options_.statistics) {
         events_[e].g_value = select(mask, running_, events_[e].g_value);
-        latest_ = select_int(both(mask, gt(event.value, F{})), splat_int(event.id), latest_);
     }
 }
 
@@ -459,7 +474,7 @@ SM_METHOD void ExactBlock::count(int e, F weight, F before, F after, F depth) {
     for (int k = 0; k < kLanes; k++) {
         const real w = at(weight, k), z = at(depth, k);
         if (!(w > 0)) continue;
-        if (at(s.first, k) < 0 || (event.thick && z < at(s.depth_first, k))) put(s.first, k, event.id), put(s.depth_first, k, z);
+        if (at(s.first, k) < 0 || (event.thick && !options_.centre && z < at(s.depth_first, k))) put(s.first, k, event.id), put(s.depth_first, k, z);
         if (at(before, k) > real(0.5) && at(after, k) <= real(0.5)) put(s.median, k, event.id), put(s.depth_median, k, z);
         if (w > at(s.dominant_weight, k)) put(s.dominant_weight, k, w), put(s.dominant, k, event.id);
     }
@@ -479,26 +494,29 @@ SM_METHOD void ExactBlock::composite(const Rank& rank) {
         const int at = (int)log_.size();
         log_.resize(at + log_stride_);
         log_codes_.push_back(any_open_);
-        log_[at] = T, log_[at + 1] = z_;
+        log_[at] = T, log_[at + 1] = z_, log_[at + 2] = met_;
         if (any_open_) {
-            for (int k = 0; k < kLanes; k++) put(log_[at + 2], k, (real)smalti::at(open_, k));
-            log_[at + 3] = density_.value();
-            for (int c = 0; c < channels; c++) log_[at + 4 + c] = density_colour_[c].value();
+            for (int k = 0; k < kLanes; k++) put(log_[at + 3], k, (real)smalti::at(open_, k));
+            log_[at + 4] = density_.value();
+            for (int c = 0; c < channels; c++) log_[at + 5 + c] = density_colour_[c].value();
         }
     }
     if (any_open_) {
-        const F length = zero_unless(ge(T, tmin), max_of(rank.key - z_, F{}));
+        // Among ties lengths may be negative by a hair: signed, they leave every segment's tau whole.
+        const F length = zero_unless(ge(met_, tmin), rank.key - z_);
         const F density = max_of(density_.value(), F{}), tau = density * length;
         F share, after;
         if (options_.additive) {
             const F weight = min_of(tau, max_of(T, F{}));  // T is -1 outside of the picture
             share = select(gt(density, F{}), weight / density, F{});
             after = T - weight;
+            absorbed = absorbed + weight;
             if (options_.depth) sums[channels] = fma(weight, (z_ + rank.key) * splat(real(0.5)), sums[channels]);
         } else {
             const Absorption a = absorption<false>(tau, options_.depth);
             share = T * a.phi * length;
             after = T * a.decay;
+            absorbed = fma(T, a.phi * tau, absorbed);
             if (options_.depth) sums[channels] = fma(T, fma(a.phi * tau, z_, length * a.psi), sums[channels]);
         }
         for (int c = 0; c < channels; c++) sums[c] = fma(share, density_colour_[c].value(), sums[c]);
@@ -507,7 +525,7 @@ SM_METHOD void ExactBlock::composite(const Rank& rank) {
             for (int k = 0; k < kLanes; k++) {
                 const real before = smalti::at(T, k);
                 if (!(before > real(0.5) && smalti::at(after, k) <= real(0.5) && smalti::at(length, k) > 0)) continue;
-                put(answers.median, k, smalti::at(latest_, k));
+                put(answers.median, k, opened_last(k));
                 const real need = options_.additive ? before - real(0.5) : real_log(2 * before);
                 put(answers.depth_median, k, smalti::at(z_, k) + need / smalti::at(density, k));
             }
@@ -522,17 +540,26 @@ SM_METHOD void ExactBlock::composite(const Rank& rank) {
                 const F alpha = zero_unless(both(mask, ge(T, tmin)), alpha_of(event)), before = T;
                 const F weight = alpha * T;
                 T = fnma(alpha, T, T);
+                absorbed = absorbed + weight;
                 for (int c = 0; c < channels; c++) sums[c] = fma(weight, channel(event, c), sums[c]);
                 if (options_.depth) sums[channels] = fma(weight, z_of(event), sums[channels]);
                 if (options_.statistics) count(e, weight, before, T, z_of(event));
+                met_ = select(both(mask, gt(event.value, F{})), T, met_);
                 break;
             }
-            case kBegin: open(e, mask); break;
-            case kEnd: close(e, mask); break;
+            case kBegin:
+                open(e, mask);
+                met_ = select(both(mask, gt(events_[e].value, F{})), T, met_);
+                break;
+            case kEnd:
+                close(e, mask);
+                met_ = select(both(mask, gt(events_[e].value, F{})), T, met_);
+                break;
             default:
                 // Open first: something stays open in between, and the exact zero at the end of all is kept.
                 open(e + 1, mask);
                 close(e, mask);
+                met_ = select(both(mask, gt(max_of(events_[e].value, events_[e + 1].value), F{})), T, met_);
         }
     });
     z_ = rank.key;
@@ -550,10 +577,10 @@ SM_METHOD void ExactBlock::back(const F* cotangent, F behind) {
         const bool opened = log_codes_[r] != 0;
         const F T0 = log[0], z = log[1];
         F T1 = T0, length = F{}, density = F{}, tau = F{};
-        Absorption a;
+        Absorption a = {};
         if (opened) {
-            length = zero_unless(ge(T0, tmin), max_of(rank.key - z, F{}));
-            density = max_of(log[3], F{});
+            length = zero_unless(ge(log[2], tmin), rank.key - z);
+            density = max_of(log[4], F{});
             tau = density * length;
             if (options_.additive) {
                 T1 = T0 - min_of(tau, T0);
@@ -622,14 +649,14 @@ SM_METHOD void ExactBlock::back(const F* cotangent, F behind) {
         has_z = any(gt(abs_of(at_rank), F{}));
         if (opened) {
             // Where nothing is open, what later segments felt has no business with earlier ones: start anew, free of rounding.
-            const M shut = lt(log[2], splat(real(0.5)));
+            const M shut = lt(log[3], splat(real(0.5)));
             gradient_density = select(shut, F{}, gradient_density);
             F along = F{};
             for (int c = 0; c < channels; c++) {
                 gradient_colour[c] = select(shut, F{}, gradient_colour[c]);
-                along = fma(log[4 + c], cotangent[c], along);
+                along = fma(log[5 + c], cotangent[c], along);
             }
-            const M inside = gt(length, F{});
+            const M inside = ge(log[2], tmin);
             if (options_.additive) {
                 // Lombardi et al. 2021: `behind` is d loss / d T of what follows: the colour that saturates the ray, or its end.
                 const F mean = select(gt(density, F{}), along / max_of(density, splat(real(1e-30))), F{}) +
