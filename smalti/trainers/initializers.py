@@ -91,7 +91,9 @@ def initial_family(layer: LayerConfig, ground: Ground) -> Family:
     metadata = kind.checked_metadata(layer.metadata)
     try:
         return row.make(kind, metadata, ground, settings)
-    except ConfigError as error:
+    except ValueError as error:
+        if type(error) is not ValueError and not isinstance(error, ConfigError):
+            raise  # a DatasetError or a FamilyError says itself where it is from
         raise ConfigError(f"{where}: {error}") from None
 
 
