@@ -102,7 +102,8 @@ struct Block {
     bool ended[kMaxThreads];
     Barrier all, warps[kMaxThreads / kWarpSize];
     uint64_t slots[2][kMaxThreads];  // values of a collective; two, so that one barrier per collective is enough
-    unsigned char phase[kMaxThreads];
+    uint64_t block_slots[2][kMaxThreads];  // values of a collective; two, so that one barrier per collective is enough
+    unsigned char phase[kMaxThreads], block_phase[kMaxThreads];
     int threads, left, current, idle;
     bool stuck;
     void (*body)(const void*);
@@ -153,7 +154,8 @@ static int warp_size() { return block.threads - warp_base() < kWarpSize ? block.
 template <class T>
 static uint64_t* exchange(T value, bool whole_block) {
     const int me = block.current;
-    uint64_t* slots = block.slots[block.phase[me]++ & 1];
+    // Warps run ahead of one another between barriers of the block, so the block's slots are not theirs.
+    uint64_t* slots = whole_block ? block.block_slots[block.block_phase[me]++ & 1] : block.slots[block.phase[me]++ & 1];
     std::memcpy(&slots[me], &value, sizeof value);
     if (whole_block)
         wait(block.all, 0, block.threads);
@@ -192,7 +194,7 @@ static int launch(unsigned grid, unsigned threads, void (*body)(const void*), co
             block.warps[w] = {0, size < kWarpSize ? size : kWarpSize, 0};
         }
         for (unsigned t = 0; t < threads; t++) {
-            block.ended[t] = false, block.phase[t] = 0;
+            block.ended[t] = false, block.phase[t] = block.block_phase[t] = 0;
             block.fibers[t].prepare(stacks.data() + (size_t)t * kStack, thread_entry);
         }
         block.current = direction > 0 ? 0 : (int)threads - 1;
