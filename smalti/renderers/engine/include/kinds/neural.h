@@ -88,7 +88,7 @@ struct NeuralKind {
         r.nearest = b.nearest;
         b.usable = ellipsoid_screen(g, r.screen);
         r.near_t = real((double(cam.near_plane) - r.screen.z) * g.length);
-        b.usable = b.usable && is_finite(r.near_t) && is_finite(r.reach);
+        b.usable = b.usable && is_finite(r.near_t) && is_finite(r.reach) && g.length > 1e-30 && g.length < 1e30;
         b.drawn = b.usable;
     }
 
