@@ -84,7 +84,7 @@ def check_kind(kind: OutsideKind | str, sample: Sample, *, seed: int = 0, raises
 
 def _check_gradients(report: Report, stage: Stage) -> None:
     kind, camera = stage.kind, stage.camera
-    leaves = {"parameters": stage.parameters[:4], "colors": stage.colors[:4]}
+    leaves = {"parameters": stage.parameters[:3], "colors": stage.colors[:3]}
     leaves |= {"rotation": camera.rotation, "translation": camera.translation, "intrinsics": camera.intrinsics}
     company: list[Drawable] = []
     near = [stage.settings.near]
@@ -107,7 +107,7 @@ def _check_gradients(report: Report, stage: Stage) -> None:
         found = difference(draw, leaves, "parameters")
         report.note(f"gradient of parameters, with {other.kind}", found.error, GRADIENT, help)
     company.clear()
-    near[0] = float((stage.parameters[:4, :3] @ camera.rotation[2] + camera.translation[2]).median())
+    near[0] = float((stage.parameters[:3, :3] @ camera.rotation[2] + camera.translation[2]).median())
     found = difference(draw, leaves, "parameters")
     report.note("gradient of parameters, near plane amid", found.error, GRADIENT, help)
 

@@ -20,6 +20,7 @@ from smalti.renderers.drawables import GaussianDrawable, RayGaussianDrawable
 from smalti.renderers.engine import outside as engine_outside
 from smalti.renderers.engine.library import EngineError, available, set_threads, use_isa
 from smalti.renderers.engine.outside import KindError, compiled, find_compiler
+from smalti.renderers.fragments import composite, fragments
 from smalti.renderers.frame import Frame
 from smalti.renderers.outside import OutsideDrawable, OutsideError, OutsideKind, find_outside
 from smalti.renderers.render import render
@@ -326,3 +327,21 @@ def test_a_kind_that_nobody_brings(monkeypatch: pytest.MonkeyPatch) -> None:
     values = [torch.zeros(1, 3), torch.tensor([[1.0, 0, 0, 0]]), torch.ones(1, 3), torch.ones(1), torch.ones(1, 3)]
     with pytest.raises(EngineError, match="there is no kind 'unknown'"):
         render([Unknown(*values)], a_camera(torch.float32), settings=SETTINGS)
+
+
+@pytest.mark.parametrize("kind", [beta_kind(), FOG], ids=lambda kind: kind.name)
+def test_fragments_composite_to_the_same_picture(kind: OutsideKind) -> None:
+    plain = some(kind)
+    listed = fragments([plain], a_camera(), most=16)
+    assert listed.complete
+    color, alpha = composite(listed, listed.colors)
+    frame = draw(plain)
+    assert float((color - frame.color).abs().max()) < 1e-9
+    assert float((alpha - frame.alpha).abs().max()) < 1e-9
+    hit = listed.primitives >= 0
+    radius = plain.parameters[:, 7:10].amax(1) if kind is not FOG else plain.parameters[:, 3]
+    distance = listed.local.norm(dim=-1)[hit]  # of the event's place from the centre
+    assert bool((distance <= radius[listed.primitives[hit]] * (1 + 1e-6)).all())
+    centres = plain.parameters[listed.primitives[hit], :3] + listed.local[hit]
+    z = (centres @ a_camera().rotation.T + a_camera().translation)[:, 2]
+    assert torch.allclose(z, listed.z0[hit], atol=1e-9)
