@@ -319,7 +319,7 @@ void exact_chunks_back(Plan& plan, const ExactOptions& options, const KindGradie
     bool tables = false;
     for (const auto& d : plan.drawables) tables = tables || d->kind->table_tensors;
     const int batch = tables ? 16 : chunks;
-    std::vector<TableLog> logs((tables ? std::min(batch, chunks) : 1) * drawables);
+    std::vector<TableLog> logs = KeptLogs::take((tables ? std::min(batch, chunks) : 1) * drawables);
     for (size_t k = 0; k < logs.size(); k++) {
         const ExactDrawable& d = *plan.drawables[k % drawables];
         for (int t = 0; t < kKindTensors; t++) logs[k].start(t, d.in.sizes[t]);
@@ -350,6 +350,7 @@ void exact_chunks_back(Plan& plan, const ExactOptions& options, const KindGradie
             }
         for (auto& log : logs) log.clear();
     }
+    KeptLogs::give(std::move(logs));
     exact_finish(plan, gradients, camera);
 }
 

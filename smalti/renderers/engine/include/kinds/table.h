@@ -1,5 +1,9 @@
 // A kind for the CPU: its struct (kind.h) as a table of functions, so that the engine draws kinds it was not compiled with.
 #pragma once
+#include <algorithm>
+#include <memory>
+#include <mutex>
+
 #include "../composite_cpu.h"
 #include "../exact.h"
 #include "kind.h"
@@ -19,54 +23,120 @@ public:
         real f[3];
     };
 
-    void start(int tensor, long long length) { lengths_[tensor] = length; }
-    void add(int tensor, const Row& row, const real* gradient) {
-        const long long length = lengths_[tensor];
-        const int part = length ? (int)(row.base * kParts / length) : 0;
+    void start(int tensor, long long length) {
+        lengths_[tensor] = length, reach_[tensor] = 0;
+        parts_per_real_[tensor] = length ? double(kParts) / double(length) : 0;
+    }
+    SM_FN void add(int tensor, const Row& row, const real* gradient) {
+        const int part = std::min((int)(double(row.base) * parts_per_real_[tensor]), kParts - 1);  // not worth a division
         long long reach = 0;
         for (int j = 0; j < row.dimensions; j++) reach += row.steps[j] < 0 ? -row.steps[j] : row.steps[j];
         if (reach > reach_[tensor]) reach_[tensor] = reach;
-        std::vector<char>& rows = rows_[tensor * kParts + part];
-        const size_t at = rows.size(), size = sizeof(Row) + (row.channels * sizeof(real) + 7) / 8 * 8;
-        if (at + size > rows.capacity()) rows.reserve(2 * at + 4096);
-        rows.resize(at + size);
-        std::memcpy(&rows[at], &row, sizeof row);
-        std::memcpy(&rows[at] + sizeof row, gradient, row.channels * sizeof(real));
+        Rows& rows = rows_[tensor * kParts + part];
+        char* to = rows.append(sizeof(Row) + row_bytes(row.channels));
+        std::memcpy(to, &row, sizeof row);
+        std::memcpy(to + sizeof row, gradient, row.channels * sizeof(real));
     }
     // Adds the rows of one part of one tensor to `table`.
     void apply(int tensor, int part, real* table) const {
-        const std::vector<char>& rows = rows_[tensor * kParts + part];
-        for (size_t at = 0; at < rows.size();) {
+        const Rows& rows = rows_[tensor * kParts + part];
+        for (size_t at = 0; at < rows.size;) {
             Row row;
-            std::memcpy(&row, &rows[at], sizeof row);
-            const real* gradient = reinterpret_cast<const real*>(&rows[at] + sizeof row);
-            for (int corner = 0; corner < 1 << row.dimensions; corner++) {
-                real weight = 1;
-                long long to = row.base;
-                for (int j = 0; j < row.dimensions; j++) {
-                    weight *= corner >> j & 1 ? row.f[j] : 1 - row.f[j];
-                    to += corner >> j & 1 ? row.steps[j] : 0;
-                }
-                for (int c = 0; c < row.channels; c++) table[to + c] += weight * gradient[c];
-            }
-            at += sizeof(Row) + (row.channels * sizeof(real) + 7) / 8 * 8;
+            std::memcpy(&row, rows.data.get() + at, sizeof row);
+            const real* gradient = reinterpret_cast<const real*>(rows.data.get() + at + sizeof row);
+            if (row.dimensions == 2 && row.channels == 3)
+                apply_bilinear<3>(row, gradient, table);
+            else if (row.dimensions == 2 && row.channels == 4)
+                apply_bilinear<4>(row, gradient, table);
+            else
+                apply_row(row, gradient, table);
+            at += sizeof(Row) + row_bytes(row.channels);
         }
     }
     // Corners reach at most into the neighbouring parts if this is so; then parts p and p + 3 may be applied side by side.
     bool local(int tensor) const { return reach_[tensor] < lengths_[tensor] / kParts - row_slack; }
     void clear() {
-        for (auto& rows : rows_) rows.clear();
+        for (auto& rows : rows_) rows.size = 0;
+    }
+    size_t bytes() const {
+        size_t sum = 0;
+        for (auto& rows : rows_) sum += rows.capacity;
+        return sum;
     }
     bool empty(int tensor) const {
         for (int p = 0; p < kParts; p++)
-            if (!rows_[tensor * kParts + p].empty()) return false;
+            if (rows_[tensor * kParts + p].size) return false;
         return true;
     }
 
 private:
     static constexpr int row_slack = 64;  // channels of a corner
+
+    // Bytes, appended to; a vector would fill them with zeros first.
+    struct Rows {
+        std::unique_ptr<char[]> data;
+        size_t size = 0, capacity = 0;
+        SM_FN char* append(size_t bytes) {
+            if (size + bytes > capacity) grow(bytes);
+            char* to = data.get() + size;
+            size += bytes;
+            return to;
+        }
+        __attribute__((noinline)) void grow(size_t bytes) {
+            capacity = 2 * capacity + bytes + 4096;
+            std::unique_ptr<char[]> more(new char[capacity]);
+            if (size) std::memcpy(more.get(), data.get(), size);
+            data = std::move(more);
+        }
+    };
+    SM_FN static size_t row_bytes(int channels) { return (channels * sizeof(real) + 7) / 8 * 8; }
+
+    template <int channels>
+    SM_FN static void apply_bilinear(const Row& row, const real* gradient, real* table) {
+        const real fx = row.f[0], fy = row.f[1], gx = 1 - fx, gy = 1 - fy, weights[4] = {gx * gy, fx * gy, gx * fy, fx * fy};
+        for (int corner = 0; corner < 4; corner++) {
+            real* to = table + row.base + (corner & 1 ? row.steps[0] : 0) + (corner & 2 ? row.steps[1] : 0);
+            for (int c = 0; c < channels; c++) to[c] += weights[corner] * gradient[c];
+        }
+    }
+    static void apply_row(const Row& row, const real* gradient, real* table) {
+        for (int corner = 0; corner < 1 << row.dimensions; corner++) {
+            real weight = 1;
+            long long to = row.base;
+            for (int j = 0; j < row.dimensions; j++) {
+                weight *= corner >> j & 1 ? row.f[j] : 1 - row.f[j];
+                to += corner >> j & 1 ? row.steps[j] : 0;
+            }
+            for (int c = 0; c < row.channels; c++) table[to + c] += weight * gradient[c];
+        }
+    }
+
     long long lengths_[kKindTensors] = {}, reach_[kKindTensors] = {};
-    std::vector<char> rows_[kKindTensors * kParts];
+    double parts_per_real_[kKindTensors] = {};
+    Rows rows_[kKindTensors * kParts];
+};
+
+// The logs of one backward pass, kept for the next: fresh memory of this size costs more than what is written there.
+struct KeptLogs {
+    std::mutex mutex;
+    std::vector<TableLog> logs;
+
+    static KeptLogs& instance() {
+        static KeptLogs* kept = new KeptLogs;  // never destroyed: threads may outlive main
+        return *kept;
+    }
+    static std::vector<TableLog> take(size_t count) {
+        std::vector<TableLog> logs;
+        if (std::unique_lock<std::mutex> lock(instance().mutex, std::try_to_lock); lock) logs.swap(instance().logs);
+        logs.resize(count);
+        return logs;
+    }
+    static void give(std::vector<TableLog>&& logs) {
+        size_t bytes = 0;
+        for (auto& log : logs) log.clear(), bytes += log.bytes();
+        if (bytes > size_t(1) << 28) return;
+        if (std::unique_lock<std::mutex> lock(instance().mutex, std::try_to_lock); lock) instance().logs.swap(logs);
+    }
 };
 
 // What a kind's emit_back sees (kind.h).
@@ -84,12 +154,15 @@ public:
     // As `next`, without moving on.
     SM_FN const Event& event() const { return block_.event(next_); }
     SM_FN void bilinear(int tensor, const int* base, const int* step_x, const int* step_y, F fx, F fy, const F* gradient, int channels) {
+        alignas(64) real own[64][kLanes], x[kLanes], y[kLanes];
+        std::memcpy(own, gradient, channels * sizeof(F));
+        std::memcpy(x, &fx, sizeof x), std::memcpy(y, &fy, sizeof y);
         for (int k = 0; k < kLanes; k++) {
             if (base[k] < 0) continue;
-            TableLog::Row row = {base[k], {step_x[k], step_y[k], 0}, 2, channels, {fx[k], fy[k], 0}};
-            real own[64];
-            for (int c = 0; c < channels; c++) own[c] = gradient[c][k];
-            log_->add(tensor, row, own);
+            real row[64];
+            bool felt = false;
+            for (int c = 0; c < channels; c++) row[c] = own[c][k], felt = felt || row[c] != 0;
+            if (felt) log_->add(tensor, {base[k], {step_x[k], step_y[k], 0}, 2, channels, {x[k], y[k], 0}}, row);
         }
     }
     SM_FN void trilinear(int tensor, const long long* base, const int* step_x, const int* step_y, const int* step_z, F fx, F fy, F fz,
