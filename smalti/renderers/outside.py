@@ -6,6 +6,7 @@ A package registers an `OutsideKind` under the entry-point group `smalti.kinds`;
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,9 +20,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from smalti.renderers.drawables import Inputs
+from smalti.renderers.drawables import Drawable, Inputs
 
 MOST_PARAMETERS = 16
+HEADERS = (".h", ".hh", ".hpp", ".hxx", ".inl", ".inc", ".cuh")
+"""Files of these names beside a kind's header count as its sources."""
 
 Reference = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, ...]]
 """(parameters [k, P], origin [k, 3], direction [k, 3]) -> thin: z, alpha, hit; thick: z0, z1, tau, hit; all [k].
@@ -146,6 +149,20 @@ class OutsideDrawable:
     def inputs(self) -> Inputs:
         tensors = [self.parameters, self.colors, self.features]
         return Inputs(tensors, (), [self.feature_count], [self.bound_scale, self.origin_shift])
+
+
+def drawn_kind(drawable: Drawable) -> str | OutsideKind:
+    """What draws it: a built-in kind's name (or one that is registered), or the kind from outside itself."""
+    return drawable.outside if isinstance(drawable, OutsideDrawable) else drawable.kind
+
+
+def header_digest(header: Path) -> str:
+    """SHA-256 over a header and those that lie beside it."""
+    found = sorted({header, *(path for path in header.parent.iterdir() if path.suffix in HEADERS and path.is_file())})
+    total = hashlib.sha256()
+    for file in found:
+        total.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    return total.hexdigest()
 
 
 def outside_names() -> list[str]:

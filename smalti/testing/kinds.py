@@ -36,6 +36,7 @@ class Stage:
     colors: Tensor
     camera: Camera
     settings: RenderSettings
+    backend: str
 
     def drawable(
         self, rows: Sequence[int] | slice = slice(None), bound_scale: float = 1.0, origin_shift: float = 0.0
@@ -45,11 +46,14 @@ class Stage:
 
     def draw(self, drawables: Sequence[Drawable], camera: Camera | None = None) -> Frame:
         """By the engine."""
-        return render(drawables, camera or self.camera, settings=self.settings, backend="cpu")
+        return render(drawables, camera or self.camera, settings=self.settings, backend=self.backend)
 
 
-def check_kind(kind: OutsideKind | str, sample: Sample, *, seed: int = 0, raises: bool = True) -> Report:
-    """Hold a kind (or the one registered under a name) to what every kind must do; takes seconds, on the CPU.
+def check_kind(
+    kind: OutsideKind | str, sample: Sample, *, seed: int = 0, backend: str = "cpu", raises: bool = True
+) -> Report:
+    """Hold a kind (or the one registered under a name) to what every kind must do; takes seconds, on the CPU (within
+    `Emulator.selected()`, minutes with the CUDA kernels under the back end `emulator`).
 
     Gradients of every parameter, the colour and the camera against central differences in float64, alone and among
     Gaussians and triangles; float32 against float64; order along the ray; bounds; what must not matter (order of rows,
@@ -65,7 +69,9 @@ def check_kind(kind: OutsideKind | str, sample: Sample, *, seed: int = 0, raises
     colors = torch.rand(6, 3, generator=generator, dtype=torch.float64)
     eye, target, up = torch.tensor([[0.5, -0.6, -3.2], [0, 0, 0], [0.1, -1.0, 0.2]], dtype=torch.float64).unbind(0)
     camera = Camera.look_at(eye, target, up, 0.9, SIZE)
-    stage = Stage(kind, parameters, colors, camera, RenderSettings(order="ray", depth=True, transmittance_min=0.0))
+    stage = Stage(
+        kind, parameters, colors, camera, RenderSettings(order="ray", depth=True, transmittance_min=0.0), backend
+    )
     report = Report(f"kind {kind.name}")
     alpha = stage.draw([stage.drawable()]).alpha
     report.require("shows", bool(alpha.max() > 0.01), "the sample's primitives leave no trace in the picture")
@@ -93,7 +99,7 @@ def _check_gradients(report: Report, stage: Stage) -> None:
         pose = {name: values[name] for name in ("rotation", "translation", "intrinsics")}
         own = OutsideDrawable(kind, values["parameters"], values["colors"])
         settings = replace(stage.settings, near=near[0])
-        return render([own, *company], replace(camera, **pose), settings=settings, backend="cpu")
+        return render([own, *company], replace(camera, **pose), settings=settings, backend=stage.backend)
 
     help = "is the event smooth where it counts, and are all its decisions made by Mask and select?"
     wanted = {f"parameter {name}": ("parameters", columns) for name, columns in kind.columns().items()}
@@ -201,7 +207,9 @@ def _check_places(report: Report, stage: Stage) -> None:
     settings = replace(stage.settings, near=0.3, statistics=True)
     for name, place in (("behind the camera", centre - 3 * back), ("around the camera", centre + 0 * back)):
         moved = torch.cat([0.4 * stage.parameters[:, :3] + place, stage.parameters[:, 3:]], dim=1).requires_grad_(True)
-        frame = render([OutsideDrawable(stage.kind, moved, stage.colors)], stage.camera, settings=settings)
+        frame = render(
+            [OutsideDrawable(stage.kind, moved, stage.colors)], stage.camera, settings=settings, backend=stage.backend
+        )
         weighted(frame).sum().backward()
         assert moved.grad is not None
         finite = bool(frame.color.isfinite().all()) and bool(moved.grad.isfinite().all())
@@ -230,7 +238,7 @@ def _check_refused_rows(report: Report, stage: Stage) -> None:
 def _check_reference(report: Report, stage: Stage) -> None:
     planes: list[Tensor] = []
     gradients: list[Tensor] = []
-    for backend in ("oracle", "cpu"):
+    for backend in ("oracle", stage.backend):
         parameters = stage.parameters.clone().requires_grad_(True)
         drawn = OutsideDrawable(stage.kind, parameters, stage.colors)
         frame = render([drawn], stage.camera, settings=stage.settings, backend=backend)

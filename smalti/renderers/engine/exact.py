@@ -15,7 +15,7 @@ from smalti.renderers.engine.kinds import find_kind
 from smalti.renderers.engine.library import check, load, pointer
 from smalti.renderers.engine.request import CAMERA_GRADIENT, Gradients, Request, Tensors, camera_values
 from smalti.renderers.frame import Visibility
-from smalti.renderers.outside import OutsideDrawable
+from smalti.renderers.outside import drawn_kind
 from smalti.renderers.settings import RenderSettings
 
 if TYPE_CHECKING:
@@ -137,8 +137,7 @@ class ExactEngine:
             at += len(inputs.tensors)
             structure, indices = kind_input(c, drawable, inputs, own)
             items.kept += [structure, *indices]
-            kind = drawable.outside if isinstance(drawable, OutsideDrawable) else drawable.kind
-            item.kind, item.input = find_kind(kind, c), ctypes.addressof(structure)
+            item.kind, item.input = find_kind(drawn_kind(drawable), c), ctypes.addressof(structure)
         s = request.settings
         channels = request.channels - int(s.depth)
         normals = 3 + request.feature_count if s.normals else 0

@@ -17,6 +17,7 @@ from smalti.renderers.engine.library import ERRORS, EngineError
 from smalti.renderers.engine.parameters import address
 from smalti.renderers.engine.request import CAMERA_GRADIENT, Gradients, Request, Tensors, camera_values
 from smalti.renderers.frame import Visibility
+from smalti.renderers.outside import drawn_kind
 
 TILE = 16
 MOST_SUMS = 192
@@ -50,7 +51,7 @@ class ExactKernelEngine:
 
     def forward(self, request: Request, tensors: Tensors) -> tuple[Tensor, Tensor]:
         """See `request.Engine`."""
-        kinds = tuple(dict.fromkeys(kind_source(d.kind) for d in request.drawables))
+        kinds = tuple(dict.fromkeys(kind_source(drawn_kind(d)) for d in request.drawables))
         self.source = ExactSource(kinds, request.dtype)
         self.c = exact_structures(request.dtype)
         self.deterministic = torch.are_deterministic_algorithms_enabled()
@@ -87,7 +88,7 @@ class ExactKernelEngine:
             structure, indices = kind_input(c, drawable, inputs, tensors[at : at + count])
             kept += [structure, *indices]
             table[k].input = structure
-            table[k].kind = self.source.kinds.index(kind_source(drawable.kind))
+            table[k].kind = self.source.kinds.index(kind_source(drawn_kind(drawable)))
             table[k].first = first
             table[k].records = self.record_starts[k] if hasattr(self, "record_starts") else 0
             if gradients is not None:

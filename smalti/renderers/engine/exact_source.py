@@ -16,6 +16,7 @@ import torch
 from smalti.renderers.engine.kernel_source import ENGINE, INCLUDE, engine_digest
 from smalti.renderers.engine.library import EngineError
 from smalti.renderers.engine.parameters import structures
+from smalti.renderers.outside import OutsideKind, header_digest
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class ExactKindSource:
     """Included as it is; may lie outside of the package."""
     struct: str
     """In namespace smalti."""
+    width: int = 0
+    """Numbers per primitive that Python hands to a kind from outside; 0 for built-in ones."""
 
 
 def _built_in(name: str, header: str, struct: str) -> ExactKindSource:
@@ -48,11 +51,13 @@ TABLES = {"triangle", "box"}
 """Kinds whose textures and voxels get their gradients by atomic additions."""
 
 
-def kind_source(name: str) -> ExactKindSource:
-    """The source of kind `name`. Raises EngineError where there is none."""
-    if name not in BUILT_IN:
-        raise EngineError(f"the kind {name!r} cannot be drawn on CUDA yet; move the scene to the CPU")
-    return BUILT_IN[name]
+def kind_source(kind: str | OutsideKind) -> ExactKindSource:
+    """The source of a built-in kind's name, or of a kind from outside. Raises EngineError where there is none."""
+    if isinstance(kind, OutsideKind):
+        return ExactKindSource(kind.name, kind.path, f"OutsideKind<::{kind.struct.removeprefix('::')}>", kind.width)
+    if kind not in BUILT_IN:
+        raise EngineError(f"the kind {kind!r} cannot be drawn on CUDA yet; move the scene to the CPU")
+    return BUILT_IN[kind]
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,8 @@ class ExactSource:
             f"#define SMALTI_EXACT_KINDS {', '.join(kind.struct for kind in self.kinds)}",
             f'#include "{ENGINE / "cuda" / "exact_kernels.cu"}"',
         ]
+        widths = {kind.struct: kind.width for kind in self.kinds if kind.width}
+        lines += [f'static_assert(smalti::{n}::P == {w}, "kParameters differs");' for n, w in widths.items()]
         sizes = {n: ctypes.sizeof(c) for n, c in vars(exact_structures(self.dtype)).items() if n.startswith("Exact")}
         checks = {n: size for n, size in sizes.items() if n.endswith("Parameters") or n == "ExactDevice"}
         lines += [f'static_assert(sizeof(smalti::{n}) == {s}, "exact_source.py: {n}");' for n, s in checks.items()]
@@ -79,7 +86,7 @@ class ExactSource:
     def digest(self) -> str:
         """SHA-256 over this text and all the files that it may include; the same wherever the package lies."""
         own = self.text().replace(str(ENGINE), "")
-        outside = [kind.header.read_bytes() for kind in self.kinds if not kind.header.is_relative_to(ENGINE)]
+        outside = [header_digest(kind.header).encode() for kind in self.kinds if not kind.header.is_relative_to(ENGINE)]
         return hashlib.sha256(b"\0".join([own.encode(), engine_digest(), *outside])).hexdigest()
 
 

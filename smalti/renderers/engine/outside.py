@@ -27,11 +27,9 @@ from typing import Any
 from smalti.renderers.engine.cubins import cache_folder
 from smalti.renderers.engine.flags import FLAGS, variants
 from smalti.renderers.engine.library import EngineError
-from smalti.renderers.outside import OutsideKind
+from smalti.renderers.outside import OutsideKind, header_digest
 
 INCLUDE = Path(__file__).parent / "include"
-HEADERS = (".h", ".hh", ".hpp", ".hxx", ".inl", ".inc", ".cuh")
-"""Files of these names beside the user's header count as its sources."""
 REMEDY = "install g++, or `pip install ziglang`, or name a C++17 compiler in the environment variable CXX"
 SHOWN = 25
 """Lines of the compiler's words in an error."""
@@ -67,7 +65,7 @@ def compiled(kind: OutsideKind, name: str) -> Path:
     # Where the header lies is no part of its content.
     words = [
         unit(kind, kind.path.name),
-        _digest(_beside(kind.path)),
+        header_digest(kind.path),
         _digest(tuple(sorted(INCLUDE.rglob("*.h")))),
         *flags,
     ]
@@ -193,10 +191,6 @@ def _is_whole(path: Path) -> bool:
     tail = len(_MARK) + 32
     body, seal = content[:-tail], content[-tail : -len(_MARK)]
     return content.endswith(_MARK) and hashlib.sha256(body).digest() == seal
-
-
-def _beside(header: Path) -> tuple[Path, ...]:
-    return tuple(sorted({header, *(p for p in header.parent.iterdir() if p.suffix in HEADERS and p.is_file())}))
 
 
 def _digest(files: tuple[Path, ...]) -> str:
