@@ -393,3 +393,27 @@ def test_fragments_carry_barycentrics(backend: Backend) -> None:
         found.append((color.detach(), corners))
     torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("backend", [ORACLE, *ENGINES], ids=lambda backend: backend.name)
+def test_rays_miss_where_a_texel_is_not_finite(backend: Backend) -> None:
+    """No NaN reaches the picture or a gradient; the rest of the face is drawn as ever."""
+    given = triangles(1, seed=3, texture=(4, 4, 4), size=2.0)
+    assert given.texture is not None
+    broken = given.texture.clone()
+    broken[1, 2, 0], broken[2, 1, 3] = math.nan, math.inf
+    frames: list[Tensor] = []
+    for texture in (given.texture, broken):
+        leaves, ready = TriangleScene((replace(given, texture=texture),), small_view(), RAY).leaves(backend.dtype)
+        frame = ready.render(backend)
+        assert frame.visibility.skipped == 0
+        with backend.chosen():
+            weighted(frame).backward()
+        for name, leaf in leaves.items():
+            assert leaf.grad is not None, name
+            assert bool(leaf.grad.isfinite().all()), name
+        frames.append(frame.color.detach())
+    assert bool(frames[1].isfinite().all())
+    changed = (frames[0] != frames[1]).any(-1)
+    assert 20 < int(changed.sum()) < int((frames[0] > 0).any(-1).sum())
+    assert not bool(frames[1][changed].any())

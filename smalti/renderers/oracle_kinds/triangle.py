@@ -60,6 +60,9 @@ class TriangleKind:
             pixel, row = pixel[some], row[some]
             hits = self._meet(view, pixel, row)
             drawn = hits.drawn & (hits.coverage > 0) & (hits.z >= view.settings.near) & hits.z.isfinite()
+            if self.drawable.texture is not None:
+                color, share = self._shade(self.rows[row], hits.barycentrics)
+                drawn &= color.isfinite().all(-1) & share.isfinite()
         pixel, row = pixel[drawn], row[drawn]
         hits = self._meet(view, pixel, row)
 
@@ -144,10 +147,7 @@ class TriangleKind:
 
 def _usable(drawable: TriangleDrawable) -> Tensor:
     given = [drawable.corners, drawable.opacities, drawable.colors, drawable.features, drawable.normals, drawable.uvs]
-    usable = usable_rows(len(drawable), given, [])
-    if drawable.texture is not None and not bool(drawable.texture.detach().isfinite().all()):
-        usable &= False  # every face reads it
-    return usable
+    return usable_rows(len(drawable), given, [])
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

@@ -236,6 +236,7 @@ struct TriangleKind {
             F values[4];
             texture_place(in, r, h.beta, h.hit, place);
             texture_values<false>(in, place, h.hit, values, nullptr, nullptr);
+            keep_finite(h.hit, values, texture_depth(in));
             for (int c = 0; c < 3; c++) channels[c] = values[c];
             if (texture_depth(in) == 4) alpha = min_of(max_of(splat(r.opacity) * values[3], splat(0)), splat(1));
         } else {
@@ -283,6 +284,14 @@ private:
         return fma(h.beta[1], splat(to1), fma(h.beta[2], splat(to2), splat(first)));
     }
 
+    // Rays that look at a texel which is not finite miss.
+    SM_FN static void keep_finite(M& hit, F* values, int channels) {
+        F sum = values[0] * splat(0);
+        for (int c = 1; c < channels; c++) sum = fma(values[c], splat(0), sum);
+        hit = both(hit, ge(splat(0), abs_of(sum)));
+        for (int c = 0; c < channels; c++) values[c] = zero_unless(hit, values[c]);
+    }
+
     // Adds a channel's gradient to its three corners' sums, and to the derivatives with respect to barycentrics 1 and 2.
     SM_FN static void corner_sums(const TriangleHit& h, F g, F* sums, int stride) {
         for (int i = 0; i < 3; i++) sums[i * stride] = fma(h.beta[i], g, sums[i * stride]);
@@ -328,7 +337,7 @@ private:
         const TriangleSums s = triangle_sums(in, r.normals);
         const bool detached = triangle_detached(in);
         const F zero = splat(0);
-        const F value = zero_unless(h.hit, gradient.value), depth = zero_unless(h.hit, gradient.z0);
+        F value = zero_unless(h.hit, gradient.value), depth = zero_unless(h.hit, gradient.z0);
         F d1 = zero, d2 = zero;  // d loss / d beta_1 and beta_2, beta_0 being the rest
         F opacity = splat(min_of_real(max_of_real(r.opacity, 0), 1)), of_opacity = h.weight;
         if (in.tensors[kTexture]) {
@@ -337,6 +346,9 @@ private:
             F values[4], along_x[4], along_y[4], g[4], gx = zero, gy = zero;
             texture_place(in, r, h.beta, h.hit, place);
             texture_values<true>(in, place, h.hit, values, along_x, along_y);
+            keep_finite(h.hit, values, channels);
+            value = zero_unless(h.hit, value), depth = zero_unless(h.hit, depth);
+            for (int c = 0; c < channels; c++) along_x[c] = zero_unless(h.hit, along_x[c]), along_y[c] = zero_unless(h.hit, along_y[c]);
             for (int c = 0; c < 3; c++) g[c] = zero_unless(h.hit, gradient.channels[c]);
             if (channels == 4) {
                 const F product = splat(r.opacity) * values[3];
