@@ -123,8 +123,57 @@ SM_FN void voxel_slope(const VoxelGrid& grid, const VoxelPlace& place, LaneBits,
 typedef real Voxel __attribute__((vector_size(4 * sizeof(real))));
 typedef real VoxelPair __attribute__((vector_size(8 * sizeof(real))));  // a voxel and its neighbour along x
 
+#if defined(__AVX__) && !defined(SMALTI_DOUBLE)
+SM_FN Voxel low_of(VoxelPair p) { return _mm256_castps256_ps128(p); }
+SM_FN Voxel high_of(VoxelPair p) { return _mm256_extractf128_ps(p, 1); }
+#else
 SM_FN Voxel low_of(VoxelPair p) { return Voxel{p[0], p[1], p[2], p[3]}; }
 SM_FN Voxel high_of(VoxelPair p) { return Voxel{p[4], p[5], p[6], p[7]}; }
+#endif
+// a + f (b - a)
+#if defined(__FMA__) && !defined(SMALTI_DOUBLE)
+SM_FN VoxelPair between(real f, VoxelPair a, VoxelPair b) { return _mm256_fmadd_ps(_mm256_set1_ps(f), b - a, a); }
+SM_FN Voxel between(real f, Voxel a, Voxel b) { return _mm_fmadd_ps(_mm_set1_ps(f), b - a, a); }
+#else
+SM_FN VoxelPair between(real f, VoxelPair a, VoxelPair b) { return a + f * (b - a); }
+SM_FN Voxel between(real f, Voxel a, Voxel b) { return a + f * (b - a); }
+#endif
+
+// Four numbers per lane, to be read and written a lane at a time: lane k's lie at of(k).
+struct VoxelQuads {
+    alignas(64) real values[4][kLanes];
+    SM_FN real* of(int k) { return values[k % 4] + k / 4 * 4; }
+    SM_FN void put(int k, Voxel v) { std::memcpy(of(k), &v, sizeof v); }
+    SM_FN Voxel get(int k) { return load_as<Voxel>(of(k)); }
+    SM_FN void clear() { std::memset(values, 0, sizeof values); }
+    // Rows of four within the quarters of a vector become columns, and back: so the lanes come out in their order.
+    SM_FN static void turn(F* v) {
+#if defined(__AVX512F__) && !defined(SMALTI_DOUBLE)
+        const F a = _mm512_unpacklo_ps(v[0], v[1]), b = _mm512_unpackhi_ps(v[0], v[1]);
+        const F c = _mm512_unpacklo_ps(v[2], v[3]), d = _mm512_unpackhi_ps(v[2], v[3]);
+        v[0] = _mm512_shuffle_ps(a, c, 0x44), v[1] = _mm512_shuffle_ps(a, c, 0xee);
+        v[2] = _mm512_shuffle_ps(b, d, 0x44), v[3] = _mm512_shuffle_ps(b, d, 0xee);
+#elif defined(__AVX2__) && !defined(SMALTI_DOUBLE)
+        const F a = _mm256_unpacklo_ps(v[0], v[1]), b = _mm256_unpackhi_ps(v[0], v[1]);
+        const F c = _mm256_unpacklo_ps(v[2], v[3]), d = _mm256_unpackhi_ps(v[2], v[3]);
+        v[0] = _mm256_shuffle_ps(a, c, 0x44), v[1] = _mm256_shuffle_ps(a, c, 0xee);
+        v[2] = _mm256_shuffle_ps(b, d, 0x44), v[3] = _mm256_shuffle_ps(b, d, 0xee);
+#else
+        static_assert(kLanes == 4, "one quarter");
+        const F a = v[0], b = v[1], c = v[2], d = v[3];
+        for (int k = 0; k < 4; k++) v[k] = F{a[k], b[k], c[k], d[k]};
+#endif
+    }
+    SM_FN void load(F* v) const {
+        for (int j = 0; j < 4; j++) v[j] = load_lanes(values[j]);
+        turn(v);
+    }
+    SM_FN void store(const F* v) {
+        F own[4] = {v[0], v[1], v[2], v[3]};
+        turn(own);
+        std::memcpy(values, own, sizeof values);
+    }
+};
 
 template <int channels>
 SM_FN VoxelPair voxel_pair(const real* p, int step_x) {
@@ -151,18 +200,19 @@ template <int channels>
 SM_FN void voxel_values(const VoxelGrid& grid, const VoxelPlace& place, LaneBits bits, F* values) {
     const VoxelLanes at(place);
     const int *s = grid.step;
-    alignas(64) real out[4][kLanes] = {};
+    VoxelQuads out;
+    out.clear();
     for (; bits; bits &= bits - 1) {
         const int k = first_lane(bits);
         const real* p = grid.values + at.corner[k];
-        const VoxelPair p00 = voxel_pair<channels>(p, s[0]), p10 = voxel_pair<channels>(p + s[1], s[0]);
-        const VoxelPair p01 = voxel_pair<channels>(p + s[2], s[0]), p11 = voxel_pair<channels>(p + s[1] + s[2], s[0]);
-        const VoxelPair a = p00 + at.beyond[2][k] * (p01 - p00), b = p10 + at.beyond[2][k] * (p11 - p10);
-        const VoxelPair c = a + at.beyond[1][k] * (b - a);
-        const Voxel v = low_of(c) + at.beyond[0][k] * (high_of(c) - low_of(c));
-        for (int j = 0; j < channels; j++) out[j][k] = v[j];
+        const VoxelPair a = between(at.beyond[2][k], voxel_pair<channels>(p, s[0]), voxel_pair<channels>(p + s[2], s[0]));
+        const VoxelPair b = between(at.beyond[2][k], voxel_pair<channels>(p + s[1], s[0]), voxel_pair<channels>(p + s[1] + s[2], s[0]));
+        const VoxelPair c = between(at.beyond[1][k], a, b);
+        out.put(k, between(at.beyond[0][k], low_of(c), high_of(c)));
     }
-    for (int j = 0; j < channels; j++) values[j] = load_lanes(out[j]);
+    F all[4];
+    out.load(all);
+    for (int j = 0; j < channels; j++) values[j] = all[j];
 }
 
 // slope[j] = sum_c gradient[c] d value[c] / d y[j].
@@ -170,25 +220,27 @@ template <int channels>
 SM_FN void voxel_slope(const VoxelGrid& grid, const VoxelPlace& place, LaneBits bits, const F* gradient, F* slope) {
     const VoxelLanes at(place);
     const int* s = grid.step;
-    alignas(64) real out[3][kLanes] = {}, g[4][kLanes] = {};
-    std::memcpy(g, gradient, channels * sizeof(F));
+    VoxelQuads weights, out[3];
+    F all[4] = {};
+    for (int j = 0; j < channels; j++) all[j] = gradient[j];
+    weights.store(all);
+    for (VoxelQuads& o : out) o.clear();
     for (; bits; bits &= bits - 1) {
         const int k = first_lane(bits);
-        const real* p = grid.values + at.corner[k];
+        const real *p = grid.values + at.corner[k], fx = at.beyond[0][k], fy = at.beyond[1][k], fz = at.beyond[2][k];
         const VoxelPair p00 = voxel_pair<channels>(p, s[0]), p10 = voxel_pair<channels>(p + s[1], s[0]);
         const VoxelPair p01 = voxel_pair<channels>(p + s[2], s[0]), p11 = voxel_pair<channels>(p + s[1] + s[2], s[0]);
-        const VoxelPair d0 = p01 - p00, d1 = p11 - p10;
-        const VoxelPair a = p00 + at.beyond[2][k] * d0, b = p10 + at.beyond[2][k] * d1;
-        const VoxelPair y = b - a, c = a + at.beyond[1][k] * y, z = d0 + at.beyond[1][k] * (d1 - d0);
-        const Voxel weight = {g[0][k], g[1][k], g[2][k], g[3][k]};
-        const Voxel x = weight * (high_of(c) - low_of(c));
-        const Voxel along_y = weight * (low_of(y) + at.beyond[0][k] * (high_of(y) - low_of(y)));
-        const Voxel along_z = weight * (low_of(z) + at.beyond[0][k] * (high_of(z) - low_of(z)));
-        out[0][k] = (x[0] + x[1]) + (x[2] + x[3]);
-        out[1][k] = (along_y[0] + along_y[1]) + (along_y[2] + along_y[3]);
-        out[2][k] = (along_z[0] + along_z[1]) + (along_z[2] + along_z[3]);
+        const VoxelPair a = between(fz, p00, p01), b = between(fz, p10, p11), y = b - a, c = between(fy, a, b);
+        const VoxelPair z = between(fy, p01 - p00, p11 - p10);
+        const Voxel weight = weights.get(k);
+        out[0].put(k, weight * (high_of(c) - low_of(c)));
+        out[1].put(k, weight * between(fx, low_of(y), high_of(y)));
+        out[2].put(k, weight * between(fx, low_of(z), high_of(z)));
     }
-    for (int j = 0; j < 3; j++) slope[j] = load_lanes(out[j]) * splat(real(0.5) * (grid.size[j] - 1));
+    for (int j = 0; j < 3; j++) {
+        out[j].load(all);
+        slope[j] = ((all[0] + all[1]) + (all[2] + all[3])) * splat(real(0.5) * (grid.size[j] - 1));
+    }
 }
 #endif
 
