@@ -127,11 +127,15 @@ def _hull(family: type[Family], metadata: Mapping[str, Any], ground: Ground, set
 
 def hull_surface(dataset: Dataset, faces: int) -> Surface:
     """The visual hull of one instant as about `faces` coloured triangles. DatasetError where it cannot be made."""
-    field = hull_field(dataset, faces)
+    remedy = "Start the layer from something else (initializer: points, spheres)"
+    try:
+        field = hull_field(dataset, faces)
+    except DatasetError as error:
+        raise DatasetError(error.file, error.record, error.problem, remedy) from error
     surface = surface_nets(torch.from_numpy(field.values), LEVEL)
     if not len(surface.faces):
-        remedy = "Ask for more faces, or start from something else (spheres, points)"
-        raise DatasetError(dataset.root, "visual hull", f"it is too thin for a surface of {faces} faces", remedy)
+        problem = f"it is too thin for a surface of {faces} faces"
+        raise DatasetError(dataset.root, "visual hull", problem, f"Ask for more faces. {remedy}")
     vertices = torch.from_numpy(field.origin) + field.edge * surface.vertices.double()
     colors = field.colors(vertices.numpy(), vertex_normals(vertices, surface.faces).numpy())
     return Surface(vertices.float(), surface.faces, torch.from_numpy(colors).float())

@@ -98,7 +98,7 @@ def test_without_silhouettes_the_hull_says_what_else_there_is(ground: Ground) ->
     from dataclasses import replace
 
     views = [replace(view, image=view.image.parent / "nowhere.jpg", mask=None) for view in ground.dataset.views[:2]]
-    with pytest.raises(DatasetError, match="not every view has a mask or alpha"):
+    with pytest.raises(DatasetError, match=r"not every view has a mask or alpha\. Start the layer from something else"):
         hull_surface(replace(ground.dataset, views=views), 100)
 
 

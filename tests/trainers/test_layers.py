@@ -108,17 +108,17 @@ def test_the_bytes_of_all_layers_count_and_all_are_thinned_alike(tmp_path: Path)
 
 
 def test_a_mesh_is_never_thinned_at_random(tmp_path: Path) -> None:
-    trainer = trainer_of(tmp_path, layered(tmp_path, MIXED), backend="oracle")
+    trainer = trainer_of(tmp_path, layered(tmp_path, MIXED))
     faces = trainer.scene.counts()["body"]
     mesh = next(population for population in trainer.populations if population.layer.name == "body")
-    budget = trainer_of(tmp_path, layered(tmp_path, MIXED, density__budget=str(mesh.bytes + 3000)), backend="oracle")
+    budget = trainer_of(tmp_path, layered(tmp_path, MIXED, density__budget=str(mesh.bytes + 3000)))
     assert budget.scene.counts()["body"] == faces
     assert 0 < budget.scene.counts()["fuzz"] < 60
 
 
 def test_a_mix_of_families_is_drawn_exactly_and_learns(tmp_path: Path) -> None:
     config = layered(tmp_path, MIXED, run__steps=12, density__start=4, density__every=4, run__finish=["export"])
-    trainer = trainer_of(tmp_path, config, backend="oracle")
+    trainer = trainer_of(tmp_path, config)
     assert trainer.scene.order == "ray"
     assert trainer.plans["body"].rule == "none"
     before = {name: values_of(trainer, name) for name in ("body", "fuzz")}
@@ -152,13 +152,13 @@ def test_a_mix_that_is_interrupted_ends_in_the_same_bytes(tmp_path: Path) -> Non
             run__checkpoint_every=7, data__background="random", contribution__at=[5], gradient__threshold=1e-6,
         )  # fmt: skip
         run = Run.create(tmp_path / name, config)
-        trainer = Trainer(run, backend="oracle")
+        trainer = Trainer(run)
         if stop:
             for _ in range(stop):
                 trainer.step()
             trainer.save()
             trainer.step()  # lost
-            trainer = Trainer(run, resume=True, backend="oracle")
+            trainer = Trainer(run, resume=True)
         loop.train(trainer, PlainDisplay(seconds=1e9))
         last = run.path / "checkpoints" / "000012"
         ends.append({each.name: each.read_bytes() for each in last.iterdir() if each.name != "clock.json"})

@@ -27,8 +27,12 @@ COMMON = [
 ]  # fmt: skip
 RULES = {
     "mcmc": ["gaussians-mcmc", "--growth", "0.2"],
+    "mixed": [
+        "mixed", "--growth", "0.2", "--scene.surface.settings.faces", "150", "--scene.fuzz.settings.count", "100",
+        "--scene.fuzz.max_primitives", "150",
+    ],
     "gradient": ["gaussians", "--threshold", "1e-5", "--reset_every", "10", "--max_primitives", "500"],
-}
+}  # fmt: skip
 CHILD = """
 import os, signal, sys
 at, flushes = int(sys.argv[1]), 0
@@ -78,9 +82,9 @@ def test_a_killed_run_ends_in_the_same_bytes(rule: str, tmp_path: Path) -> None:
     arguments = [*RULES[rule], *COMMON, "--out"]
     assert main([*arguments, str(straight)]) == 0
     # 13 is in the middle of the second checkpoint's files, 16 and 8 between a rename and `latest`.
-    killed_while_saving({"mcmc": 13, "gradient": 16}[rule], [*arguments, str(broken)])
+    killed_while_saving({"mcmc": 13, "gradient": 16, "mixed": 13}[rule], [*arguments, str(broken)])
     assert checkpoint_path(broken).name == "000005"
-    if rule == "mcmc":
+    if rule != "gradient":
         killed_at_random(broken, ["--resume", str(broken)])
     else:
         killed_while_saving(8, ["--resume", str(broken)])
@@ -92,7 +96,8 @@ def test_a_killed_run_ends_in_the_same_bytes(rule: str, tmp_path: Path) -> None:
     same = [{**each, "cpu_seconds": 0, "wall_seconds": 0} for each in Run.open(straight).metrics()]
     assert [{**each, "cpu_seconds": 0, "wall_seconds": 0} for each in Run.open(broken).metrics()] == same
     changes = [each["changes"] for each in same if each["changes"]]
-    wanted_changes = {"mcmc": {"relocated", "grown"}, "gradient": {"cloned", "split", "pruned"}}[rule]
+    growth = {"relocated", "grown"}
+    wanted_changes = {"mcmc": growth, "mixed": growth, "gradient": {"cloned", "split", "pruned"}}[rule]
     assert wanted_changes & {name for change in changes for name in change}
     assert same[-1]["refused_growth"] > 0
 
