@@ -149,7 +149,7 @@ public:
 #ifdef SMALTI_CUDA
     // Bytes for `events` events; what does not depend on their number is in `fixed_bytes`.
     static SM_FN long long event_bytes(int channels) {
-        return sizeof(Event) + sizeof(Emission) + 2 * sizeof(Rank) + (2 * channels + 2 * (4 + channels)) * sizeof(F) + 2;
+        return sizeof(Event) + sizeof(Emission) + 2 * sizeof(Rank) + (2 * channels + 2 * (5 + channels)) * sizeof(F) + 2;
     }
     static SM_FN long long fixed_bytes(int channels) { return channels * sizeof(LongSum) + (3 * channels + 2) * sizeof(F) + sizeof(Emission) + 12 * 16; }
 
@@ -161,6 +161,8 @@ public:
         take(next, sums, channels + 1), take(next, gradient_colour_, channels), take(next, log_codes_, 2 * events);
         take(next, cotangent, channels + 1);
         cotangent.resize(channels + 1);
+        // What the two functions above promise is what was taken; else this ray writes into its neighbour's memory.
+        events_.overflown = next > memory + events * event_bytes(channels) + fixed_bytes(channels);
         start();
     }
 #else
