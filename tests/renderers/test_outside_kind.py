@@ -13,11 +13,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from backends import emulator
 from outside import BETA_HEADER, FOG, beta_kind, beta_rows, changed_beta, fog_rows
 
 from smalti.cameras.camera import Camera
 from smalti.renderers.drawables import GaussianDrawable, RayGaussianDrawable
+from smalti.renderers.engine import cubins, nvrtc
 from smalti.renderers.engine import outside as engine_outside
+from smalti.renderers.engine.exact_source import ExactSource, kind_source
 from smalti.renderers.engine.library import EngineError, available, set_threads, use_isa
 from smalti.renderers.engine.outside import KindError, compiled, find_compiler
 from smalti.renderers.fragments import composite, fragments
@@ -288,6 +291,7 @@ PROCESS = """
 import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
+from backends import emulator
 from outside import beta_kind
 from smalti.renderers.engine.outside import compiled
 print(compiled(beta_kind(Path({header!r})), "double"))
@@ -345,3 +349,27 @@ def test_fragments_composite_to_the_same_picture(kind: OutsideKind) -> None:
     centres = plain.parameters[listed.primitives[hit], :3] + listed.local[hit]
     z = (centres @ a_camera().rotation.T + a_camera().translation)[:, 2]
     assert torch.allclose(z, listed.z0[hit], atol=1e-9)
+
+
+# ------------------------------------------------------------------------------------------------- the CUDA sources
+def test_the_cuda_kernels_draw_the_same_under_the_emulator() -> None:
+    found: list[list[torch.Tensor]] = []
+    with emulator().selected():
+        for backend in ("cpu", "emulator"):
+            beta, fog = some(beta_kind(), 5), some(FOG, 4)
+            leaves = [beta.parameters, beta.colors, fog.parameters, fog.colors]
+            leaves = [leaf.clone().requires_grad_(True) for leaf in leaves]
+            mixed = [OutsideDrawable(beta_kind(), *leaves[:2]), OutsideDrawable(FOG, *leaves[2:])]
+            frame = render(mixed, a_camera(), settings=SETTINGS, backend=backend)
+            assert frame.depth is not None
+            (frame.color.square().sum() + (frame.depth * frame.alpha).sum()).backward()
+            found.append([frame.color.detach(), *[leaf.grad for leaf in leaves if leaf.grad is not None]])
+    assert len(found[0]) == 5
+    for expected, got in zip(*found, strict=True):
+        assert float((got - expected).abs().max()) <= 1e-12 * float(expected.abs().max())
+
+
+def test_nvrtc_compiles_them() -> None:
+    source = ExactSource((kind_source(beta_kind()),), torch.float32)
+    code = nvrtc.load().compile(source.text(), "sm_90", cubins.OPTIONS).code
+    assert len(code) > 10_000
