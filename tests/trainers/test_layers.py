@@ -12,6 +12,7 @@ import yaml
 from smalti.cli.main import main
 from smalti.configs.config import TrainConfig
 from smalti.configs.resolve import ConfigError, resolve
+from smalti.renderers.engine import set_threads
 from smalti.scene.folder import load_scene
 from smalti.trainers import finish, loop
 from smalti.trainers.display import PlainDisplay, Speed, Status, rows
@@ -165,6 +166,41 @@ def test_a_mix_that_is_interrupted_ends_in_the_same_bytes(tmp_path: Path) -> Non
         assert len(trainer.scene.layers["near"].family) != 150
     assert ends[0].keys() == ends[1].keys()
     assert [name for name in ends[0] if ends[0][name] != ends[1][name]] == []
+
+
+EVERY = [
+    *MIXED,
+    {"family": "boxes", "metadata": {"count": 8, "voxels": 4}},
+    {"family": "superquadrics", "metadata": {"count": 3, "texture_size": 8}},
+    {"family": "neural_splats", "settings": {"count": 20}},
+    {"family": "surfels", "settings": {"count": 40}},
+    {"family": "ray_gaussians", "settings": {"count": 40}},
+]
+
+
+def test_all_families_train_in_one_picture_and_no_thread_count_changes_a_byte(tmp_path: Path) -> None:
+    states = []
+    for threads in (1, 2):
+        config = layered(tmp_path, EVERY, run__steps=8, density__start=2, density__every=3)
+        run = Run.create(tmp_path / str(threads), config)
+        set_threads(threads)
+        try:
+            trainer = Trainer(run)
+            before = {layer.name: values_of(trainer, layer.name) for layer in trainer.scene}
+            reports = [trainer.step() for _ in range(8)]
+            trainer.save()
+        finally:
+            set_threads(0)
+        assert not any(report.problems for report in reports)
+        for layer in trainer.scene:  # every layer has its part in the gradient
+            moved = values_of(trainer, layer.name)
+            assert any(
+                moved[key].shape != value.shape or not torch.equal(moved[key], value)
+                for key, value in before[layer.name].items()
+            )
+        folder = run.path / "checkpoints" / "000008"
+        states.append({each.name: each.read_bytes() for each in folder.iterdir() if each.name != "clock.json"})
+    assert [name for name in states[0] if states[0][name] != states[1][name]] == []
 
 
 @pytest.mark.parametrize(
