@@ -6,7 +6,7 @@
 
 #include "../composite_cpu.h"
 #include "../exact.h"
-#include "kind.h"
+#include "voxels.h"
 
 namespace smalti {
 
@@ -48,6 +48,8 @@ public:
                 apply_bilinear<3>(row, gradient, table);
             else if (row.dimensions == 2 && row.channels == 4)
                 apply_bilinear<4>(row, gradient, table);
+            else if (row.dimensions == 3 && row.channels == 4)
+                apply_voxels(row, gradient, table);
             else
                 apply_row(row, gradient, table);
             at += sizeof(Row) + row_bytes(row.channels);
@@ -97,6 +99,20 @@ private:
         for (int corner = 0; corner < 4; corner++) {
             real* to = table + row.base + (corner & 1 ? row.steps[0] : 0) + (corner & 2 ? row.steps[1] : 0);
             for (int c = 0; c < channels; c++) to[c] += weights[corner] * gradient[c];
+        }
+    }
+    // A voxel of four channels and its seven neighbours.
+    SM_FN static void apply_voxels(const Row& row, const real* gradient, real* table) {
+        const real fx = row.f[0], fy = row.f[1], fz = row.f[2], gx = 1 - fx, gy = 1 - fy, gz = 1 - fz;
+        const Voxel own = load_as<Voxel>(gradient), near = own * gx, far = own * fx;
+        const real weights[4] = {gy * gz, fy * gz, gy * fz, fy * fz};
+        for (int corner = 0; corner < 4; corner++) {
+            real* to = table + row.base + (corner & 1 ? row.steps[1] : 0) + (corner & 2 ? row.steps[2] : 0);
+            const Voxel first = load_as<Voxel>(to) + near * weights[corner];
+            std::memcpy(to, &first, sizeof first);
+            to += row.steps[0];
+            const Voxel second = load_as<Voxel>(to) + far * weights[corner];
+            std::memcpy(to, &second, sizeof second);
         }
     }
     static void apply_row(const Row& row, const real* gradient, real* table) {
@@ -167,10 +183,20 @@ public:
     }
     SM_FN void trilinear(int tensor, const long long* base, const int* step_x, const int* step_y, const int* step_z, F fx, F fy, F fz,
                          const F* gradient, int channels) {
+        alignas(64) real x[kLanes], y[kLanes], z[kLanes];
+        std::memcpy(x, &fx, sizeof x), std::memcpy(y, &fy, sizeof y), std::memcpy(z, &fz, sizeof z);
+        VoxelQuads quads;
+        F first[4] = {};
+        for (int c = 0; c < (channels < 4 ? channels : 4); c++) first[c] = gradient[c];
+        quads.store(first);
         for (int k = 0; k < kLanes; k++) {
             if (base[k] < 0) continue;
-            TableLog::Row row = {base[k], {step_x[k], step_y[k], step_z[k]}, 3, channels, {fx[k], fy[k], fz[k]}};
-            real own[8];
+            const TableLog::Row row = {base[k], {step_x[k], step_y[k], step_z[k]}, 3, channels, {x[k], y[k], z[k]}};
+            if (channels <= 4) {
+                log_->add(tensor, row, quads.of(k));
+                continue;
+            }
+            real own[64];
             for (int c = 0; c < channels; c++) own[c] = gradient[c][k];
             log_->add(tensor, row, own);
         }
