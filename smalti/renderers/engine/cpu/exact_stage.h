@@ -318,7 +318,10 @@ void exact_chunks_back(Plan& plan, const ExactOptions& options, const KindGradie
     std::memset(plan.slot_values.resize(plan.slots_reals), 0, plan.slots_reals * sizeof(real));
     bool tables = false;
     for (const auto& d : plan.drawables) tables = tables || d->kind->table_tensors;
-    const int batch = tables ? 16 : chunks;
+    // (Boxes say how many rows there will be; the same for any number of threads, as the batches are.)
+    const long long rows_at_once = (1ll << 27) / (long long)(sizeof(TableLog::Row) + 4 * sizeof(real));
+    const int fitting = plan.lookups ? (int)std::min(16ll, chunks * rows_at_once / plan.lookups) : 16;
+    const int batch = tables ? std::max(fitting, 2) : chunks;
     std::vector<TableLog> logs = KeptLogs::take((tables ? std::min(batch, chunks) : 1) * drawables);
     for (size_t k = 0; k < logs.size(); k++) {
         const ExactDrawable& d = *plan.drawables[k % drawables];
