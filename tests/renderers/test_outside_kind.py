@@ -369,6 +369,12 @@ def test_the_cuda_kernels_draw_the_same_under_the_emulator() -> None:
         assert float((got - expected).abs().max()) <= 1e-12 * float(expected.abs().max())
 
 
+def test_the_suite_passes_under_the_emulator() -> None:
+    with emulator().selected():
+        report = check_kind(beta_kind(), beta_rows, backend="emulator")
+    assert len(report.findings) > 40
+
+
 def test_nvrtc_compiles_them() -> None:
     source = ExactSource((kind_source(beta_kind()),), torch.float32)
     code = nvrtc.load().compile(source.text(), "sm_90", cubins.OPTIONS).code
