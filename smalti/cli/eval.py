@@ -48,6 +48,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _measure(opened: OpenedRun, arguments: argparse.Namespace, quiet: bool) -> dict[str, Any]:
     from smalti.cli.progress import track
+    from smalti.trainers.display import of_layers
     from smalti.trainers.evaluation import ViewScore, evaluate, protocol_for
 
     dataset, images = opened.pictures()
@@ -66,7 +67,8 @@ def _measure(opened: OpenedRun, arguments: argparse.Namespace, quiet: bool) -> d
 
         result = evaluate(opened.scene, images, rows, protocol, backend=opened.backend, on_view=on_view)
     if not quiet:
-        print(f"{opened.run.path}, step {opened.step}, {len(opened.scene):,} primitives, {arguments.views} views")
+        count = f"{len(opened.scene):,} primitives{of_layers(opened.scene.counts())}"
+        print(f"{opened.run.path}, step {opened.step}, {count}, {arguments.views} views")
         print("\n".join(result.lines()))
     facts = {"run": str(opened.run.path), "step": opened.step, "primitives": len(opened.scene), "set": arguments.views}
     return {**facts, **result.to_json()}

@@ -9,11 +9,12 @@ from smalti.cameras.camera import Camera
 from smalti.configs.config import ContributionConfig, TrainConfig, parse_bytes
 from smalti.configs.resolve import resolve
 from smalti.primitives.gaussians import Gaussians
+from smalti.primitives.superquadrics import Superquadrics
 from smalti.renderers.render import render
 from smalti.scene.scene import Scene
 from smalti.trainers.adam import Adam, AdamSettings
 from smalti.trainers.density.budget import Budget, CardMemory
-from smalti.trainers.density.evidence import near_cameras, unsupported
+from smalti.trainers.density.evidence import drawn_count, fold, near_cameras, unsupported
 from smalti.trainers.density.gradient import GradientRule
 from smalti.trainers.density.mcmc import McmcRule
 from smalti.trainers.density.population import Population
@@ -201,6 +202,20 @@ def test_primitives_at_a_camera_are_found() -> None:
     near = near_cameras(made.family, positions[[7, 9]] + 0.001, 0.01, rows=8)
     assert torch.nonzero(near).squeeze(1).tolist() == [7, 9]
     assert not near_cameras(made.family, positions, 0.0).any()
+
+
+def test_what_drawn_rows_report_is_gathered_by_primitive() -> None:
+    """Superquadrics draw many faces each; a dead one draws none."""
+    family = Superquadrics.from_points(torch.rand(30, 3), torch.rand(30, 3), {"count": 3, "texture_size": 4})
+    family.replace({**family.parameters, "logit_opacities": torch.tensor([2.0, -9.0, 2.0])})
+    faces = drawn_count(family) // 2
+    assert faces == 80
+    rows = torch.zeros(2 * faces)
+    rows[5], rows[7], rows[faces + 3] = 0.25, 0.5, 0.125
+    assert fold(rows, family).tolist() == [0.5, 0.0, 0.125]
+    splats = population(4).family
+    assert drawn_count(splats) == 4
+    assert torch.equal(fold(rows[4:8], splats), rows[4:8])
 
 
 def test_what_no_view_or_too_few_views_support_is_found() -> None:
