@@ -4,185 +4,13 @@
 // beta_i = g_i z. Where an edge passes a pixel centre so closely that rounding would decide who owns it, an exact test does.
 #pragma once
 #include "triangle_finish.h"
+#include "triangle_hit.h"
 #include "triangle_texture.h"
 #ifndef SMALTI_CUDA
 #include "../composite_cpu.h"
 #endif
 
 namespace smalti {
-
-struct TriangleHit {
-    F g[3], beta[3], z;
-    F inverse;             // 1 / sum of the clamped g
-    F weight;              // coverage, or the soft factor; 0 where the ray misses
-    M hit, inside;         // inside the triangle itself
-    F across[4], along[4];  // TriangleOutline
-    F nearest;             // to the outline: soft, squared; antialiased, `outside` if < kFar, else the least distance inside
-    F least_inside;
-    F slope;               // soft: -d weight / d squared distance; antialiased: 1 on the ramp, else 0
-    bool edged;            // some ray is where the outline matters
-};
-
-constexpr real kFar = real(1e30);
-
-// What the outline does to `hit` and `weight`. Soft.
-SM_FN void soft_outline(const TriangleRecord& r, const Rays& rays, TriangleHit& h) {
-    const TriangleOutline& o = r.outline;
-    h.weight = splat(1);
-    h.slope = splat(0);
-    h.edged = any(lt(min_of(h.g[0], min_of(h.g[1], h.g[2])), splat(0)));
-    h.hit = ge(splat(0), splat(0));
-    if (!h.edged) return;
-    affine_lanes(o.across, o.count, rays, h.across);
-    affine_lanes(o.along, o.count, rays, h.along);
-    h.nearest = splat(kFar);
-    for (int s = 0; s < o.count; s++) {
-        const F beyond = h.along[s] - min_of(max_of(h.along[s], splat(0)), splat(o.length[s]));
-        h.nearest = min_of(h.nearest, fma(h.across[s], h.across[s], beyond * beyond));
-    }
-    const F squared = select(h.inside, splat(0), h.nearest), exponent = squared * splat(r.falloff);
-    h.hit = ge(splat(real(kSoftCut)), exponent);
-    const F factor = exp_of(-exponent);
-    h.weight = factor;
-    F steepness = splat(1);  // d weight / d factor
-    if (r.smooth) {
-        const F x = min_of(max_of(fma(factor, splat(real(1e4)), splat(-1)), splat(0)), splat(1));
-        const F ramp = x * x * fnma(splat(2), x, splat(3));
-        h.weight = factor * ramp;
-        steepness = fma(factor * splat(real(6e4)), x * (splat(1) - x), ramp);
-    }
-    h.slope = select(h.inside, splat(0), steepness * factor * splat(r.falloff));
-}
-
-// Antialiased; interior edges have been looked at before.
-SM_FN void antialiased_outline(const TriangleRecord& r, const Rays& rays, TriangleHit& h) {
-    const TriangleOutline& o = r.outline;
-    affine_lanes(o.across, o.count, rays, h.across);
-    affine_lanes(o.along, o.count, rays, h.along);
-    h.nearest = h.least_inside = splat(kFar);
-    for (int s = 0; s < o.count; s++) {
-        if (!o.silhouette[s]) continue;
-        const F beyond = h.along[s] - min_of(max_of(h.along[s], splat(0)), splat(o.length[s]));
-        const F squared = fma(h.across[s], h.across[s], beyond * beyond);
-        const M out = lt(h.across[s], splat(0));
-        h.nearest = select(out, min_of(h.nearest, squared), h.nearest);
-        h.least_inside = select(out, h.least_inside, min_of(h.least_inside, h.across[s]));
-    }
-    const M outside = lt(h.nearest, splat(kFar));
-    const F distance = select(outside, -sqrt_of(min_of(h.nearest, splat(1))), min_of(h.least_inside, splat(1)));
-    const F coverage = distance + splat(real(0.5));
-    h.weight = min_of(max_of(coverage, splat(0)), splat(1));
-    h.hit = both(h.hit, gt(coverage, splat(0)));
-    h.slope = zero_unless(both(h.hit, lt(coverage, splat(1))), splat(1));
-    h.edged = any(gt(h.slope, splat(0)));
-}
-
-SM_FN F from_lanes(const real* values) {
-#ifdef SMALTI_CUDA
-    return values[0];
-#else
-    return load_lanes(values);
-#endif
-}
-
-// Rays that the edges' signs do not place for certain: looked at one by one. Rare, unless vertices lie on pixel centres.
-#ifdef SMALTI_CUDA
-__device__ __noinline__
-#else
-inline __attribute__((noinline))
-#endif
-M triangle_doubts(const KindInput& in, const CameraValues& cam, const TriangleRecord& r, int k, const Rays& rays, const F* f, M hit,
-                  M doubt) {
-    TriangleView t;
-    triangle_view(in, cam, k, t);
-    real inside[kLanes];
-    for (int l = 0; l < kLanes; l++) {
-        inside[l] = lane(hit, l) ? 1 : 0;
-        if (!lane(doubt, l)) continue;
-        for (int i = 0; i < 3; i++)
-            if (!(at(f[i], l) > r.sure[i]) && !triangle_owns(t, cam, i, at(rays.x, l), at(rays.y, l))) inside[l] = 0;
-    }
-    return gt(from_lanes(inside), splat(0));
-}
-
-// False where no ray of the block hits.
-template <int mode>
-SM_FN bool triangle_hit(const KindInput& in, const CameraValues& cam, const TriangleRecord& r, int k, const Rays& rays, TriangleHit& h) {
-    F f[3];
-    affine_lanes(r.edges, 3, rays, f);
-    if (mode != kSoft) {
-        h.hit = both(gt(f[0], splat(r.open[0])), both(gt(f[1], splat(r.open[1])), gt(f[2], splat(r.open[2]))));
-        if (!any(h.hit)) return false;
-        const M sure = both(gt(f[0], splat(r.sure[0])), both(gt(f[1], splat(r.sure[1])), gt(f[2], splat(r.sure[2]))));
-        const M doubt = lt(zero_unless(sure, splat(1)), zero_unless(h.hit, splat(1)));
-        if (any(doubt)) {
-            h.hit = triangle_doubts(in, cam, r, k, rays, f, h.hit, doubt);
-            if (!any(h.hit)) return false;
-        }
-    }
-    for (int i = 0; i < 3; i++) h.g[i] = f[i] * splat(r.k[i]);
-    F sum = h.g[0] + h.g[1] + h.g[2];
-    const F low = splat(r.s_low), high = splat(r.s_high);
-    if (mode == kHard) {
-        if (r.clipped) h.hit = both(h.hit, ge(high, sum));
-        // Rays that miss stay near the triangle.
-        h.z = h.inverse = recip(min_of(max_of(sum, low), high));
-        for (int i = 0; i < 3; i++) h.beta[i] = h.g[i] * h.z;
-        h.weight = splat(1);
-        h.inside = h.hit;
-        h.edged = false;
-        return r.clipped ? any(h.hit) : true;
-    }
-    const F zero = splat(0);
-    h.inside = both(ge(h.g[0], zero), both(ge(h.g[1], zero), ge(h.g[2], zero)));
-    if (mode == kSoft)
-        soft_outline(r, rays, h);
-    else
-        antialiased_outline(r, rays, h);
-    if (!any(h.hit)) return false;
-    F clamped[3];
-    for (int i = 0; i < 3; i++) clamped[i] = max_of(h.g[i], zero);
-    sum = clamped[0] + clamped[1] + clamped[2];
-    h.hit = both(h.hit, gt(sum, zero));
-    h.inverse = recip(max_of(sum, low * splat(real(1e-6))));
-    const F depth = fma(clamped[0], splat(r.z[0]), fma(clamped[1], splat(r.z[1]), clamped[2] * splat(r.z[2])));
-    const F z = select(h.inside, splat(1), depth) * h.inverse;
-    const F farthest = recip(low), closest = recip(high);
-    if (r.clipped) h.hit = both(h.hit, ge(z, closest));
-    h.z = min_of(max_of(z, closest), farthest);
-    for (int i = 0; i < 3; i++) h.beta[i] = clamped[i] * h.inverse;
-    return any(h.hit);
-}
-
-// A normal interpolated between corners, per pixel.
-struct TriangleNormal {
-    F unit[3], inverse;  // turned towards the camera; 1 / length, signed; 0 where there is none
-};
-
-SM_FN void triangle_normal(const KindInput& in, const CameraValues& cam, int k, const Rays& rays, const F* beta, TriangleNormal& n) {
-    const real *corners = in.tensors[kNormals] + 9 * (long long)k, *R = cam.rotation;
-    F squared = splat(0), along = splat(0);
-    for (int j = 0; j < 3; j++) {
-        const real first = corners[j];
-        n.unit[j] = fma(beta[1], splat(corners[3 + j] - first), fma(beta[2], splat(corners[6 + j] - first), splat(first)));
-        squared = fma(n.unit[j], n.unit[j], squared);
-        const F ray = fma(rays.u, splat(R[j]), fma(rays.v, splat(R[3 + j]), splat(R[6 + j])));
-        along = fma(n.unit[j], ray, along);
-    }
-    const F length = sqrt_of(squared), tiny = splat(real(1e-18));
-    const F inverse = zero_unless(gt(length, tiny), splat(1) / max_of(length, tiny));
-    n.inverse = select(gt(along, splat(0)), -inverse, inverse);
-    for (int j = 0; j < 3; j++) n.unit[j] = n.unit[j] * n.inverse;
-}
-
-// 1, or -1 where the face's normal has to turn to face the ray: beyond a triangle seen almost edge-on.
-SM_FN F face_turn(const CameraValues& cam, const TriangleRecord& r, const Rays& rays) {
-    if (r.mode == kHard) return splat(1);
-    const real *R = cam.rotation, *n = r.face_normal;
-    const real x = R[0] * n[0] + R[1] * n[1] + R[2] * n[2], y = R[3] * n[0] + R[4] * n[1] + R[5] * n[2];
-    const real z = R[6] * n[0] + R[7] * n[1] + R[8] * n[2];
-    return select(gt(fma(rays.u, splat(x), fma(rays.v, splat(y), splat(z))), splat(0)), splat(-1), splat(1));
-}
 
 struct TriangleKind {
     typedef TriangleRecord Record;
@@ -227,8 +55,10 @@ struct TriangleKind {
     template <class Sink>
     SM_FN static void emit(const KindInput& in, const CameraValues& cam, const Record& r, int k, const Rays& rays, Sink& sink) {
         TriangleHit h;
-        if (r.mode == kHard ? !triangle_hit<kHard>(in, cam, r, k, rays, h) : r.mode == kSoft ? !triangle_hit<kSoft>(in, cam, r, k, rays, h) : !triangle_hit<kAntialiased>(in, cam, r, k, rays, h))
-            return;
+        const bool some = r.mode == kHard   ? triangle_hit<kHard>(in, cam, r, k, rays, h)
+                          : r.mode == kSoft ? triangle_hit<kSoft>(in, cam, r, k, rays, h)
+                                            : triangle_hit<kAntialiased>(in, cam, r, k, rays, h);
+        if (!some) return;
         F channels[kTriangleChannels];
         F alpha = splat(min_of_real(max_of_real(r.opacity, 0), 1));
         if (in.tensors[kTexture]) {
@@ -247,18 +77,18 @@ struct TriangleKind {
         for (int c = 0; c < own; c++)
             channels[3 + c] = interpolated(h, features[c], features[own + c] - features[c], features[2 * own + c] - features[c]);
         for (int c = 3 + own; c < r.channels; c++) channels[c] = splat(0);
-        if (r.normals) {
-            TriangleNormal n;
+        TriangleNormal n;
+        if (r.normals || sink.wants_local) {
             if (in.tensors[kNormals]) {
                 triangle_normal(in, cam, k, rays, h.beta, n);
             } else {
                 const F turn = face_turn(cam, r, rays);
                 for (int j = 0; j < 3; j++) n.unit[j] = turn * splat(r.face_normal[j]);
             }
-            for (int j = 0; j < 3; j++) channels[r.normals + j] = n.unit[j];
+            for (int j = 0; j < (r.normals ? 3 : 0); j++) channels[r.normals + j] = n.unit[j];
         }
         sink.thin(h.z, zero_unless(h.hit, alpha * h.weight), channels);
-        if (sink.wants_local) sink.local(h.beta, r.normals ? channels + r.normals : nullptr);
+        if (sink.wants_local) sink.local(h.beta, n.unit);
     }
 
     template <class Back>
@@ -308,7 +138,8 @@ private:
             if (mode != kSoft && !o.silhouette[s]) continue;
             const F bounded = min_of(max_of(h.along[s], zero), splat(o.length[s])), beyond = h.along[s] - bounded;
             const F squared = fma(h.across[s], h.across[s], beyond * beyond);
-            F a = h.across[s], b = beyond, share = bounded * splat(o.inverse[s]);
+            const F inverse_length = splat(o.inverse[s]), before = splat(o.share[s]);
+            F a = h.across[s], b = beyond, share = fma(bounded, inverse_length, before);
             M mine = ge(h.nearest, squared);
             if (mode != kSoft) {
                 const M out = lt(h.across[s], zero);
@@ -316,7 +147,7 @@ private:
                 const F inverse = splat(1) / sqrt_of(max_of(squared, splat(real(1e-30))));
                 a = select(out, a * inverse, splat(-1));
                 b = zero_unless(out, b * inverse);
-                share = select(out, share, h.along[s] * splat(o.inverse[s]));
+                share = select(out, share, fma(h.along[s], inverse_length, before));
             }
             const F weight = zero_unless(mine, left);
             left = left - weight;

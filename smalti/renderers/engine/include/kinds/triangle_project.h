@@ -5,10 +5,11 @@
 namespace smalti {
 
 // Soft and antialiased modes: the outline of what lies behind the near plane, as segments. Of a pixel, `across` is the signed
-// distance to each segment's line (positive inside) and `along` the way from the segment's begin, pixels.
+// distance to each segment's line (positive inside) and `along` the way from the segment's begin, pixels. Of long segments only
+// what lies near the picture counts as the segment, so that float32 holds it: it is `share` of the whole further on.
 struct TriangleOutline {
     AffineFour across, along;
-    real length[4], inverse[4];
+    real length[4], inverse[4], share[4];
     int silhouette[4];
     int count;
 };
@@ -32,16 +33,20 @@ struct TriangleRecord {
     TriangleOutline outline;
 };
 
-// Sum of 0 x everything this face brings along: 0, or NaN where some of it is not finite.
+// Sum of 0 x everything this face brings along, and of 0 x the differences between its corners: 0, or NaN where some of it is
+// not finite.
 SM_FN real triangle_unusable(const KindInput& in, int k) {
     const long long n = k;
     real sum = in.tensors[kFaceOpacities][n] * 0;
     auto add = [&](int tensor, int count) {
         if (!in.tensors[tensor]) return;
-        const real* values = in.tensors[tensor] + n * count;
-        for (int j = 0; j < count; j++) sum += values[j] * 0;
+        const real* values = in.tensors[tensor] + 3 * n * count;
+        for (int j = 0; j < count; j++) {
+            const real first = values[j];
+            sum += first * 0 + (values[count + j] - first) * 0 + (values[2 * count + j] - first) * 0;
+        }
     };
-    add(kCorners, 9), add(kColors, 9), add(kCornerFeatures, 3 * triangle_features(in)), add(kNormals, 9), add(kUvs, 6);
+    add(kCorners, 3), add(kColors, 3), add(kCornerFeatures, triangle_features(in)), add(kNormals, 3), add(kUvs, 2);
     return sum;
 }
 
@@ -76,8 +81,9 @@ SM_FN int polygon_edge(const TriangleView& t, const TrianglePolygon& polygon, in
     return from != polygon.to[i] && t.q[from][2] >= t.near_plane ? -1 : from;
 }
 
-SM_FN void triangle_outline(const TriangleView& t, const TrianglePolygon& polygon, TriangleOutline& o) {
+SM_FN void triangle_outline(const TriangleView& t, const CameraValues& cam, const TrianglePolygon& polygon, double radius, TriangleOutline& o) {
     o.count = polygon.count;
+    const double window = cam.width + cam.height + radius;
     const double side = t.det > 0 ? 1 : -1;
     for (int i = 0; i < 4; i++) {
         const bool there = i < polygon.count;
@@ -85,8 +91,10 @@ SM_FN void triangle_outline(const TriangleView& t, const TrianglePolygon& polygo
         const double dx = b.x - a.x, dy = b.y - a.y, length = root(dx * dx + dy * dy), inverse = length > 1e-12 ? 1 / length : 0;
         const double ux = length > 1e-12 ? dx * inverse : 1, uy = dy * inverse;
         o.across.gx[i] = -uy * side, o.across.gy[i] = ux * side, o.across.c[i] = (uy * a.x - ux * a.y) * side;
-        o.along.gx[i] = ux, o.along.gy[i] = uy, o.along.c[i] = -(ux * a.x + uy * a.y);
-        o.length[i] = (real)length, o.inverse[i] = (real)inverse;
+        const double middle = ux * (0.5 * cam.width - a.x) + uy * (0.5 * cam.height - a.y);
+        const double begin = least(most(middle - window, 0), length), end = most(least(middle + window, length), begin);
+        o.along.gx[i] = ux, o.along.gy[i] = uy, o.along.c[i] = -(ux * a.x + uy * a.y) - begin;
+        o.length[i] = (real)(end - begin), o.inverse[i] = (real)inverse, o.share[i] = (real)(begin * inverse);
         o.silhouette[i] = there;
     }
 }
@@ -172,11 +180,11 @@ SM_FN void triangle_project(const KindInput& in, const CameraValues& cam, const 
             return;
         }
     }
-    if (r.mode != kHard) triangle_outline(t, polygon, r.outline);
+    if (r.mode != kHard) triangle_outline(t, cam, polygon, radius, r.outline);
     if (r.mode == kAntialiased) triangle_silhouettes(in, cam, t, polygon, k, r);
     r.opacity = in.tensors[kFaceOpacities][k];
     triangle_attributes(in, k, r);
-    if (view.normals && !in.tensors[kNormals]) {
+    if (!in.tensors[kNormals]) {
         // The cross product in world axes, turned so that its product with the rays is negative: det is q0 . normal (camera axes).
         double side1[3], side2[3], normal[3];
         for (int j = 0; j < 3; j++) side1[j] = t.p[1][j] - t.p[0][j], side2[j] = t.p[2][j] - t.p[0][j];
