@@ -410,7 +410,8 @@ private:
             const Event& event = events_[e];
             const real z0 = smalti::at(event.z0, k);
             if (!event.thick || !(smalti::at(event.value, k) > 0) || z0 > here || smalti::at(event.z1, k) <= here) continue;
-            if (id < 0 || z0 >= begin) id = event.id, begin = z0;
+            const real margin = kTie * (begin < 0 ? -begin : begin);  // of those that begin together the lower id came first
+            if (id < 0 || z0 > begin + margin || (z0 >= begin - margin && event.id >= id)) id = event.id, begin = z0;
         }
         return id;
     }
