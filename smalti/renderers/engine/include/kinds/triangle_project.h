@@ -132,7 +132,8 @@ SM_FN void triangle_project(const KindInput& in, const CameraValues& cam, const 
     b.drawn = false;
     b.depth = (real)((t.q[0][2] + t.q[1][2] + t.q[2][2]) / 3);
     const double zero = t.det * 0 + triangle_unusable(in, k);
-    b.usable = zero == 0 && view.channels <= kTriangleChannels;
+    // Depths of 1e30 overflow where they are multiplied.
+    b.usable = zero == 0 && view.channels <= kTriangleChannels && t.z_max < 1e30 && t.z_min > -1e30;
     if (!b.usable || t.z_max < t.near_plane || !(t.z_max > 0)) return;
     if (t.det * t.det <= 1e-18 * dot(t.q[0], t.q[0]) * dot(t.side1, t.side1) * dot(t.side2, t.side2)) return;
 
