@@ -134,6 +134,16 @@ def test_a_family_that_forgets_something_is_told_so() -> None:
         check_family(Forgetful)
 
 
+@pytest.mark.parametrize(
+    "name", ["boxes", "gaussians", "meshes", "neural_splats", "ray_gaussians", "superquadrics", "surfels"]
+)
+def test_the_built_in_families_hold_to_it(name: str) -> None:
+    from smalti.primitives.family import find_family
+    from smalti.testing import check_family
+
+    assert len(check_family(find_family(name), points=4000 if name == "meshes" else 40).findings) > 30
+
+
 # --------------------------------------------------------------------------------------------------------- the page
 def blocks() -> list[tuple[str, str]]:
     return re.findall(r"^<!-- file: (\S+) -->\n```\w+\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)

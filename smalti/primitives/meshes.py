@@ -139,7 +139,7 @@ class Meshes(FaceStructure):
         coordinates of its own where the surface has some and `texture_size` is not 0.
         """
         made = cls._made(surface, cls.checked_metadata(metadata or {}))
-        while 4 * len(made) <= count:
+        while 0 < 4 * len(made) <= count:
             made.split(torch.arange(len(made)), 4, generator)
         return made
 

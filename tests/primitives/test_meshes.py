@@ -339,3 +339,8 @@ def test_a_trimesh_comes_with_its_colours() -> None:
     assert torch.allclose(surface.colors, wanted)
     family = Meshes.from_surface(surface, 1, torch.Generator(), {})
     assert torch.allclose(family.parameters["raw_colors"].detach().sigmoid(), wanted, atol=2e-4)
+
+
+def test_an_empty_surface_stays_empty() -> None:
+    nothing = Surface(torch.zeros(3, 3), torch.zeros(0, 3, dtype=torch.long), torch.zeros(3, 3))
+    assert len(Meshes.from_surface(nothing, 100, torch.Generator())) == 0
