@@ -177,7 +177,10 @@ def _load(kind: OutsideKind, library: SimpleNamespace, path: Path) -> tuple[Any,
         raise KindError(f"kind {kind.name!r}: cannot load {path}: {error}") from error
     version = library.lib.smalti_exact_kind_version()
     if (found.smalti_outside_version(), found.smalti_outside_real_size()) != (version, ctypes.sizeof(library.real)):
-        raise KindError(f"kind {kind.name!r}: {path} was made for another engine; reinstall smalti")
+        raise KindError(
+            f"kind {kind.name!r}: the engine's library was built from other headers than this package has; reinstall "
+            "smalti, or in a source tree run build_engine.py"
+        )
     library.lib.smalti_outside_calls.restype = found.smalti_outside_kind.restype = ctypes.c_void_p
     return found, found.smalti_outside_kind(ctypes.c_void_p(library.lib.smalti_outside_calls()))
 
