@@ -8,9 +8,12 @@ from torch import Tensor
 
 from smalti.cameras.camera import Camera
 from smalti.renderers.backends import BackendError, choose
-from smalti.renderers.drawables import BoxDrawable, Drawable
+from smalti.renderers.drawables import BoxDrawable, Drawable, TriangleDrawable
 from smalti.renderers.frame import Frame
 from smalti.renderers.settings import RenderSettings
+
+MOST_TRIANGLE_CHANNELS = 64
+"""Colour, features and normal that a triangle interpolates (kTriangleChannels)."""
 
 
 def render(
@@ -73,6 +76,12 @@ def validate(drawables: Sequence[Drawable], camera: Camera, background: Tensor |
         if drawable.dtype != first.dtype or drawable.device != first.device:
             raise ValueError(f"render: drawable {k} has another dtype or device than drawable 0")
     _validate_boxes(drawables)
+    channels = 6 + max(drawable.feature_count for drawable in drawables)
+    if channels > MOST_TRIANGLE_CHANNELS and any(isinstance(drawable, TriangleDrawable) for drawable in drawables):
+        raise ValueError(
+            f"render: pictures with triangles hold at most {MOST_TRIANGLE_CHANNELS - 6} features, got {channels - 6}; "
+            "render them in several pictures"
+        )
     if background is not None and tuple(background.shape) not in ((3,), (camera.height, camera.width, 3)):
         shape = (camera.height, camera.width, 3)
         raise ValueError(f"render: background: expected shape (3,) or {shape}, got {tuple(background.shape)}")

@@ -35,6 +35,10 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
         yield selected
 
 
+def device_of(backend: str) -> str:
+    return "cuda" if backend == "cuda" else "cpu"
+
+
 def drawn(
     drawables: Sequence[Drawable], backend: str, dtype: torch.dtype = torch.float64, **options: Any
 ) -> tuple[Frame, list[Tensor | None]]:
@@ -49,38 +53,44 @@ def drawn(
         for field in fields(drawable):  # pyright: ignore[reportArgumentType]
             value = getattr(drawable, field.name)
             if isinstance(value, Tensor) and value.is_floating_point():
-                changed[field.name] = value.detach().to(dtype).requires_grad_()
+                changed[field.name] = value.detach().to(device_of(backend), dtype).requires_grad_()
+            elif isinstance(value, Tensor):
+                changed[field.name] = value.to(device_of(backend))
         ready.append(replace(drawable, **changed))  # pyright: ignore[reportArgumentType, reportUnknownArgumentType]
-        leaves += changed.values()
-    background = torch.tensor([0.3, 0.6, 0.1], dtype=dtype).requires_grad_()
-    settings = RenderSettings(**{"order": "ray", "depth": True, "normals": True, "statistics": True, **options})
+        leaves += [tensor for tensor in changed.values() if tensor.requires_grad]
+    background = torch.tensor([0.3, 0.6, 0.1], dtype=dtype, device=device_of(backend)).requires_grad_()
+    chosen: dict[str, Any] = {"order": "ray", "depth": True, "normals": True, "statistics": True, **options}
+    settings = RenderSettings(**chosen)
     seen = replace(camera, intrinsics=intrinsics, **pose)
     frame = render(ready, seen, background=background, settings=settings, backend=backend)
     generator = torch.Generator().manual_seed(3)
-    loss = torch.zeros((), dtype=dtype)
+    loss = torch.zeros((), dtype=dtype, device=device_of(backend))
     for plane in (frame.color, frame.alpha, frame.features, frame.normal, frame.depth):
         if plane is not None:
-            weights = torch.rand(plane.shape, generator=generator, dtype=torch.float64).to(dtype)
+            weights = torch.rand(plane.shape, generator=generator, dtype=torch.float64).to(plane)
             loss = loss + (weights * plane * (1 if plane is not frame.depth else frame.alpha.detach())).sum()
     wanted = [*leaves, *pose.values(), intrinsics, background]
-    return frame, list(torch.autograd.grad(loss, wanted, allow_unused=True))
+    found = torch.autograd.grad(loss, wanted, allow_unused=True)
+    gradients: list[Tensor | None] = list(found)
+    return frame, [None if g is None else g.cpu() for g in gradients]
 
 
-def require_same(drawables: Sequence[Drawable], limit: float = 1e-9, **options: Any) -> None:
-    """Emulator and CPU engine agree: picture, statistics and every gradient."""
+def require_same(drawables: Sequence[Drawable], limit: float = 1e-9, backend: str = "emulator", **options: Any) -> None:
+    """Kernels and CPU engine agree: picture, statistics and every gradient."""
     expected, gradients = drawn(drawables, "cpu", **options)
-    got, own = drawn(drawables, "emulator", **options)
+    got, own = drawn(drawables, backend, **options)
     assert expected.alpha.max() > 0.1, "the scene shows nothing"
     for name in ("color", "alpha", "features", "normal", "depth", "depth_first", "depth_median"):
         a, b = getattr(expected, name), getattr(got, name)
         assert (a is None) == (b is None), name
         if a is not None:
+            b = b.cpu()
             assert (a - b).abs().max() <= limit * max(1.0, float(a.abs().max())), name
     for name, ids in expected.ids.items():
-        assert torch.equal(ids, got.ids[name]), name
+        assert torch.equal(ids, got.ids[name].cpu()), name
     for name in ("contribution_sum", "contribution_max"):
-        assert torch.allclose(getattr(expected, name), getattr(got, name), rtol=1e-9, atol=limit), name
-    assert torch.equal(expected.visibility.visible, got.visibility.visible)
+        assert torch.allclose(getattr(expected, name), getattr(got, name).cpu(), rtol=1e-9, atol=limit), name
+    assert torch.equal(expected.visibility.visible, got.visibility.visible.cpu())
     assert expected.visibility.skipped == got.visibility.skipped
     assert expected.visibility.intersections == got.visibility.intersections
     for k, (a, b) in enumerate(zip(gradients, own, strict=True)):
@@ -98,6 +108,12 @@ def test_each_kind_equals_the_cpu_engine(kind: str, order: str) -> None:
 @pytest.mark.parametrize("order", ["ray", "centre"])
 def test_all_kinds_at_once(order: str) -> None:
     require_same(every_kind(4), order=order)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("order", ["ray", "centre"])
+def test_a_device_draws_the_same(order: str) -> None:
+    require_same(every_kind(6), 1e-7, "cuda", order=order)
 
 
 def test_bands_of_tiles_draw_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +154,7 @@ def test_deterministic_rows_sum_to_the_same() -> None:
 
 
 def test_more_sums_than_a_thread_holds_are_refused() -> None:
-    drawable = triangles(4, features=torch.zeros(4, 3, 90, dtype=torch.float64))
+    drawable = neurals(4, features=torch.zeros(4, 150, dtype=torch.float64))
     with pytest.raises(EngineError, match="fewer features"):
         drawn([drawable], "emulator", normals=False)
 
