@@ -106,25 +106,38 @@ inline bool exact_prepare(Plan& plan) {
 // The primitives of one tile, and the blocks each can touch.
 struct TileWork {
     std::vector<BlockMask> masks;
-    std::vector<int> listed;
+    std::vector<int> owners, listed;  // `listed`: places in the tile's list
+    std::vector<char> apart;          // the next primitive begins behind this one's key, ties included
+    RunLog log;
 
     const int* ids;
-    int length;
+    int length, tile_x, tile_y;
 
-    void start(const Plan& plan, int tile_x, int tile_y) {
+    void start(const Plan& plan, int x, int y) {
+        tile_x = x, tile_y = y;
         const int t = tile_y * plan.tiles_x + tile_x;
         ids = plan.ids.data() + plan.tile_start[t];
         length = plan.tile_start[t + 1] - plan.tile_start[t];
-        masks.resize(length);
-        for (int k = 0; k < length; k++) {
-            const ExactDrawable& d = *plan.drawables[plan.drawable_of[ids[k]]];
-            masks[k] = d.kind->blocks(d.record(ids[k] - d.first), tile_x * kTile, tile_y * kTile);
+        masks.resize(length), owners.resize(length), apart.resize(length), listed.reserve(length + 1);
+        real next = real(1e30);
+        for (int k = length; k-- > 0;) {
+            const int id = ids[k];
+            owners[k] = plan.drawable_of[id];
+            const ExactDrawable& d = *plan.drawables[owners[k]];
+            masks[k] = d.kind->blocks(d.record(id - d.first), tile_x * kTile, tile_y * kTile);
+            const real key = plan.keys[id];
+            apart[k] = next > key + 4 * kTie * key;
+            next = key;
         }
     }
     void list(int block) {
-        listed.clear();
-        for (int k = 0; k < length; k++)
-            if (masks[k] >> block & 1) listed.push_back(ids[k]);
+        listed.resize(length + 1);
+        int count = 0;
+        for (int k = 0; k < length; k++) {  // no branch: it would be guessed wrongly every other time
+            listed[count] = k;
+            count += (int)(masks[k] >> block & 1);
+        }
+        listed.resize(count);
     }
 };
 
@@ -150,15 +163,61 @@ inline ExactOptions exact_options(const Plan& plan, bool depth, bool logged, boo
     return {plan.view.channels, depth, plan.view.centre != 0, plan.additive, logged, statistics, least};
 }
 
-// Events of the primitives in `listed`, composited as they become final.
-inline void composite_block(const Plan& plan, const std::vector<int>& listed, const BlockRays& rays, ExactBlock& block) {
+inline RunInput run_input(const Plan& plan, const TileWork& work, int drawable, const Rays& rays, bool depth) {
+    const ExactDrawable& d = *plan.drawables[drawable];
+    return {&d.in, &plan.camera, d.records.data(), work.ids, work.listed.data(), 0, 0, d.first, plan.view.channels,
+            plan.values.data(), &rays, nullptr, depth, plan.transmittance_min};
+}
+
+// Composites places [i, returned) at once, if their events need not wait.
+inline int composite_run(const Plan& plan, TileWork& work, int i, const BlockRays& rays, ExactBlock& block, const ExactOptions& options) {
+    const int count = (int)work.listed.size(), owner = work.owners[work.listed[i]];
+    const ExactKind& kind = *plan.drawables[owner]->kind;
+    if (!kind.run || !(kind.at_key || options.centre) || options.statistics || options.additive) return i;
+    real horizon = real(1e30);
+    if (options.centre) {
+        block.composite_rest();
+    } else {
+        block.composite_until(plan.keys[work.ids[work.listed[i]]]);
+        horizon = block.horizon();
+    }
+    if (!block.idle()) return i;
+    int end = i;
+    for (; end < count; end++) {
+        const int place = work.listed[end];
+        if (work.owners[place] != owner) break;
+        if (!options.centre && !(plan.keys[work.ids[place]] < horizon && work.apart[place])) break;
+    }
+    if (end == i) return i;
+    RunInput run = run_input(plan, work, owner, rays.rays, options.depth);
+    run.begin = i, run.end = end;
+    const int before = work.log.count;
+    if (options.logged) run.log = &work.log;
+    kind.run(run, block);
+    if (work.log.count > before) work.log.runs.push_back({owner, block.composited(), before, work.log.count});
+    return end;
+}
+
+// Events of the primitives in `work.listed`, composited as they become final. `runs`: those that are final when they are found
+// go to `work.log`, not to the block.
+inline void composite_block(const Plan& plan, TileWork& work, const BlockRays& rays, ExactBlock& block, const ExactOptions& options, bool runs) {
     block.begin(rays.T);
-    for (const int id : listed) {
+    work.log.start(options.logged && runs ? (int)work.listed.size() : 0);
+    for (int i = 0; i < (int)work.listed.size();) {
+        if (runs) {
+            const int end = composite_run(plan, work, i, rays, block, options);
+            if (end > i) {
+                if (!block.alive()) break;
+                i = end;
+                continue;
+            }
+        }
+        const int place = work.listed[i++], id = work.ids[place];
         if (block.crowded()) {
             block.composite_until(plan.keys[id]);
             if (!block.alive()) break;
         }
-        const int j = plan.drawable_of[id];
+        const int j = work.owners[place];
         const ExactDrawable& d = *plan.drawables[j];
         block.begin_emission(j, id - d.first, id, plan.keys[id], plan.values.data() + (size_t)id * plan.view.channels);
         d.kind->emit(d.in, plan.camera, d.record(id - d.first), id - d.first, rays.rays, block);
@@ -212,7 +271,7 @@ inline void exact_forward(Plan& plan, bool depth, const Background& background, 
                 const BlockRays rays(plan, tile_x, tile_y, b);
                 if (!rays.inside) continue;
                 work.list(b);
-                composite_block(plan, work.listed, rays, block);
+                composite_block(plan, work, rays, block, options, true);
                 int own = 0;
                 for (int k = 0; k < kLanes; k++) {
                     const int x = (int)rays.rays.x[k], y = (int)rays.rays.y[k];
@@ -309,6 +368,25 @@ struct BackScratch {
     std::vector<F> sums, cotangent, locals;
 };
 
+// Walks back over a block's ranks and runs; of the runs the gradients are in the slots then.
+inline void exact_sweep_back(Plan& plan, BackScratch& s, const Rays& rays, F behind, bool depth) {
+    ExactBlock& block = *s.block;
+    TileWork& work = s.work;
+    block.begin_back(behind);
+    for (size_t k = work.log.runs.size(); k-- > 0;) {
+        const RunLog::Run& own = work.log.runs[k];
+        const ExactDrawable& d = *plan.drawables[own.drawable];
+        block.back_until(s.cotangent.data(), own.ranks);
+        RunInput run = run_input(plan, work, own.drawable, rays, depth);
+        run.begin = own.begin, run.end = own.end, run.log = &work.log;
+        s.sums.resize(std::max((size_t)d.stride, s.sums.size()));
+        const RunBackInput back = {s.cotangent.data(), s.sums.data(), d.moments, d.stride, work.tile_x, work.tile_y, plan.footprints.data(),
+                                   plan.slot_values.data() + d.slots_at, plan.footprints[d.first].slot};
+        d.kind->run_back(run, back, block.behind);
+    }
+    block.back_until(s.cotangent.data(), 0);
+}
+
 // Calls body(chunk, scratch, logs) for every chunk of tiles in parallel. Table gradients are logged by chunk and added after every
 // batch of chunks, so that the logs stay small; then sums the slots and carries them to the parameters.
 template <class Body>
@@ -385,7 +463,8 @@ inline void exact_backward(Plan& plan, bool depth, const Background& background,
     const int stride = plan.view.channels + (depth ? 1 : 0), across = (plan.tiles_x + kChunkTiles - 1) / kChunkTiles;
     const bool constant = in.background && !background.per_pixel;
     std::vector<double> background_sums(constant ? (size_t)across * plan.tiles_y * 3 : 0, 0.0);
-    exact_chunks_back(plan, exact_options(plan, depth, true, false), gradients, camera, [&](int chunk, BackScratch& s, TableLog* logs) {
+    const ExactOptions options = exact_options(plan, depth, true, false);
+    exact_chunks_back(plan, options, gradients, camera, [&](int chunk, BackScratch& s, TableLog* logs) {
         double background_sum[3] = {0, 0, 0};
         for_chunk_blocks(plan, chunk, s.work, [&](int tile_x, int tile_y, const BlockRays& rays) {
             F behind = F{};
@@ -412,8 +491,8 @@ inline void exact_backward(Plan& plan, bool depth, const Background& background,
                 behind[k] = after;
             });
             if (!felt || s.work.listed.empty()) return;
-            composite_block(plan, s.work.listed, rays, *s.block);
-            s.block->back(s.cotangent.data(), behind);
+            composite_block(plan, s.work, rays, *s.block, options, true);
+            exact_sweep_back(plan, s, rays.rays, behind, depth);
             exact_block_back(plan, *s.block, rays.rays, tile_x, tile_y, s.sums, logs);
         });
         if (constant)
@@ -446,7 +525,7 @@ inline void exact_fragments(Plan& plan, int most, const FragmentValues& out) {
         ExactBlock& block = *s.block;
         block.wants_local = true;
         for_chunk_blocks(plan, chunk, s.work, [&](int, int, const BlockRays& rays) {
-            composite_block(plan, s.work.listed, rays, block);
+            composite_block(plan, s.work, rays, block, options, false);
             long long pixels[kLanes];
             for (auto& pixel : pixels) pixel = -1;
             for_block_pixels(plan, rays.rays, [&](int k, long long pixel) {
@@ -474,11 +553,12 @@ inline void exact_fragments(Plan& plan, int most, const FragmentValues& out) {
 // Takes back cotangents of z0, z1, value, channels and local; shapes as there, any may be null.
 inline void exact_fragments_back(Plan& plan, int most, const FragmentValues& in, const KindGradient* gradients, double* camera) {
     const int channels = plan.view.channels;
-    exact_chunks_back(plan, exact_options(plan, false, true, false), gradients, camera, [&](int chunk, BackScratch& s, TableLog* logs) {
+    const ExactOptions options = exact_options(plan, false, true, false);
+    exact_chunks_back(plan, options, gradients, camera, [&](int chunk, BackScratch& s, TableLog* logs) {
         ExactBlock& block = *s.block;
         for_chunk_blocks(plan, chunk, s.work, [&](int tile_x, int tile_y, const BlockRays& rays) {
             if (s.work.listed.empty()) return;
-            composite_block(plan, s.work.listed, rays, block);
+            composite_block(plan, s.work, rays, block, options, false);
             s.locals.assign(3 * (size_t)block.event_count(), F{});
             for (int e = 0; e < block.event_count(); e++) block.event(e).g_value = F{};
             long long pixels[kLanes];

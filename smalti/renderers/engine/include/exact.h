@@ -241,8 +241,36 @@ public:
         while (head_ < (int)ranks_.size()) composite(ranks_[head_++]);
     }
 
+    // ---- runs of events that need not wait (exact_run.h)
+    SM_FN bool idle() const { return !any_open_; }
+    SM_FN int composited() const { return head_; }
+    // What waits lies behind this z in all lanes, ties included; nothing waits: a very large number.
+    SM_METHOD real horizon() const {
+        real least = real(1e30);
+        if (head_ < (int)ranks_.size()) {
+            const F key = ranks_[head_].key, before = key - abs_of(key) * splat(2 * kTie);
+            for (int k = 0; k < kLanes; k++) least = smalti::at(before, k) < least ? smalti::at(before, k) : least;
+        }
+        return least;
+    }
+    // T is that of every lane's own ray, because nothing is open.
+    SM_FN void after_run(F T, F absorbed, F z) { this->T = met_ = T, this->absorbed = absorbed, z_ = z; }
+
     // Walks back over the log. `cotangent` [channels + depth]; `behind`: d loss / d T at the ray's end.
-    SM_METHOD void back(const F* cotangent, F behind);
+    SM_METHOD void back(const F* cotangent, F behind) {
+        begin_back(behind);
+        back_until(cotangent, 0);
+    }
+    // The same in parts, `behind` being that of the rank at hand: down to rank `end`.
+    SM_METHOD void begin_back(F behind_all) {
+        behind = behind_all;
+        gradient_density_ = pending_ = F{};
+        was_open_ = false;
+        for (auto& g : gradient_colour_) g = F{};
+        back_at_ = (int)ranks_.size();
+    }
+    SM_METHOD void back_until(const F* cotangent, int end);
+    F behind;
 
     SM_METHOD const Event& event(int e) const { return events_[e]; }
     SM_METHOD F* channel_gradient(int e) {
@@ -436,6 +464,10 @@ private:
     I open_;
     bool any_open_ = false;
     LongSum density_;
+    // the way back
+    F gradient_density_, pending_;
+    bool was_open_;
+    int back_at_;
     Store<LongSum> density_colour_;
     Store<F> gradient_colour_;
     Store<F> log_;  // per rank: T, z, met_, open (as a number), density, density times colour
@@ -568,13 +600,13 @@ SM_METHOD void ExactBlock::composite(const Rank& rank) {
     z_ = rank.key;
 }
 
-SM_METHOD void ExactBlock::back(const F* cotangent, F behind) {
+SM_METHOD void ExactBlock::back_until(const F* cotangent, int end) {
     const F tmin = splat(options_.transmittance_min), depth_cotangent = options_.depth ? cotangent[channels] : F{};
-    F gradient_density = F{}, pending = F{};
-    bool was_open = false;
+    F &gradient_density = gradient_density_, &pending = pending_;
+    bool& was_open = was_open_;
     Store<F>& gradient_colour = gradient_colour_;
-    for (auto& g : gradient_colour) g = F{};
-    for (int r = (int)ranks_.size(); r-- > 0;) {
+    while (back_at_ > end) {
+        const int r = --back_at_;
         const Rank& rank = ranks_[r];
         const F* log = &log_[r * log_stride_];
         const bool opened = log_codes_[r] != 0;

@@ -16,6 +16,7 @@ struct GaussianExact {
     };
     static constexpr bool kConstantChannels = true;
     static constexpr int kTableTensors = 0;
+    static constexpr bool kRuns = true, kAtKey = true;
     SM_FN static int moments(const KindInput&, const ViewOptions&) { return kGaussianMoments + 3; }
 
     SM_FN static GaussianInput gaussian(const KindInput& in) {

@@ -20,6 +20,7 @@ struct GaussianRayKind {
     };
     static constexpr bool kConstantChannels = true;
     static constexpr int kTableTensors = 0;
+    static constexpr bool kRuns = true;
     static constexpr int kResponse = kSplatIntegers;  // integer: 1 for `integral`
     static constexpr double kRootTau = 2.5066282746310002, kFaintest = 0.003929278139889564;  // sqrt(2 pi); -ln(1 - 1/255)
 

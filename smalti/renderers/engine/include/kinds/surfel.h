@@ -23,6 +23,7 @@ struct SurfelKind {
     };
     static constexpr bool kConstantChannels = true;
     static constexpr int kTableTensors = 0;
+    static constexpr bool kRuns = true;
 
     // Sums: of (g_a, g_b, -(a g_a + b g_b + z g_z)) times (a, b, 1), of d loss / d ln(response), then what view.absolute asks for.
     static constexpr int kLog = 9, kAbsolute = 10;

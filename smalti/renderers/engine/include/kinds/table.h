@@ -4,13 +4,12 @@
 #include <memory>
 #include <mutex>
 
-#include "../composite_cpu.h"
-#include "../exact.h"
+#include "../exact_run.h"
 #include "voxels.h"
 
 namespace smalti {
 
-constexpr int kKindVersion = 1;  // of this table and of everything it hands over
+constexpr int kKindVersion = 2;  // of this table and of everything it hands over
 
 // Gradients that land in tables (textures, voxels): written down per chunk of tiles and added up in that order, so that the
 // sum is the same for any number of threads.
@@ -224,6 +223,38 @@ struct ExactKind {
     void (*emit_back)(const KindInput&, const CameraValues&, const void* record, int k, const Rays&, ExactBack&, F* sums);
     void (*finish)(const KindInput&, const CameraValues&, const ViewOptions&, int k, const void* record, const real* sums,
                    const real* values_gradient, const KindGradient&, double* camera);
+    // Null for kinds that may not be composited in runs (exact_run.h).
+    void (*run)(const RunInput&, ExactBlock&);
+    void (*run_back)(const RunInput&, const RunBackInput&, F& behind);
+    bool at_key;  // events lie at Bounds::nearest, whatever the order
+};
+
+// A kind says `kRuns` if its events are thin and its channels constant; `kAtKey` if they all lie at Bounds::nearest.
+template <class Kind>
+constexpr auto kind_runs(int) -> decltype(Kind::kRuns) {
+    return Kind::kRuns;
+}
+template <class Kind>
+constexpr bool kind_runs(long) {
+    return false;
+}
+template <class Kind>
+constexpr auto kind_at_key(int) -> decltype(Kind::kAtKey) {
+    return Kind::kAtKey;
+}
+template <class Kind>
+constexpr bool kind_at_key(long) {
+    return false;
+}
+template <class Kind, bool runs>
+struct KindRuns {
+    static constexpr void (*forward)(const RunInput&, ExactBlock&) = nullptr;
+    static constexpr void (*backward)(const RunInput&, const RunBackInput&, F&) = nullptr;
+};
+template <class Kind>
+struct KindRuns<Kind, true> {
+    static constexpr void (*forward)(const RunInput&, ExactBlock&) = composite_run_of<Kind>;
+    static constexpr void (*backward)(const RunInput&, const RunBackInput&, F&) = composite_run_of_back<Kind>;
 };
 
 // Blocks of the tile at (x0, y0) whose pixel centres the primitive can touch: the kind's own `blocks(record, x0, y0)` if it has
@@ -269,6 +300,7 @@ const ExactKind& exact_kind(const char* name) {
            const real* values_gradient, const KindGradient& gradient, double* camera) {
             Kind::finish(in, cam, view, k, *static_cast<const Record*>(record), sums, values_gradient, gradient, camera);
         },
+        KindRuns<Kind, kind_runs<Kind>(0)>::forward, KindRuns<Kind, kind_runs<Kind>(0)>::backward, kind_at_key<Kind>(0),
     };
     return table;
 }
