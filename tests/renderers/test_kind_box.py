@@ -104,8 +104,7 @@ class Ready:
     settings: RenderSettings
 
     def draw(self, backend: str) -> Frame:
-        options = {"background": self.background, "settings": self.settings, "backend": backend}
-        return render(self.drawables, self.camera, **options)
+        return render(self.drawables, self.camera, background=self.background, settings=self.settings, backend=backend)
 
 
 def tensors_of(scene: Scene) -> dict[str, Tensor]:
@@ -293,7 +292,8 @@ def test_9_lists_lose_nothing(double: Backend, count: int, place: str) -> None:
     payload[..., 3] = 0.2 * (1 + torch.arange(count).double()[:, None, None, None]) / count
     drawable = BoxDrawable(centres, quaternions, half, payload, step=0.0625, fade_scale=0.0)
     # Whole tiles: lanes outside of the picture would be counted too.
-    camera = Camera(rotation, shift, torch.tensor([20.0, 21.0, 16.5, 7.5], dtype=torch.float64), 32, 16)
+    width = 16 if count > 100 else 32
+    camera = Camera(rotation, shift, torch.tensor([20.0, 21.0, width / 2 + 0.5, 7.5], dtype=torch.float64), width, 16)
     frame = render([drawable], camera, settings=replace(RAY, transmittance_min=0.0), backend="cpu")
     inside, tau = tried_one_by_one(drawable, camera)
     assert frame.visibility.lookups == inside
@@ -311,7 +311,8 @@ def block(z0: float, z1: float, density: float, step: float, **other: Any) -> Bo
     centre = torch.tensor([[0.0, 0.0, (z0 + z1) / 2]], dtype=torch.float64)
     half = torch.full((1, 3), (z1 - z0) / 2, dtype=torch.float64)
     upright = torch.tensor([[1.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
-    return BoxDrawable(centre, upright, half, payload, **{"step": step, "fade_scale": 0.0, **other})
+    values: dict[str, Any] = {"step": step, "fade_scale": 0.0, **other}
+    return BoxDrawable(centre, upright, half, payload, **values)
 
 
 def on_axis(*boxes: BoxDrawable, dtype: torch.dtype) -> Frame:
