@@ -8,12 +8,12 @@ from torch import Tensor
 
 from smalti.cameras.camera import Camera
 from smalti.renderers.backends import BackendError, choose
-from smalti.renderers.drawables import BoxDrawable, Drawable, TriangleDrawable
+from smalti.renderers.drawables import BoxDrawable, Drawable
 from smalti.renderers.frame import Frame
 from smalti.renderers.settings import RenderSettings
 
-MOST_TRIANGLE_CHANNELS = 64
-"""Colour, features and normal that a triangle interpolates (kTriangleChannels)."""
+MOST_CHANNELS = {"triangle": 64, "box": 256}
+"""Colour, features and normal of a picture that holds the kind (kTriangleChannels, kBoxMostChannels)."""
 
 
 def render(
@@ -77,11 +77,12 @@ def validate(drawables: Sequence[Drawable], camera: Camera, background: Tensor |
             raise ValueError(f"render: drawable {k} has another dtype or device than drawable 0")
     _validate_boxes(drawables)
     channels = 6 + max(drawable.feature_count for drawable in drawables)
-    if channels > MOST_TRIANGLE_CHANNELS and any(isinstance(drawable, TriangleDrawable) for drawable in drawables):
-        raise ValueError(
-            f"render: pictures with triangles hold at most {MOST_TRIANGLE_CHANNELS - 6} features, got {channels - 6}; "
-            "render them in several pictures"
-        )
+    for kind, most in MOST_CHANNELS.items():
+        if channels > most and any(drawable.kind == kind for drawable in drawables):
+            raise ValueError(
+                f"render: pictures with the kind {kind!r} hold at most {most - 6} features, got {channels - 6}; "
+                "render them in several pictures"
+            )
     if background is not None and tuple(background.shape) not in ((3,), (camera.height, camera.width, 3)):
         shape = (camera.height, camera.width, 3)
         raise ValueError(f"render: background: expected shape (3,) or {shape}, got {tuple(background.shape)}")
