@@ -6,6 +6,7 @@ each kind draws.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol, runtime_checkable
@@ -13,6 +14,11 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+MOST_TEXELS = 2**22
+"""Of a texture, along one side (single precision counts them)."""
+MOST_NUMBERS = 2**31 - 1
+"""In a texture, or in the voxels of one box (the kernels' integers count them)."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,18 @@ def _check_shapes(drawable: object, like: Tensor, shapes: dict[str, tuple[int, .
             raise ValueError(f"{name}.{attribute}: on {tensor.device}, but the rest is on {like.device}")
         if tensor.is_floating_point() and tensor.dtype != like.dtype:
             raise ValueError(f"{name}.{attribute}: {tensor.dtype}, but the rest is {like.dtype}")
+
+
+def _check_grid(where: str, grid: Tensor, shape: str, channels: tuple[int, ...]) -> None:
+    """A texture, or voxels per box: `shape` in words, sides of at least one, as many numbers as can be counted."""
+    voxels = grid.dim() == 5
+    sides = grid.shape[1:-1] if voxels else grid.shape[:-1]
+    if grid.dim() != shape.count(",") + 1 or grid.shape[-1] not in channels or 0 in sides:
+        raise ValueError(f"{where}: expected {shape}, every side at least 1, got {tuple(grid.shape)}")
+    if math.prod(sides) * grid.shape[-1] > MOST_NUMBERS or max(sides) > MOST_TEXELS:
+        raise ValueError(
+            f"{where}: at most {MOST_TEXELS} along a side and {MOST_NUMBERS} numbers in all, got {tuple(grid.shape)}"
+        )
 
 
 def _check_harmonics(drawable: object, rest: Tensor | None, degree: int) -> None:
@@ -246,6 +264,9 @@ class NeuralDrawable(_Splat):
     Approximate by intent."""
 
     def __post_init__(self) -> None:
+        if self.frequencies.dim() != 3:
+            shape = tuple(self.frequencies.shape)
+            raise ValueError(f"NeuralDrawable.frequencies: expected [n, width, 3], got {shape}")
         n, width = len(self), self.frequencies.shape[1]
         shapes = self._splat_shapes(3)
         del shapes["opacities"]
@@ -256,6 +277,8 @@ class NeuralDrawable(_Splat):
             raise ValueError(f"NeuralDrawable.frequencies: expected a width of 8 or 16, got {width}")
         if self.frame not in ("world", "local"):
             raise ValueError(f"NeuralDrawable.frame: expected 'world' or 'local', got {self.frame!r}")
+        if not math.isfinite(self.omega) or not 0 <= self.leak < math.inf:
+            raise ValueError("NeuralDrawable: omega must be a number, leak a number that is 0 or more")
 
     def inputs(self) -> Inputs:
         tensors = [self.means, self.quaternions, self.scales, None, self.sh_dc, self.sh_rest, self.features]
@@ -305,15 +328,19 @@ class TriangleDrawable:
         if self.features is not None:
             shapes["features"] = (n, 3, self.features.shape[-1])
         if self.texture is not None:
-            shapes["texture"] = (*self.texture.shape[:2], 4 if self.texture.shape[-1] == 4 else 3)
+            if n:  # nobody reads the texture of no faces
+                _check_grid("TriangleDrawable.texture", self.texture, "[h, w, 3 or 4]", (3, 4))
+            shapes["texture"] = tuple(self.texture.shape)
         _check_shapes(self, self.corners, shapes)
+        if self.neighbours is not None and self.neighbours.is_floating_point():
+            raise ValueError(f"TriangleDrawable.neighbours: expected integers, got {self.neighbours.dtype}")
         if (self.texture is None) != (self.uvs is None):
             raise ValueError("TriangleDrawable: a texture and its uvs come together")
         if (self.texture is None) == (self.colors is None):
             raise ValueError("TriangleDrawable: give either colors or a texture")
         if self.edges not in ("hard", "antialiased", "soft"):
             raise ValueError(f"TriangleDrawable.edges: expected 'hard', 'antialiased' or 'soft', got {self.edges!r}")
-        if not self.sigma > 0:
+        if not 0 < self.sigma < math.inf:
             raise ValueError(f"TriangleDrawable.sigma: expected a positive number, got {self.sigma}")
 
     def __len__(self) -> int:
@@ -367,14 +394,15 @@ class BoxDrawable:
 
     def __post_init__(self) -> None:
         n = len(self)
-        if self.payload.dim() != 5 or self.payload.shape[-1] != 4:
-            raise ValueError(f"BoxDrawable.payload: expected [n, mz, my, mx, 4], got {tuple(self.payload.shape)}")
+        _check_grid("BoxDrawable.payload", self.payload, "[n, mz, my, mx, 4]", (4,))
         shapes: dict[str, tuple[int, ...]] = {"centres": (n, 3), "quaternions": (n, 4), "half_extents": (n, 3)}
         shapes["payload"] = (n, *self.payload.shape[1:])
         if self.warp is not None:
+            _check_grid("BoxDrawable.warp", self.warp, "[n, wz, wy, wx, 3]", (3,))
             shapes["warp"] = (n, *self.warp.shape[1:4], 3)
         _check_shapes(self, self.centres, shapes)
-        if not self.step > 0 or not self.fade_scale >= 0 or not self.fade_exponent >= 1:
+        window = 0 <= self.fade_scale < math.inf and 1 <= self.fade_exponent < math.inf
+        if not 0 < self.step < math.inf or not window:
             raise ValueError("BoxDrawable: step must be positive, fade_scale 0 or more, fade_exponent 1 or more")
         if self.accumulation not in ("exponential", "additive"):
             raise ValueError(

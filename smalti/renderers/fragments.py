@@ -16,7 +16,7 @@ from smalti.cameras.camera import Camera
 from smalti.renderers.backends import BackendError
 from smalti.renderers.drawables import Drawable
 from smalti.renderers.render import validate
-from smalti.renderers.settings import RenderSettings
+from smalti.renderers.settings import DEPTH_WEIGHT_MIN, RenderSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +50,8 @@ class Fragments:
     """Transmittance behind all events of the ray, listed or not. Not differentiable."""
     camera: Camera
     transmittance_min: float
+    additive: bool = False
+    """Boxes of the additive accumulation, which is theirs in `composite`, too."""
 
     @property
     def complete(self) -> bool:
@@ -90,8 +92,11 @@ def composite(
     """(colour, alpha) of the listed events with these colours, by the rule of `render` (docs/kinds.md, section 1).
 
     Differentiable in `colors`, `background` and all of the fragments that is. Cost and memory grow with K squared where
-    segments are among the events.
+    segments are among the events. ValueError where `colors` are not those of these fragments.
     """
+    if colors.dim() != 4 or colors.shape[:3] != given.primitives.shape:
+        shape = (*given.primitives.shape, "c")
+        raise ValueError(f"composite: colors: expected shape {shape}, got {tuple(colors.shape)}")
     there = given.primitives >= 0
     zero = torch.zeros_like(given.values)
     alpha = torch.where(there & ~given.thick, given.values, zero)
@@ -120,9 +125,13 @@ def composite(
     open_density = torch.where(opened, density[..., None, :], 0.0)  # [h, w, piece, event]
     tau = open_density.sum(-1) * length
     thin_rank = torch.where(order < count, torch.cat([alpha, zero], -1).gather(-1, order), 0.0)
-    share, weights, left = _over(tau, thin_rank, given.transmittance_min)
+    if given.additive:
+        share, weights, left = _added(tau)
+    else:
+        share, weights, left = _over(tau, thin_rank, given.transmittance_min)
     # A piece's share goes to its open segments by density; tau is theirs together.
-    together = torch.where(tau > 0, share / torch.where(tau > 0, tau, 1.0), 0.0) * length
+    felt = tau > DEPTH_WEIGHT_MIN  # of less the quotient's derivative would leave single precision
+    together = torch.where(felt, share / torch.where(felt, tau, 1.0), 0.0) * length
     own = (together[..., None] * open_density).sum(-2)
     color = ((own + weights.gather(-1, at[..., :count]))[..., None] * colors).sum(-2)
     return _behind(color, left, background)
@@ -138,6 +147,12 @@ def _over(tau: Tensor, alpha: Tensor, least: float) -> tuple[Tensor, Tensor, Ten
     absorbed = torch.stack([-torch.expm1(-tau), alpha], dim=-1).flatten(-2)
     weights = (torch.where(alive, absorbed, 0.0) * before).unflatten(-1, (-1, 2))
     return weights[..., 0], weights[..., 1], passed.prod(-1)
+
+
+def _added(tau: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As `_over`, of pieces alone, by the additive rule: w = min(A + tau, 1) - A."""
+    sums = torch.cat([torch.zeros_like(tau[..., :1]), tau.cumsum(-1)], dim=-1).clamp_max(1)
+    return sums.diff(dim=-1), torch.zeros_like(tau), 1 - sums[..., -1]
 
 
 def _behind(color: Tensor, left: Tensor, background: Tensor | None) -> tuple[Tensor, Tensor]:

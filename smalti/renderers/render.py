@@ -64,6 +64,8 @@ def render(
 
 def validate(drawables: Sequence[Drawable], camera: Camera, background: Tensor | None) -> None:
     """One check at the public edge, so that the kernels may trust shapes and devices."""
+    if isinstance(drawables, Drawable):
+        raise ValueError(f"render: expected a list of drawables, got one {type(drawables).__name__}; write [drawable]")
     if not drawables:
         raise ValueError("render: expected at least one drawable")
     if camera.model != "PINHOLE" or any(camera.distortion):

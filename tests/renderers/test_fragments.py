@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from mixed_scenes import KINDS, every_kind, neurals, triangles
+from mixed_scenes import KINDS, boxes, every_kind, neurals, triangles
 from scenes import simple_camera
 from torch import Tensor
 
@@ -151,9 +151,29 @@ def test_shading_of_surfels_by_their_normal() -> None:
     assert torch.allclose(found.normals[there].norm(dim=-1), torch.ones(int(there.sum()), dtype=torch.float64))
 
 
+def test_additive_boxes_are_added_up_in_torch_too() -> None:
+    """As published, where rays saturate and where they do not, with their gradients."""
+    (drawable,), leaves = leaves_of([boxes(3, accumulation="additive")])
+    leaves[3].data[..., 3] *= 4  # payload: some rays saturate
+    camera = simple_camera(12, 10)
+    frame = render([drawable], camera, background=BACKGROUND, settings=RenderSettings(order="ray"))
+    found = fragments([drawable], camera, 160)
+    assert found.complete
+    assert 0 < float((frame.alpha == 1).double().mean()) < 0.9
+    color, alpha = composite(found, found.colors, BACKGROUND)
+    assert (color - frame.color).abs().max() < 1e-9
+    assert (alpha - frame.alpha).abs().max() < 1e-9
+    for a, b in zip(gradients(frame.color, leaves), gradients(color, leaves), strict=True):
+        if a is not None and b is not None:
+            assert (a - b).norm() <= 1e-7 * a.norm()
+
+
 def test_refusals() -> None:
     drawable, camera = neurals(2), simple_camera(8, 8)
     with pytest.raises(ValueError, match="at least one event"):
         fragments([drawable], camera, 0)
     with pytest.raises(BackendError, match="'cpu'"):
         fragments([drawable], camera, backend="oracle")
+    found = fragments([drawable], camera, 4)
+    with pytest.raises(ValueError, match="colors"):
+        composite(found, found.colors[..., :2, :])

@@ -166,7 +166,8 @@ def draw_fragments(drawables: Sequence[Drawable], camera: Camera, most: int, set
     owner = torch.where(primitives >= 0, torch.searchsorted(ends, primitives.clamp_min(0), right=True), -1)
     rest = found["normal"], found["count"].long(), found["left"]
     events = primitives, owner, found["thick"], z0, z1, value, channels, local
-    return Fragments(*events, *rest, camera, settings.transmittance_min)
+    additive = all(isinstance(d, BoxDrawable) and d.accumulation == "additive" for d in drawables)
+    return Fragments(*events, *rest, camera, settings.transmittance_min, additive)
 
 
 class _Fragments(torch.autograd.Function):
