@@ -1,7 +1,8 @@
 """The CPU engine under the address and undefined-behaviour sanitizers: `python bench/sanitize.py [pytest arguments]`.
 
 Compiles the engine with -fsanitize=address,undefined into a temporary folder and runs renderer tests over it (one
-library per run; `--isa` names it). A fault ends the run with the sanitizer's report. Needs g++ with its sanitizers.
+library per run; `--isa` names it). With `--scenes N` it runs `bench/fuzz.py` over N scenes of hostile numbers of every
+kind instead, from `--seed` on. A fault ends the run with the sanitizer's report. Needs g++ with its sanitizers.
 """
 
 from __future__ import annotations
@@ -25,11 +26,14 @@ from pathlib import Path
 from smalti.renderers.engine import library
 library.FOLDER = Path(__file__).parent
 """
+FUZZ = "import runpy, sys, sanitized_engine; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--isa", default="avx2", help="avx512, avx2, baseline or double")
+    parser.add_argument("--scenes", type=int, default=0, help="fuzz so many scenes instead of running tests")
+    parser.add_argument("--seed", type=int, default=0, help="of the first scene")
     arguments, more = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -52,6 +56,11 @@ def main() -> None:
             "UBSAN_OPTIONS": "print_stacktrace=1",
             "PYTHONPATH": os.pathsep.join([name, str(ROOT)]),
         }
+        if arguments.scenes:
+            precision = "double" if arguments.isa == "double" else "single"
+            run = [sys.executable, "-c", FUZZ, str(ROOT / "bench" / "fuzz.py"), "--precision", precision]
+            run += ["--scenes", str(arguments.scenes), "--seed", str(arguments.seed), *more]
+            raise SystemExit(subprocess.run(run, env=environment, cwd=ROOT).returncode)
         tests = [argument for argument in more if not argument.startswith("-")]
         run = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "sanitized_engine", "-p", "no:cacheprovider"]
         run += [*(() if tests else [str(ROOT / "tests" / "renderers" / test) for test in TESTS]), *more]

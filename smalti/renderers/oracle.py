@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from smalti.cameras.camera import Camera
 from smalti.renderers.drawables import Drawable, GaussianDrawable
 from smalti.renderers.frame import Frame, Visibility
-from smalti.renderers.settings import ALPHA_MAX, ALPHA_MIN, RenderSettings
+from smalti.renderers.settings import ALPHA_MAX, ALPHA_MIN, DEPTH_WEIGHT_MIN, RenderSettings
 from smalti.renderers.spherical_harmonics import gaussian_color
 
 TILE = 16
@@ -347,7 +347,7 @@ def _frame(
     frame = Frame(color, 1 - picture.transmittance, visibility, features if features.shape[-1] else None)
     if settings.depth:
         depth, weight = depth[..., 0], weight[..., 0]
-        hit = weight > 0
+        hit = weight > DEPTH_WEIGHT_MIN
         frame = replace(frame, depth=torch.where(hit, depth / torch.where(hit, weight, 1), 0))
     if not settings.statistics:
         return frame

@@ -7,6 +7,9 @@ from typing import Literal
 
 ALPHA_MIN = 1.0 / 255.0
 """Events below this opacity are skipped (contract, section 3 of the design)."""
+DEPTH_WEIGHT_MIN = 1e-20
+"""Rays that absorb no more than this have no expected depth, and pieces in `composite` no colour: the derivative of a
+quotient of so little would leave single precision."""
 ALPHA_MAX = 0.99
 """Cap on the opacity of a Gaussian."""
 

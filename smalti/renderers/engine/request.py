@@ -14,7 +14,7 @@ from smalti.cameras.camera import Camera
 from smalti.renderers.drawables import Drawable, GaussianDrawable
 from smalti.renderers.engine.library import EngineError
 from smalti.renderers.frame import Frame, Visibility
-from smalti.renderers.settings import RenderSettings
+from smalti.renderers.settings import DEPTH_WEIGHT_MIN, RenderSettings
 
 PER_DRAWABLE = 7  # of a Gaussian: means, quaternions, scales, opacities, sh_dc, sh_rest, features
 CAMERA_GRADIENT = 16  # rotation 9, translation 3, fx, fy, cx, cy
@@ -159,7 +159,7 @@ def frame_of(request: Request, picture: Tensor, alpha: Tensor) -> Frame:
     settings, features = request.settings, request.feature_count
     depth = None
     if settings.depth:
-        hit = alpha > 0
+        hit = alpha > DEPTH_WEIGHT_MIN
         depth = torch.where(hit, picture[..., -1] / torch.where(hit, alpha, 1.0), 0.0)
     start = 3 + features
     return Frame(

@@ -32,7 +32,7 @@ from smalti.renderers.oracle_kinds.statistics import Statistics, summarise
 from smalti.renderers.oracle_kinds.surfel import SurfelKind
 from smalti.renderers.oracle_kinds.triangle import TriangleKind
 from smalti.renderers.outside import OutsideDrawable
-from smalti.renderers.settings import RenderSettings
+from smalti.renderers.settings import DEPTH_WEIGHT_MIN, RenderSettings
 
 BAND = 2_000_000
 """Pairs of pixels and primitives that are looked at together."""
@@ -57,7 +57,7 @@ def render_mix(drawables: Many[Drawable], camera: Camera, background: Tensor | N
     frame = replace(frame, features=features if scene.features else None, normal=normal if settings.normals else None)
     if settings.depth:
         depth, weight = (picture([getattr(band.result, name) for band in bands]) for name in ("depth", "weight"))
-        hit = weight > 0
+        hit = weight > DEPTH_WEIGHT_MIN
         frame = replace(frame, depth=torch.where(hit, depth / torch.where(hit, weight, 1), 0))
     if not settings.statistics:
         return frame

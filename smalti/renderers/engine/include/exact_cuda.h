@@ -424,8 +424,11 @@ SM_FN void exact_finish(const ExactFinishParameters& p) {
                 if (p.slots)
                     for (int e = 0; e < p.counts[row]; e++) sums[j] += p.slots[((long long)p.first_entry[row] + e) * p.stride + j];
             }
-            Kind::finish(d.in, p.scene.camera, p.scene.view, (int)k, record_of<Kind>(p.scene, d, (int)k), sums, sums + moments, d.gradient,
-                         p.camera_blocks ? camera : nullptr);
+            bool felt = false;  // else zeros, also where a derivative is out of range
+            for (int j = 0; j < width; j++) felt = felt || !(sums[j] == 0);
+            if (felt)
+                Kind::finish(d.in, p.scene.camera, p.scene.view, (int)k, record_of<Kind>(p.scene, d, (int)k), sums, sums + moments, d.gradient,
+                             p.camera_blocks ? camera : nullptr);
         });
     }
     if (!p.camera_blocks) return;

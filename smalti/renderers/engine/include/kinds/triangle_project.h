@@ -70,8 +70,9 @@ SM_FN void triangle_attributes(const KindInput& in, int k, TriangleRecord& r) {
             whole = most(least(whole, size - 1), 0);
             r.texel[c] = (int)whole;
         }
-        r.attribute[3 * c] = (real)(texels - whole);
-        for (int i = 1; i < 3; i++) r.attribute[3 * c + i] = (real)((uvs[2 * i + c] - (double)uvs[c]) * size);
+        // Bounded, so that an offset that overflows is none: 0 times it would be no number. No pixel can tell 10^12 texels from more.
+        r.attribute[3 * c] = (real)most(least(texels - whole, 1e12), -1e12);
+        for (int i = 1; i < 3; i++) r.attribute[3 * c + i] = (real)most(least((uvs[2 * i + c] - (double)uvs[c]) * size, 1e12), -1e12);
     }
 }
 
