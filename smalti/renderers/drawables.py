@@ -15,10 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-MOST_TEXELS = 2**22
-"""Of a texture, along one side (single precision counts them)."""
-MOST_NUMBERS = 2**31 - 1
-"""In a texture, or in the voxels of one box (the kernels' integers count them)."""
+from smalti.renderers.shapes import check_grid, check_harmonics, check_shapes
 
 
 @dataclass(frozen=True)
@@ -54,42 +51,6 @@ class Drawable(Protocol):
         ...
 
     def inputs(self) -> Inputs: ...
-
-
-def _check_shapes(drawable: object, like: Tensor, shapes: dict[str, tuple[int, ...]]) -> None:
-    """The kernels read as many numbers as these shapes say, whatever is there: all are checked."""
-    name = type(drawable).__name__
-    for attribute, shape in shapes.items():
-        tensor = getattr(drawable, attribute)
-        if tensor is None:
-            continue
-        if tuple(tensor.shape) != shape:
-            raise ValueError(f"{name}.{attribute}: expected shape {shape}, got {tuple(tensor.shape)}")
-        if tensor.device != like.device:
-            raise ValueError(f"{name}.{attribute}: on {tensor.device}, but the rest is on {like.device}")
-        if tensor.is_floating_point() and tensor.dtype != like.dtype:
-            raise ValueError(f"{name}.{attribute}: {tensor.dtype}, but the rest is {like.dtype}")
-
-
-def _check_grid(where: str, grid: Tensor, shape: str, channels: tuple[int, ...]) -> None:
-    """A texture, or voxels per box: `shape` in words, sides of at least one, as many numbers as can be counted."""
-    voxels = grid.dim() == 5
-    sides = grid.shape[1:-1] if voxels else grid.shape[:-1]
-    if grid.dim() != shape.count(",") + 1 or grid.shape[-1] not in channels or 0 in sides:
-        raise ValueError(f"{where}: expected {shape}, every side at least 1, got {tuple(grid.shape)}")
-    if math.prod(sides) * grid.shape[-1] > MOST_NUMBERS or max(sides) > MOST_TEXELS:
-        raise ValueError(
-            f"{where}: at most {MOST_TEXELS} along a side and {MOST_NUMBERS} numbers in all, got {tuple(grid.shape)}"
-        )
-
-
-def _check_harmonics(drawable: object, rest: Tensor | None, degree: int) -> None:
-    held = 0 if rest is None else rest.shape[1]
-    if not 0 <= degree <= 3 or (degree + 1) ** 2 - 1 > held:
-        needed = (degree + 1) ** 2 - 1
-        raise ValueError(
-            f"{type(drawable).__name__}.sh_degree: {degree} needs {needed} coefficients in sh_rest, got {held}"
-        )
 
 
 class _Splat:
@@ -159,8 +120,8 @@ class GaussianDrawable(_Splat):
     """Scale opacity by sqrt(det before / after the filter), so that it adds no mass (Yu et al. 2024, Mip-Splatting)."""
 
     def __post_init__(self) -> None:
-        _check_shapes(self, self.means, self._splat_shapes(3))
-        _check_harmonics(self, self.sh_rest, self.sh_degree)
+        check_shapes(self, self.means, self._splat_shapes(3))
+        check_harmonics(self, self.sh_rest, self.sh_degree)
 
     def inputs(self) -> Inputs:
         tensors = [self.means, self.quaternions, self.scales, self.opacities, self.sh_dc, self.sh_rest, self.features]
@@ -192,8 +153,8 @@ class RayGaussianDrawable(_Splat):
     response: Literal["maximum", "integral"] = "maximum"
 
     def __post_init__(self) -> None:
-        _check_shapes(self, self.means, self._splat_shapes(3))
-        _check_harmonics(self, self.sh_rest, self.sh_degree)
+        check_shapes(self, self.means, self._splat_shapes(3))
+        check_harmonics(self, self.sh_rest, self.sh_degree)
         if self.response not in ("maximum", "integral"):
             raise ValueError(f"RayGaussianDrawable.response: expected 'maximum' or 'integral', got {self.response!r}")
 
@@ -222,8 +183,8 @@ class SurfelDrawable(_Splat):
     features: Float[Tensor, "n f"] | None = None
 
     def __post_init__(self) -> None:
-        _check_shapes(self, self.means, self._splat_shapes(2))
-        _check_harmonics(self, self.sh_rest, self.sh_degree)
+        check_shapes(self, self.means, self._splat_shapes(2))
+        check_harmonics(self, self.sh_rest, self.sh_degree)
 
     def inputs(self) -> Inputs:
         tensors = [self.means, self.quaternions, self.scales, self.opacities, self.sh_dc, self.sh_rest, self.features]
@@ -271,8 +232,8 @@ class NeuralDrawable(_Splat):
         shapes = self._splat_shapes(3)
         del shapes["opacities"]
         shapes |= {"frequencies": (n, width, 3), "phases": (n, width), "amplitudes": (n, width), "offsets": (n,)}
-        _check_shapes(self, self.means, shapes)
-        _check_harmonics(self, self.sh_rest, self.sh_degree)
+        check_shapes(self, self.means, shapes)
+        check_harmonics(self, self.sh_rest, self.sh_degree)
         if width not in (8, 16):
             raise ValueError(f"NeuralDrawable.frequencies: expected a width of 8 or 16, got {width}")
         if self.frame not in ("world", "local"):
@@ -329,9 +290,9 @@ class TriangleDrawable:
             shapes["features"] = (n, 3, self.features.shape[-1])
         if self.texture is not None:
             if n:  # nobody reads the texture of no faces
-                _check_grid("TriangleDrawable.texture", self.texture, "[h, w, 3 or 4]", (3, 4))
+                check_grid("TriangleDrawable.texture", self.texture, "[h, w, 3 or 4]", (3, 4))
             shapes["texture"] = tuple(self.texture.shape)
-        _check_shapes(self, self.corners, shapes)
+        check_shapes(self, self.corners, shapes)
         if self.neighbours is not None and self.neighbours.is_floating_point():
             raise ValueError(f"TriangleDrawable.neighbours: expected integers, got {self.neighbours.dtype}")
         if (self.texture is None) != (self.uvs is None):
@@ -394,13 +355,13 @@ class BoxDrawable:
 
     def __post_init__(self) -> None:
         n = len(self)
-        _check_grid("BoxDrawable.payload", self.payload, "[n, mz, my, mx, 4]", (4,))
+        check_grid("BoxDrawable.payload", self.payload, "[n, mz, my, mx, 4]", (4,))
         shapes: dict[str, tuple[int, ...]] = {"centres": (n, 3), "quaternions": (n, 4), "half_extents": (n, 3)}
         shapes["payload"] = (n, *self.payload.shape[1:])
         if self.warp is not None:
-            _check_grid("BoxDrawable.warp", self.warp, "[n, wz, wy, wx, 3]", (3,))
+            check_grid("BoxDrawable.warp", self.warp, "[n, wz, wy, wx, 3]", (3,))
             shapes["warp"] = (n, *self.warp.shape[1:4], 3)
-        _check_shapes(self, self.centres, shapes)
+        check_shapes(self, self.centres, shapes)
         window = 0 <= self.fade_scale < math.inf and 1 <= self.fade_exponent < math.inf
         if not 0 < self.step < math.inf or not window:
             raise ValueError("BoxDrawable: step must be positive, fade_scale 0 or more, fade_exponent 1 or more")

@@ -30,7 +30,8 @@ class Visibility:
 
     Further backward passes over the same frame add to it, as they do to `.grad`."""
     fallback: float = 0.0
-    """Share of the pixels whose events outgrew the bounded window and went through the exact unbounded path."""
+    """Share of the pixels whose events outgrew the bounded window and went through the exact unbounded path. General
+    compositor of the CPU engine; 0 elsewhere."""
     lookups: int = 0
     """Voxel lookups that boxes took in the forward pass: samples inside a box, over all rays. CPU engine alone."""
     memory: dict[str, int] = field(default_factory=dict)

@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from smalti.renderers.drawables import Drawable, Inputs
+from smalti.renderers.shapes import check_shapes
 
 MOST_PARAMETERS = 16
 HEADERS = (".h", ".hh", ".hpp", ".hxx", ".inl", ".inc", ".cuh")
@@ -121,13 +122,7 @@ class OutsideDrawable:
         shapes: dict[str, tuple[int, ...]] = {"parameters": (n, self.outside.width), "colors": (n, 3)}
         if self.features is not None:
             shapes["features"] = (n, *self.features.shape[1:2])
-        for name, shape in shapes.items():
-            tensor: Tensor = getattr(self, name)
-            if tuple(tensor.shape) != shape:
-                raise ValueError(f"OutsideDrawable.{name}: expected shape {shape}, got {tuple(tensor.shape)}")
-            if tensor.device != self.device or tensor.dtype != self.dtype:
-                kept = f"{self.dtype} on {self.device}"
-                raise ValueError(f"OutsideDrawable.{name}: {tensor.dtype} on {tensor.device}, but the rest {kept}")
+        check_shapes(self, self.parameters, shapes)
         if not self.bound_scale > 0:
             raise ValueError(f"OutsideDrawable.bound_scale: expected a positive number, got {self.bound_scale}")
 

@@ -11,7 +11,7 @@ import torch
 from mixed_scenes import boxes, neurals, surfels, textured, triangles
 from scenes import simple_camera
 
-from smalti.renderers import drawables
+from smalti.renderers import shapes
 from smalti.renderers.render import render
 
 NAN, INFINITE = float("nan"), float("inf")
@@ -54,11 +54,11 @@ def test_refused(words: str, make: Callable[[int], Any], change: dict[str, Any])
 
 def test_tables_larger_than_the_kernels_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """The true limits take gigabytes: lower ones stand in for them."""
-    monkeypatch.setattr(drawables, "MOST_NUMBERS", 10)
+    monkeypatch.setattr(shapes, "MOST_NUMBERS", 10)
     with pytest.raises(ValueError, match="10 numbers in all"):
         boxes(2)
-    monkeypatch.setattr(drawables, "MOST_NUMBERS", 2**31 - 1)
-    monkeypatch.setattr(drawables, "MOST_TEXELS", 2)
+    monkeypatch.setattr(shapes, "MOST_NUMBERS", 2**31 - 1)
+    monkeypatch.setattr(shapes, "MOST_TEXELS", 2)
     with pytest.raises(ValueError, match="at most 2 along a side"):
         textured(2)
 
