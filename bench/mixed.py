@@ -129,8 +129,8 @@ def open_training(folder: Path) -> Any:
     return open_dataset(folder / "transforms_train.json")
 
 
-def layers_of(variant: str, folder: Path, total: int) -> list[dict[str, Any]]:
-    """The scene of a variant within `total` bytes."""
+def layers_of(variant: str, folder: Path, total: int, share: float) -> list[dict[str, Any]]:
+    """The scene of a variant within `total` bytes; `share` of them are the mesh's in a mix."""
     small = total < BYTES
     if variant in SPLATS:
         return splat_layers(variant, total)
@@ -153,9 +153,9 @@ def layers_of(variant: str, folder: Path, total: int) -> list[dict[str, Any]]:
              "settings": {"count": half, "margin": MARGIN}},
         ]  # fmt: skip
     if variant == "mix-first":
-        surface, taken = textured_mesh(folder, 150 if small else 500, int(MIX_SHARE * total))
+        surface, taken = textured_mesh(folder, 150 if small else 500, int(share * total))
         return [surface, *splat_layers("gaussians", total - taken)]
-    surface, taken = colored_mesh(folder, int(MIX_SHARE * total))
+    surface, taken = colored_mesh(folder, int(share * total))
     return [surface, *splat_layers("ray_gaussians", total - taken, FAINT)]
 
 
@@ -164,7 +164,7 @@ def train(variant: str, seed: int, folder: Path, runs: Path, arguments: argparse
     kept = runs / f"{variant}-{seed}.json"
     if kept.is_file():
         return json.loads(kept.read_text())
-    layers = layers_of(variant, folder, arguments.bytes)
+    layers = layers_of(variant, folder, arguments.bytes, arguments.share)
     file = runs / f"{variant}-{seed}.yaml"
     file.write_text(yaml.safe_dump({"preset": "gaussians-fast", "scene": layers}))
     stretch = arguments.steps / PRESET_STEPS
@@ -251,11 +251,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="tiny pictures, a dozen steps: does it run")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--steps", type=int, default=STEPS, help="for a look beyond the experiment")
+    parser.add_argument("--share", type=float, default=MIX_SHARE, help="of the bytes, the mesh's in a mix; likewise")
     parser.add_argument("--work", type=Path, help="where pictures and finished runs are kept between calls")
     parser.add_argument("--collect", action="store_true", help="report the finished runs of --work, start none")
     parser.add_argument("--out", type=Path, help="folder for mixed.json and mixed.png")
     arguments = parser.parse_args()
-    arguments.bytes, arguments.steps = (40_000, 12) if arguments.quick else (BYTES, STEPS)
+    arguments.bytes, arguments.steps = (40_000, 12) if arguments.quick else (BYTES, arguments.steps)
     seeds = 1 if arguments.quick else arguments.seeds
     size = Size(40, 12, 16) if arguments.quick else Size()
     torch.set_num_threads(1)
