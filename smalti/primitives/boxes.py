@@ -27,7 +27,7 @@ from smalti.primitives.family import Family, FamilyError, LossContext
 from smalti.primitives.payload import identity_grid, sampled_slab
 from smalti.primitives.placement import Seats, base_scale, point_cells, spacing, spread_seats, uv_grid
 from smalti.primitives.softplus import inverse_softplus
-from smalti.primitives.splats import NOISE_STEEPNESS, NOISE_THRESHOLD
+from smalti.primitives.splats import noise_steps, noise_weights
 from smalti.primitives.surface import Surface
 from smalti.renderers.drawables import BoxDrawable
 
@@ -119,6 +119,7 @@ class Boxes(Family):
         cls, positions: Float[Tensor, "n 3"], colors: Float[Tensor, "n 3"], metadata: Mapping[str, Any]
     ) -> Self:
         """Axis-aligned boxes around the cells of at most `count` points that lie far from each other."""
+        cls.check_points(positions, colors)
         values = cls.checked_metadata(metadata)
         cells = point_cells(positions, colors, values["count"])
         turn = torch.eye(3, device=positions.device).expand(len(cells.centres), 3, 3)
@@ -325,12 +326,11 @@ class Boxes(Family):
     @torch.no_grad()
     def perturb(self, strength: float, generator: torch.Generator) -> None:
         """As Gaussians, with the half extents as scales."""
-        opacity = self.opacities()
-        weight = strength * torch.sigmoid(-NOISE_STEEPNESS * (opacity - NOISE_THRESHOLD))
-        noise = torch.randn(len(self), 3, generator=generator).to(opacity)
-        turn = matrix_from_quaternion(self.parameters["quaternions"])
-        local = (turn * noise[:, :, None]).sum(dim=1) * self.sizes().square()
-        self.parameters["centres"].data += (turn * local[:, None, :]).sum(dim=2) * weight[:, None]
+        weight, turn = (
+            strength * noise_weights(self.opacities()),
+            matrix_from_quaternion(self.parameters["quaternions"]),
+        )
+        self.parameters["centres"].data += noise_steps(weight, turn, self.sizes(), generator)
 
     @torch.no_grad()
     def cap_opacities(self, maximum: float) -> None:

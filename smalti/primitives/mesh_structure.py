@@ -10,8 +10,8 @@ from torch import Tensor
 
 from smalti.primitives.family import Family
 from smalti.primitives.rows import Restructure, RowMap
-from smalti.primitives.splats import NOISE_STEEPNESS, NOISE_THRESHOLD
-from smalti.primitives.texture import logit
+from smalti.primitives.splats import noise_weights
+from smalti.primitives.texture import logit, shared_logits
 from smalti.primitives.topology import (
     Subdivision,
     compacted,
@@ -162,8 +162,7 @@ class FaceStructure(Family):
         """1 - (1 - o)^(1/N) each; opaque faces stay so."""
         logits = self.parameters.get("logit_opacities")
         if logits is not None:
-            share = -torch.expm1(torch.nn.functional.logsigmoid(-logits[rows].double()) / copies)
-            logits.data[rows] = torch.logit(share.clamp(1e-6, 1 - 1e-6)).to(logits)
+            logits.data[rows] = shared_logits(logits[rows], copies)
 
     @torch.no_grad()
     def perturb(self, strength: float, generator: torch.Generator) -> None:
@@ -171,7 +170,7 @@ class FaceStructure(Family):
         if "logit_opacities" not in self.parameters:
             return
         vertices = self.parameters["vertices"]
-        weight = torch.sigmoid(-NOISE_STEEPNESS * (self.opacities() - NOISE_THRESHOLD))
+        weight = noise_weights(self.opacities())
         step = (weight * self.sizes().square().mean(dim=1)).repeat_interleave(3)
         reach = torch.zeros_like(vertices[:, 0]).scatter_reduce(0, self.faces.reshape(-1), step, "amax")
         noise = torch.randn(len(vertices), 3, generator=generator).to(vertices)

@@ -150,6 +150,7 @@ class Meshes(FaceStructure):
         """The surface of the solid that the points enclose, on a grid of `resolution` voxels along the longest side;
         colours of the nearest points.
         """
+        cls.check_points(positions, colors, 1)
         values = cls.checked_metadata(metadata)
         solid, origin, edge = solid_from_points(positions.detach().cpu().float(), values["resolution"])
         surface = surface_nets(solid, 0.5)

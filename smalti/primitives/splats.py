@@ -29,6 +29,22 @@ NOISE_STEEPNESS, NOISE_THRESHOLD = 100.0, 0.005
 """Noise is weighted by sigmoid(-100 (opacity - 0.005)) (Kheradmand et al. 2024, section 3.2, in its released form)."""
 
 
+def noise_weights(opacities: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
+    """1 for the faintest primitives, next to nothing for solid ones."""
+    return torch.sigmoid(-NOISE_STEEPNESS * (opacities - NOISE_THRESHOLD))
+
+
+def noise_steps(
+    weights: Float[Tensor, "n"], axes: Float[Tensor, "n 3 3"], lengths: Float[Tensor, "n 3"], generator: torch.Generator
+) -> Float[Tensor, "n 3"]:
+    """Weights times Sigma xi: Sigma with the columns of `axes` and with `lengths` for its deviations, xi normal
+    (Kheradmand et al. 2024, section 3.2).
+    """
+    noise = torch.randn(len(weights), 3, generator=generator).to(lengths)
+    local = (axes * noise[:, :, None]).sum(dim=1) * lengths.square()
+    return (axes * local[:, None, :]).sum(dim=2) * weights[:, None]
+
+
 class SplatFamily(Family):
     """See the module."""
 
@@ -74,6 +90,7 @@ class SplatFamily(Family):
         cls, positions: Float[Tensor, "n 3"], colors: Float[Tensor, "n 3"], metadata: Mapping[str, Any]
     ) -> Self:
         """Isotropic, as large as the mean distance to the three nearest points (times `initial_scale`)."""
+        cls.check_points(positions, colors)
         values = cls.checked_metadata(metadata)
         return cls(cls.initial_parameters(positions, colors, values), values)
 
@@ -190,12 +207,9 @@ class SplatFamily(Family):
         values = self.parameters
         opacity = self.opacities()
         rows = torch.nonzero(opacity < NOISE_THRESHOLD + 13.8 / NOISE_STEEPNESS).squeeze(1)
-        weight = torch.sigmoid(-NOISE_STEEPNESS * (opacity[rows] - NOISE_THRESHOLD))
-        noise = torch.randn(len(rows), 3, generator=generator).to(values["means"])
+        weight = noise_weights(opacity[rows])
         turn = matrix_from_quaternion(values["quaternions"][rows])
-        local = (turn * noise[:, :, None]).sum(dim=1) * self.axes_lengths(rows).square()
-        step = (turn * local[:, None, :]).sum(dim=2) * (weight * strength)[:, None]
-        values["means"].data[rows] += step
+        values["means"].data[rows] += noise_steps(strength * weight, turn, self.axes_lengths(rows), generator)
 
 
 class OpacitySplats(SplatFamily):

@@ -25,10 +25,10 @@ from smalti.cameras.similarity import Similarity
 from smalti.primitives.block_textures import atlas, pooled, total_variation
 from smalti.primitives.family import Family, FamilyError, LossContext
 from smalti.primitives.placement import point_cells
-from smalti.primitives.splats import NOISE_STEEPNESS, NOISE_THRESHOLD
+from smalti.primitives.splats import noise_steps, noise_weights
 from smalti.primitives.superquadric_shape import Template, implicit, rotation_from_six, surface_points, template, volume
 from smalti.primitives.surface import Surface, uniform_barycentrics
-from smalti.primitives.texture import logit, texture_lookup
+from smalti.primitives.texture import logit, shared_logits, texture_lookup
 from smalti.primitives.topology import gathered
 from smalti.renderers.drawables import TriangleDrawable
 
@@ -120,6 +120,7 @@ class Superquadrics(Family):
         """Ellipsoids along the world's axes, around the cells of at most `count` points that lie far from each
         other.
         """
+        cls.check_points(positions, colors, 1)
         values = cls.checked_metadata(metadata)
         cells = point_cells(positions, colors, values["count"])
         if values["ratio"] == 0:
@@ -382,17 +383,13 @@ class Superquadrics(Family):
     def share_opacity(self, rows: Int[Tensor, "k"], copies: Int[Tensor, "k"]) -> None:
         """1 - (1 - o)^(1/N) each: the same picture of coincident blocks, up to the order of front and back."""
         logits = self.parameters["logit_opacities"]
-        share = -torch.expm1(torch.nn.functional.logsigmoid(-logits[rows].double()) / copies)
-        logits.data[rows] = torch.logit(share.clamp(1e-6, 1 - 1e-6)).to(logits)
+        logits.data[rows] = shared_logits(logits[rows], copies)
 
     @torch.no_grad()
     def perturb(self, strength: float, generator: torch.Generator) -> None:
         """As Gaussians, with the half extents as scales."""
-        weight = strength * torch.sigmoid(-NOISE_STEEPNESS * (self.opacities() - NOISE_THRESHOLD))
-        noise = torch.randn(len(self), 3, generator=generator).to(weight)
-        axes = self.axes()
-        local = (axes * noise[:, :, None]).sum(dim=1) * self.sizes().square()
-        self.parameters["translations"].data += (axes * local[:, None, :]).sum(dim=2) * weight[:, None]
+        weight = strength * noise_weights(self.opacities())
+        self.parameters["translations"].data += noise_steps(weight, self.axes(), self.sizes(), generator)
 
     @torch.no_grad()
     def cap_opacities(self, maximum: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -26,6 +26,12 @@ def texture_lookup(
 def logit(values: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     """The inverse of the sigmoid, of values kept 1e-4 away from 0 and 1."""
     return torch.logit(values.clamp(1e-4, 1 - 1e-4))
+
+
+def shared_logits(logits: Float[Tensor, "k"], copies: Int[Tensor, "k"]) -> Float[Tensor, "k"]:
+    """Logits of 1 - (1 - o)^(1/N), kept 1e-6 away from 0 and 1: N layers of them pass what one of opacity o passed."""
+    share = -torch.expm1(torch.nn.functional.logsigmoid(-logits.double()) / copies)
+    return torch.logit(share.clamp(1e-6, 1 - 1e-6)).to(logits)
 
 
 @torch.no_grad()

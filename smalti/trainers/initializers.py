@@ -90,11 +90,17 @@ def initial_family(layer: LayerConfig, ground: Ground) -> Family:
     kind = find_family(layer.family)
     metadata = kind.checked_metadata(layer.metadata)
     try:
-        return row.make(kind, metadata, ground, settings)
+        made = row.make(kind, metadata, ground, settings)
     except ValueError as error:
         if type(error) is not ValueError and not isinstance(error, ConfigError):
             raise  # a DatasetError or a FamilyError says itself where it is from
         raise ConfigError(f"{where}: {error}") from None
+    if len(made) == 0:
+        raise ConfigError(
+            f"{where}: {layer.initializer!r} made no primitives of family {layer.family!r} "
+            f"({len(ground.positions)} points are there); start the layer from something else"
+        )
+    return made
 
 
 def _hint(name: str, known: Mapping[str, Any]) -> str:

@@ -232,6 +232,19 @@ def test_every_initialiser_gives_something_to_draw(name: str) -> None:
 
 
 @each_family
+def test_points_that_are_none_are_refused(name: str) -> None:
+    kind = find_family(name)
+    with pytest.raises(FamilyError, match=r"expected positions and colors \[n, 3\]"):
+        kind.from_points(torch.rand(5, 2), torch.rand(5, 3), {})
+    with pytest.raises(FamilyError, match=r"expected positions and colors \[n, 3\]"):
+        kind.from_points(torch.rand(5, 3), torch.rand(4, 3), {})
+    bad = torch.rand(5, 3)
+    bad[1, 2], bad[3, 0] = torch.nan, torch.inf
+    with pytest.raises(FamilyError, match="2 of the points are not finite"):
+        kind.from_points(bad, torch.rand(5, 3), {})
+
+
+@each_family
 def test_wrong_names_shapes_and_metadata_are_refused(name: str) -> None:
     family = EVERY[name]()
     parameters = {key: value.detach() for key, value in family.parameters.items()}

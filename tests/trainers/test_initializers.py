@@ -102,6 +102,12 @@ def test_without_silhouettes_the_hull_says_what_else_there_is(ground: Ground) ->
         hull_surface(replace(ground.dataset, views=views), 100)
 
 
+def test_a_layer_without_primitives_is_an_error(ground: Ground) -> None:
+    """The solid of a single point has no surface."""
+    with pytest.raises(ConfigError, match=r"scene.a: 'points' made no primitives"):
+        made(ground, "points", family="meshes", count=1)
+
+
 def test_bounds_need_points_and_files_must_be_there(ground: Ground, tmp_path: Path) -> None:
     empty = Ground(ground.dataset, torch.zeros(0, 3), torch.zeros(0, 3), ground.generator)
     with pytest.raises(ConfigError, match=r"scene\.a: there are no points"):
