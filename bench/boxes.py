@@ -274,6 +274,7 @@ def figure(pictures: dict[str, np.ndarray], target: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from PIL import Image
 
     drawing, axes = pyplot.subplots(4, len(pictures), figsize=(1.7 * len(pictures), 7.0), squeeze=False)
     truth = pictures["truth"]
@@ -286,6 +287,7 @@ def figure(pictures: dict[str, np.ndarray], target: Path) -> None:
         axis.axis("off")
     drawing.tight_layout(pad=0.3)
     drawing.savefig(target, dpi=110)
+    Image.open(target).convert("RGB").quantize(256).save(target, optimize=True)
 
 
 def main() -> None:

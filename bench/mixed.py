@@ -221,6 +221,7 @@ def figure(rows: list[dict[str, Any]], runs: Path, target: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from PIL import Image
 
     found = summary(rows)["variants"]
     seed = min(row["seed"] for row in rows)
@@ -243,6 +244,7 @@ def figure(rows: list[dict[str, Any]], runs: Path, target: Path) -> None:
         axes[0, column].set_title(f"{name}\n{found[name]['psnr']:.2f} dB", fontsize=8)
     drawing.tight_layout(pad=0.3)
     drawing.savefig(target, dpi=110)
+    Image.open(target).convert("RGB").quantize(256).save(target, optimize=True)
 
 
 def main() -> None:
