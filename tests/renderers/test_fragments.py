@@ -13,6 +13,7 @@ from torch import Tensor
 
 from smalti.renderers.backends import BackendError
 from smalti.renderers.drawables import BoxDrawable, Drawable, SurfelDrawable, TriangleDrawable
+from smalti.renderers.engine import EngineError
 from smalti.renderers.fragments import Fragments, composite, fragments
 from smalti.renderers.render import render
 from smalti.renderers.settings import RenderSettings
@@ -177,3 +178,5 @@ def test_refusals() -> None:
     found = fragments([drawable], camera, 4)
     with pytest.raises(ValueError, match="colors"):
         composite(found, found.colors[..., :2, :])
+    with pytest.raises(EngineError, match="pixels per side"):
+        fragments([drawable], replace(camera, width=2**20))

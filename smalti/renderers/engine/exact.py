@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from smalti.cameras.camera import Camera
-from smalti.renderers.drawables import BoxDrawable, Drawable, Inputs
+from smalti.renderers.drawables import Drawable, Inputs
 from smalti.renderers.engine.kinds import find_kind
 from smalti.renderers.engine.library import check, load, pointer
 from smalti.renderers.engine.request import CAMERA_GRADIENT, Gradients, Request, Tensors, camera_values
@@ -141,7 +141,7 @@ class ExactEngine:
         s = request.settings
         channels = request.channels - int(s.depth)
         normals = 3 + request.feature_count if s.normals else 0
-        additive = all(isinstance(d, BoxDrawable) and d.accumulation == "additive" for d in request.drawables)
+        additive = request.additive
         # The additive rule marches along the ray, whatever the order.
         switches = [int(s.order == "centre" and not additive), int(s.smooth_cutoff), int(s.absolute_gradient)]
         settings = c.ExactSettings(
@@ -166,8 +166,7 @@ def draw_fragments(drawables: Sequence[Drawable], camera: Camera, most: int, set
     owner = torch.where(primitives >= 0, torch.searchsorted(ends, primitives.clamp_min(0), right=True), -1)
     rest = found["normal"], found["count"].long(), found["left"]
     events = primitives, owner, found["thick"], z0, z1, value, channels, local
-    additive = all(isinstance(d, BoxDrawable) and d.accumulation == "additive" for d in drawables)
-    return Fragments(*events, *rest, camera, settings.transmittance_min, additive)
+    return Fragments(*events, *rest, camera, settings.transmittance_min, request.additive)
 
 
 class _Fragments(torch.autograd.Function):

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smalti.renderers.drawables import BoxDrawable
 from smalti.renderers.engine.exact import kind_input
 from smalti.renderers.engine.exact_source import TABLES, ExactSource, exact_structures, kind_source
 from smalti.renderers.engine.launch import THREADS, Device
@@ -102,7 +101,7 @@ class ExactKernelEngine:
         s = request.settings
         channels = request.channels - int(s.depth)
         normals = 3 + request.feature_count if s.normals else 0
-        additive = all(isinstance(d, BoxDrawable) and d.accumulation == "additive" for d in request.drawables)
+        additive = request.additive
         # The additive rule marches along the ray, whatever the order.
         switches = [int(s.order == "centre" and not additive), int(s.smooth_cutoff), int(s.absolute_gradient)]
         scene = c.ExactScene(

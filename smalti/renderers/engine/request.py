@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from smalti.cameras.camera import Camera
-from smalti.renderers.drawables import Drawable, GaussianDrawable
+from smalti.renderers.drawables import BoxDrawable, Drawable, GaussianDrawable
 from smalti.renderers.engine.library import EngineError
 from smalti.renderers.frame import Frame, Visibility
 from smalti.renderers.settings import DEPTH_WEIGHT_MIN, RenderSettings
@@ -27,7 +27,9 @@ Tensors = Sequence[Tensor | None]
 
 @dataclass(eq=False)
 class Request:
-    """One render: what is not a tensor, and what the passes hand to each other."""
+    """One render: what is not a tensor, and what the passes hand to each other. EngineError where the engine's counters
+    would overflow.
+    """
 
     drawables: Sequence[Drawable]
     camera: Camera
@@ -36,6 +38,19 @@ class Request:
     """With statistics: first, median, dominant, and in the general compositor depth_first, depth_median [h, w];
     contribution_sum, contribution_max [n]."""
     visibility: Visibility | None = None
+
+    def __post_init__(self) -> None:
+        width, height = self.camera.width, self.camera.height
+        if self.count > MOST_PRIMITIVES or max(width, height) > MOST_PIXELS:
+            raise EngineError(
+                f"the engine draws at most {MOST_PRIMITIVES} primitives and {MOST_PIXELS} pixels per side, got "
+                f"{self.count} and {width} x {height}; render in parts (`Camera.cropped`)"
+            )
+
+    @property
+    def additive(self) -> bool:
+        """Boxes of the additive accumulation, which `validate` lets nothing else be drawn with."""
+        return all(isinstance(d, BoxDrawable) and d.accumulation == "additive" for d in self.drawables)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -109,13 +124,7 @@ def gaussians_alone(request: Request) -> bool:
 
 
 def render_with(engine: Engine, request: Request, background: Tensor | None) -> Frame:
-    """Draw `request` over `background`, differentiably. Raises EngineError where its counters would overflow."""
-    camera = request.camera
-    if request.count > MOST_PRIMITIVES or max(camera.width, camera.height) > MOST_PIXELS:
-        raise EngineError(
-            f"the engine draws at most {MOST_PRIMITIVES} primitives and {MOST_PIXELS} pixels per side, got "
-            f"{request.count} and {camera.width} x {camera.height}; render in parts (`Camera.cropped`)"
-        )
+    """Draw `request` over `background`, differentiably."""
     arguments = request.tensors(background)
     picture, alpha = _Render.apply(engine, request, *arguments)  # pyright: ignore[reportGeneralTypeIssues]
     return frame_of(request, picture, alpha)
