@@ -122,6 +122,11 @@ struct TileWork {
         real next = real(1e30);
         for (int k = length; k-- > 0;) {
             const int id = ids[k];
+            if (k >= 8) {
+                const ExactDrawable& soon = *plan.drawables[plan.drawable_of[ids[k - 8]]];
+                const char* record = static_cast<const char*>(soon.record(ids[k - 8] - soon.first));
+                __builtin_prefetch(record), __builtin_prefetch(record + 64);
+            }
             owners[k] = plan.drawable_of[id];
             const ExactDrawable& d = *plan.drawables[owners[k]];
             masks[k] = d.kind->blocks(d.record(id - d.first), tile_x * kTile, tile_y * kTile);
@@ -351,6 +356,8 @@ inline void exact_finish(Plan& plan, const KindGradient* gradients, double* came
                 const real* slot = plan.slot_values.data() + d.slots_at + (long long)(f.slot - base) * d.stride;
                 for (int s = slots; s > 0; s--, slot += d.stride)
                     for (int i = 0; i < d.stride; i++) sums[i] += slot[i];
+                // Felt by no ray: zeros, also where a derivative is out of range.
+                if (std::all_of(sums.begin(), sums.begin() + d.stride, [](real sum) { return sum == 0; })) continue;
                 d.kind->finish(d.in, plan.camera, plan.view, k, d.record(k), sums.data(), sums.data() + d.moments, gradients[j],
                                camera ? camera_pieces.data() + (size_t)piece * kCameraGradient : nullptr);
             }

@@ -149,13 +149,13 @@ public:
 #ifdef SMALTI_CUDA
     // Bytes for `events` events; what does not depend on their number is in `fixed_bytes`.
     static SM_FN long long event_bytes(int channels) {
-        return sizeof(Event) + sizeof(Emission) + 2 * sizeof(Rank) + (2 * channels + 2 * (5 + channels)) * sizeof(F) + 2;
+        return sizeof(Event) + sizeof(Emission) + 2 * sizeof(Rank) + 2 * sizeof(int) + (2 * channels + 2 * (5 + channels)) * sizeof(F) + 2;
     }
     static SM_FN long long fixed_bytes(int channels) { return channels * sizeof(LongSum) + (3 * channels + 2) * sizeof(F) + sizeof(Emission) + 12 * 16; }
 
     SM_METHOD ExactBlock(const ExactOptions& options, char* memory, int events) : channels(options.channels), options_(options) {
         char* next = memory;
-        take(next, events_, events), take(next, emissions, events + 1), take(next, ranks_, 2 * events);
+        take(next, events_, events), take(next, emissions, events + 1), take(next, ranks_, 2 * events), take(next, order_, 2 * events);
         take(next, density_colour_, channels);
         take(next, channels_, 2 * channels * events), take(next, log_, 2 * (5 + channels) * events);
         take(next, sums, channels + 1), take(next, gradient_colour_, channels), take(next, log_codes_, 2 * events);
@@ -202,7 +202,7 @@ public:
 
     // ---- what the tile loop does
     SM_METHOD void begin(F T) {
-        events_.clear(), channels_.clear(), ranks_.clear(), log_.clear(), log_codes_.clear(), emissions.clear(), locals_.clear();
+        events_.clear(), channels_.clear(), ranks_.clear(), order_.clear(), log_.clear(), log_codes_.clear(), emissions.clear(), locals_.clear();
         head_ = 0;
         widest = 0;
         this->T = met_ = T, absorbed = F{};
@@ -235,10 +235,10 @@ public:
     // Composites every rank that lies before `limit` in all lanes.
     SM_METHOD void composite_until(real limit) {
         const F until = splat(limit - 2 * kTie * (limit < 0 ? -limit : limit));
-        while (head_ < (int)ranks_.size() && !any(ge(ranks_[head_].key, until))) composite(ranks_[head_++]);
+        while (head_ < (int)order_.size() && !any(ge(rank_at(head_).key, until))) composite(rank_at(head_++));
     }
     SM_METHOD void composite_rest() {
-        while (head_ < (int)ranks_.size()) composite(ranks_[head_++]);
+        while (head_ < (int)order_.size()) composite(rank_at(head_++));
     }
 
     // ---- runs of events that need not wait (exact_run.h)
@@ -248,7 +248,7 @@ public:
     SM_METHOD real horizon() const {
         real least = real(1e30);
         if (head_ < (int)ranks_.size()) {
-            const F key = ranks_[head_].key, before = key - abs_of(key) * splat(2 * kTie);
+            const F key = rank_at(head_).key, before = key - abs_of(key) * splat(2 * kTie);
             for (int k = 0; k < kLanes; k++) least = smalti::at(before, k) < least ? smalti::at(before, k) : least;
         }
         return least;
@@ -267,7 +267,7 @@ public:
         gradient_density_ = pending_ = F{};
         was_open_ = false;
         for (auto& g : gradient_colour_) g = F{};
-        back_at_ = (int)ranks_.size();
+        back_at_ = (int)ranks_.size(), back_log_ = (int)log_.size();
     }
     SM_METHOD void back_until(const F* cotangent, int end);
     F behind;
@@ -286,10 +286,10 @@ public:
     // Calls body(lane, event) for the events that a lane's ray met, in their order (segments at their begin). Needs the log.
     template <class Body>
     SM_METHOD void for_events(const Body& body) const {
-        for (int r = 0; r < (int)ranks_.size(); r++) {
-            const F T = log_[r * log_stride_ + 2];
+        for (int r = 0, from = 0; r < (int)ranks_.size(); from += log_size(log_codes_[r] != 0), r++) {
+            const F T = log_[from + 2];
             for (int k = 0; k < kLanes; k++) {
-                const int code = at(ranks_[r].codes, k), type = code & 3;
+                const int code = at(rank_at(r).codes, k), type = code & 3;
                 if (type == kEnd || !(at(T, k) >= options_.transmittance_min)) continue;
                 const int e = (code >> 2) + (type == kChain ? 1 : 0);
                 if (at(events_[e].value, k) > 0) body(k, e);
@@ -339,7 +339,7 @@ private:
         const int e = (int)events_.size();
         Event event;
         event.value = value, event.z0 = z0, event.z1 = z1, event.density = F{};
-        event.g_value = event.g_z0 = event.g_z1 = F{};
+        if (options_.logged || options_.statistics) event.g_value = event.g_z0 = event.g_z1 = F{};
         event.constant = colours ? nullptr : constant_;
         event.id = id_, event.thick = thick;
         event.at = (int)channels_.size();
@@ -356,13 +356,17 @@ private:
     // Makes the end of event e - 1, which is where e begins, a chain; false if lanes have parted there.
     SM_FN bool rechain(int e) {
         const int end = 4 * (e - 1) + kEnd;
-        for (int k = (int)ranks_.size(); k-- > head_;)
-            if (ranks_[k].code == end) {
-                ranks_[k].code = 4 * (e - 1) + kChain, ranks_[k].codes = splat_int(ranks_[k].code);
-                return true;
-            }
-        return false;
+        if (ranks_.empty()) return false;
+        Rank* found = &ranks_.back();  // there it is, unless lanes have parted since
+        for (int k = (int)order_.size(); found->code != end && k-- > head_;) found = &rank_at(k);
+        if (found->code != end) return false;
+        found->code = 4 * (e - 1) + kChain, found->codes = splat_int(found->code);
+        return true;
     }
+
+    SM_FN Rank& rank_at(int k) { return ranks_[order_[k]]; }
+    SM_FN const Rank& rank_at(int k) const { return ranks_[order_[k]]; }
+    SM_FN int log_size(bool opened) const { return opened ? log_stride_ : 3; }
 
     SM_FN int id_of(int code) const { return events_[code >> 2].id; }
 
@@ -378,17 +382,35 @@ private:
     }
 
     SM_FN void insert(F key, int code) {
-        int at = (int)ranks_.size();
-        ranks_.push_back({key, splat_int(code), code});
+        int at = (int)order_.size(), to = at;
+        const Rank own = {key, splat_int(code), code};
+        ranks_.push_back(own);
+        order_.push_back(at);
         if (options_.centre) return;  // the list comes by key already, and an event's order among its own is kept
+        // Far behind are those that it certainly precedes in all lanes: halving finds them, for the rest every tie is looked at.
+        if (to - head_ > 8) {
+            const F margin = abs_of(key) * splat(16 * kTie) + key;
+            int from = head_;
+            while (from < to) {
+                const int middle = (from + to) / 2;
+                if (every(lt(margin, rank_at(middle).key)))
+                    to = middle;
+                else
+                    from = middle + 1;
+            }
+        }
+        while (to > head_ && every(precedes(own, rank_at(to - 1)))) to--;
+        if (to < at) {
+            for (; at > to; at--) order_[at] = order_[at - 1];
+            order_[to] = (int)ranks_.size() - 1;
+        }
         while (at > head_) {
-            Rank &a = ranks_[at - 1], &b = ranks_[at];
+            Rank &a = rank_at(at - 1), &b = rank_at(at);
             const M swap = precedes(b, a);
             if (!any(swap)) break;
-            if (a.code >= 0 && b.code >= 0 && every(swap)) {
-                const Rank kept = a;
-                a = b;
-                b = kept;
+            if (every(swap)) {
+                const int kept = order_[at];
+                order_[at] = order_[at - 1], order_[at - 1] = kept;
             } else {
                 const F key_a = a.key, key_b = b.key;
                 const I codes_a = a.codes, codes_b = b.codes;
@@ -400,28 +422,23 @@ private:
         }
     }
 
+    SM_FN static M same_code(I codes, int code) { return both(le_int(codes, splat_int(code)), le_int(splat_int(code), codes)); }
     SM_FN static int uniform_code(I codes) {
-        for (int k = 1; k < kLanes; k++)
-            if (smalti::at(codes, k) != smalti::at(codes, 0)) return -1;
-        return smalti::at(codes, 0);
+        const int first = smalti::at(codes, 0);
+        return every(same_code(codes, first)) ? first : -1;
     }
 
     // Calls body(code, mask) for every code of the rank.
     template <class Body>
     SM_FN static void for_codes(const Rank& rank, const Body& body) {
         if (rank.code >= 0) return body(rank.code, ge(splat(0), splat(0)));
-        unsigned left = (1u << kLanes) - 1;
+        I left = splat_int(1);
         for (int k = 0; k < kLanes; k++) {
-            if (!(left >> k & 1)) continue;
+            if (!smalti::at(left, k)) continue;
             const int code = smalti::at(rank.codes, k);
-            I other = I{};
-            for (int j = 0; j < kLanes; j++) {
-                if (smalti::at(rank.codes, j) == code)
-                    left &= ~(1u << j);
-                else
-                    put(other, j, 1);
-            }
-            body(code, le_int(other, I{}));
+            const M mask = same_code(rank.codes, code);
+            left = select_int(mask, I{}, left);
+            body(code, mask);
         }
     }
 
@@ -454,6 +471,7 @@ private:
     Store<F> channels_;  // by event: channels unless constant, their gradients if logged
     Store<F> locals_;    // [event][coordinates 3, normal 3]
     Store<Rank> ranks_;
+    Store<int> order_;  // of the ranks, nearest first: those before `head_` are composited
     int head_ = 0;
     real key_ = 0;
     int id_ = 0, chain_end_ = -1;
@@ -467,10 +485,10 @@ private:
     // the way back
     F gradient_density_, pending_;
     bool was_open_;
-    int back_at_;
+    int back_at_, back_log_;
     Store<LongSum> density_colour_;
     Store<F> gradient_colour_;
-    Store<F> log_;  // per rank: T, z, met_, open (as a number), density, density times colour
+    Store<F> log_;  // per rank: T, z, met_; where something is open: how many, density, density times colour
     Store<char> log_codes_;  // per rank: something was open
 };
 
@@ -527,7 +545,7 @@ SM_METHOD void ExactBlock::composite(const Rank& rank) {
     const F tmin = splat(options_.transmittance_min);
     if (options_.logged) {
         const int at = (int)log_.size();
-        log_.resize(at + log_stride_);
+        log_.resize(at + log_size(any_open_));
         log_codes_.push_back(any_open_);
         log_[at] = T, log_[at + 1] = z_, log_[at + 2] = met_;
         if (any_open_) {
@@ -607,8 +625,9 @@ SM_METHOD void ExactBlock::back_until(const F* cotangent, int end) {
     Store<F>& gradient_colour = gradient_colour_;
     while (back_at_ > end) {
         const int r = --back_at_;
-        const Rank& rank = ranks_[r];
-        const F* log = &log_[r * log_stride_];
+        const Rank& rank = rank_at(r);
+        back_log_ -= log_size(log_codes_[r] != 0);
+        const F* log = &log_[back_log_];
         const bool opened = log_codes_[r] != 0;
         const F T0 = log[0], z = log[1];
         F T1 = T0, length = F{}, density = F{}, tau = F{};

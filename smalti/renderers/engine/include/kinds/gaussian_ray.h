@@ -47,6 +47,23 @@ struct GaussianRayKind {
         return least * longest > 1 ? 1.0001 / (least * longest) : 1;
     }
 
+    // Depths between which responses peak, narrower than the body: there y = M (x - mean) is across the ray's w = (y + p) / z, so it
+    // lies on the sphere over the diameter from 0 to -p, and camera z is that of the mean plus a.y. Both ends a little to the outside.
+    SM_FN static void peak_depths(const EllipsoidGeometry& g, double radius, real& nearest, real& farthest) {
+        double a[3], along = 0, across = 0;
+        const double distance = wide_sqrt(wide_dot(g.p, g.p)), z = g.pose.q[2];
+        if (!(distance > 0)) return;
+        for (int j = 0; j < 3; j++) a[j] = g.pose.axes[6 + j] * g.scale[j], along += a[j] * g.p[j] / distance;
+        for (int j = 0; j < 3; j++) {
+            const double rest = a[j] - along * g.p[j] / distance;
+            across += rest * rest;
+        }
+        const double reach = radius * wide_sqrt(across), shift = -along * wide_min(radius, radius * radius / distance);
+        const double low = z - reach + wide_min(shift, 0.0), high = z + reach + wide_max(shift, 0.0), slack = 2e-5 * (wide_abs(z) + reach);
+        if (low - slack > nearest) nearest = real(low - slack);
+        if (high + slack < farthest) farthest = real(high + slack);
+    }
+
     SM_FN static void project(const KindInput& in, const CameraValues& cam, const ViewOptions& view, int k, Record& r, Bounds& b, real* values) {
         EllipsoidGeometry g;
         const double opacity = in.tensors[kOpacities][k];
@@ -61,6 +78,7 @@ struct GaussianRayKind {
         if (!(over >= 1)) return;
         ellipsoid_bounds(g, wide_sqrt(reach2(over)), cam, b, r.outline, r.farthest);
         if (!b.drawn) return;
+        peak_depths(g, wide_sqrt(reach2(over)), b.nearest, r.farthest);
         const double peak = r.integral ? opacity * kRootTau / (g.length * largest(g.scale)) : opacity;
         r.lo = real(wide_log2(peak));
         r.near_plane = cam.near_plane, r.nearest = b.nearest;
