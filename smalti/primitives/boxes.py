@@ -26,6 +26,7 @@ from smalti.cameras.similarity import Similarity
 from smalti.primitives.family import Family, FamilyError, LossContext
 from smalti.primitives.payload import identity_grid, sampled_slab
 from smalti.primitives.placement import Seats, base_scale, point_cells, spacing, spread_seats, uv_grid
+from smalti.primitives.registry import check_points
 from smalti.primitives.softplus import inverse_softplus
 from smalti.primitives.splats import noise_steps, noise_weights
 from smalti.primitives.surface import Surface
@@ -119,7 +120,7 @@ class Boxes(Family):
         cls, positions: Float[Tensor, "n 3"], colors: Float[Tensor, "n 3"], metadata: Mapping[str, Any]
     ) -> Self:
         """Axis-aligned boxes around the cells of at most `count` points that lie far from each other."""
-        cls.check_points(positions, colors)
+        check_points(cls.name, positions, colors)
         values = cls.checked_metadata(metadata)
         cells = point_cells(positions, colors, values["count"])
         turn = torch.eye(3, device=positions.device).expand(len(cells.centres), 3, 3)

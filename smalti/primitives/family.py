@@ -90,19 +90,6 @@ class Family(ABC):
         if len(set(rows.values())) > 1:
             raise FamilyError(f"family {self.name}: parameters differ in their number of rows: {rows}")
 
-    @classmethod
-    def check_points(cls, positions: Float[Tensor, "n 3"], colors: Float[Tensor, "n 3"], least: int = 0) -> None:
-        """FamilyError where these are no points to start from: other shapes, NaN or Inf, fewer than `least`."""
-        shapes = tuple(positions.shape), tuple(colors.shape)
-        if positions.dim() != 2 or shapes[0] != (len(positions), 3) or shapes[1] != shapes[0]:
-            raise FamilyError(
-                f"family {cls.name}: expected positions and colors [n, 3], got {shapes[0]} and {shapes[1]}"
-            )
-        bad = int((~positions.isfinite()).any(dim=1).sum())
-        if bad or len(positions) < least:
-            what = f"{bad} of the points are not finite" if bad else f"it starts from {least} point or more, got none"
-            raise FamilyError(f"family {cls.name}: {what}")
-
     # -- what it is made of -------------------------------------------------------------------------------------------
     @classmethod
     @abstractmethod

@@ -24,6 +24,7 @@ from smalti.cameras.similarity import Similarity
 from smalti.primitives.family import Family, FamilyError, LossContext
 from smalti.primitives.mesh_structure import FaceStructure
 from smalti.primitives.neighbours import nearest_of
+from smalti.primitives.registry import check_points
 from smalti.primitives.surface import Surface, icosphere, uniform_barycentrics
 from smalti.primitives.surface_nets import smoothed, solid_from_points, surface_nets
 from smalti.primitives.texture import logit, painted, texture_lookup
@@ -150,7 +151,7 @@ class Meshes(FaceStructure):
         """The surface of the solid that the points enclose, on a grid of `resolution` voxels along the longest side;
         colours of the nearest points.
         """
-        cls.check_points(positions, colors, 1)
+        check_points(cls.name, positions, colors, 1)
         values = cls.checked_metadata(metadata)
         solid, origin, edge = solid_from_points(positions.detach().cpu().float(), values["resolution"])
         surface = surface_nets(solid, 0.5)

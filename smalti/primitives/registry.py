@@ -9,6 +9,9 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
     from smalti.primitives.family import Family
 
 
@@ -16,6 +19,17 @@ class FamilyError(ValueError):
     """A family, parameter or plain option that does not exist, or a value it cannot have; says what to write instead.
     The command line exits with code 2.
     """
+
+
+def check_points(family: str, positions: Float[Tensor, "n 3"], colors: Float[Tensor, "n 3"], least: int = 0) -> None:
+    """FamilyError where these are no points to start from: other shapes, NaN or Inf, fewer than `least`."""
+    shapes = tuple(positions.shape), tuple(colors.shape)
+    if positions.dim() != 2 or shapes[0] != (len(positions), 3) or shapes[1] != shapes[0]:
+        raise FamilyError(f"family {family}: expected positions and colors [n, 3], got {shapes[0]} and {shapes[1]}")
+    bad = int((~positions.isfinite()).any(dim=1).sum())
+    if bad or len(positions) < least:
+        what = f"{bad} of the points are not finite" if bad else f"it starts from {least} point or more, got none"
+        raise FamilyError(f"family {family}: {what}")
 
 
 def family_names() -> list[str]:

@@ -20,6 +20,7 @@ from smalti.cameras.rotations import matrix_from_quaternion, quaternion_from_mat
 from smalti.cameras.similarity import Similarity
 from smalti.primitives.family import Family, FamilyError
 from smalti.primitives.neighbours import neighbour_distances
+from smalti.primitives.registry import check_points
 from smalti.primitives.spherical_harmonics import SH_0, rotate_rest
 from smalti.renderers.settings import ALPHA_MIN
 
@@ -90,7 +91,7 @@ class SplatFamily(Family):
         cls, positions: Float[Tensor, "n 3"], colors: Float[Tensor, "n 3"], metadata: Mapping[str, Any]
     ) -> Self:
         """Isotropic, as large as the mean distance to the three nearest points (times `initial_scale`)."""
-        cls.check_points(positions, colors)
+        check_points(cls.name, positions, colors)
         values = cls.checked_metadata(metadata)
         return cls(cls.initial_parameters(positions, colors, values), values)
 

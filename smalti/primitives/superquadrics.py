@@ -25,6 +25,7 @@ from smalti.cameras.similarity import Similarity
 from smalti.primitives.block_textures import atlas, pooled, total_variation
 from smalti.primitives.family import Family, FamilyError, LossContext
 from smalti.primitives.placement import point_cells
+from smalti.primitives.registry import check_points
 from smalti.primitives.splats import noise_steps, noise_weights
 from smalti.primitives.superquadric_shape import Template, implicit, rotation_from_six, surface_points, template, volume
 from smalti.primitives.surface import Surface, uniform_barycentrics
@@ -120,7 +121,7 @@ class Superquadrics(Family):
         """Ellipsoids along the world's axes, around the cells of at most `count` points that lie far from each
         other.
         """
-        cls.check_points(positions, colors, 1)
+        check_points(cls.name, positions, colors, 1)
         values = cls.checked_metadata(metadata)
         cells = point_cells(positions, colors, values["count"])
         if values["ratio"] == 0:
