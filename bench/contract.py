@@ -63,7 +63,7 @@ class Backend:
         """On this backend; its gradient must be taken within `choose` as well."""
         drawables = [drawable_of(primitive, self.dtype) for primitive in primitives]
         if self.backend in ("emulator", "cuda"):
-            drawables = [*empty_of_every_kind(self.dtype), *drawables]
+            drawables = [*empty_of_every_kind(self.dtype, primitives[0].step), *drawables]
         if any(primitive.additive for primitive in primitives) and len({d.kind for d in drawables}) > 1:
             drawables = [d for d in drawables if len(d)]  # the additive rule is for boxes alone
         behind = background.to(self.dtype)

@@ -136,7 +136,7 @@ def _superquadric(p: Primitive, place: Tensor, logit: Tensor, color: Tensor) -> 
     return drawable
 
 
-def empty_of_every_kind(dtype: torch.dtype) -> list[Drawable]:
+def empty_of_every_kind(dtype: torch.dtype, step: float) -> list[Drawable]:
     """No primitives of each kind, in one order: the kernels are then compiled once for all pairs."""
     like = torch.zeros(0, 3, dtype=dtype)
     four, one, triple = like.new_zeros(0, 4), like.new_zeros(0), like.new_zeros(0, 3, 3)
@@ -148,7 +148,7 @@ def empty_of_every_kind(dtype: torch.dtype) -> list[Drawable]:
         SurfelDrawable(like, four, channels, one, like, features=channels),
         TriangleDrawable(triple, one, triple, like.new_zeros(0, 3, 2)),
         NeuralDrawable(like, four, like, *network, like, features=channels),
-        BoxDrawable(like, four, like, like.new_zeros(0, 2, 2, 2, 4), step=0.125),
+        BoxDrawable(like, four, like, like.new_zeros(0, 2, 2, 2, 4), step=step),
     ]
 
 

@@ -228,7 +228,8 @@ SM_FN F exp2_of(F x) {
     p = fma(p, r, splat(2.4022119724e-01f));
     p = fma(p, r, splat(6.9314696706e-01f));
     p = fma(p, r, splat(1.0000000717e+00f));
-    I bits, exponent;
+    typedef unsigned Bits __attribute__((vector_size(sizeof(F))));  // unsigned, because they may wrap
+    Bits bits, exponent;
     std::memcpy(&bits, &p, sizeof bits);
     std::memcpy(&exponent, &shifted, sizeof exponent);
     bits += exponent << 23;
