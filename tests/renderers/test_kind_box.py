@@ -424,7 +424,8 @@ def test_8_rigid_motion_and_units(double: Backend) -> None:
 def test_hostile_boxes_are_skipped_and_counted(engine: Backend) -> None:
     """Each of them names one number that no box can have; the others are drawn as if they were alone."""
     scene = SCENES["warped"]
-    t = tensors_of(replace(scene, count=8))
+    t = tensors_of(replace(scene, count=9))
+    large = 1e20 if engine.dtype == torch.float32 else 1e200
     for row, (name, at, value) in enumerate(
         [
             ("centres", 0, math.nan),
@@ -434,13 +435,14 @@ def test_hostile_boxes_are_skipped_and_counted(engine: Backend) -> None:
             ("half_extents", 1, -1.0),
             ("payload", (1, 2, 3, 1), math.nan),
             ("warp", (2, 1, 0, 2), math.inf),
+            ("payload", (0, 1, 0, 0), large),  # its square overflows
         ]
     ):
         t[name][row][at] = value
-    good = {name: t[name][7:] for name in BOXES}
+    good = {name: t[name][8:] for name in BOXES}
     all_of_them = ready(scene, engine.dtype, leaves=False, **t).draw("cpu")
     alone = ready(scene, engine.dtype, leaves=False, **(t | good)).draw("cpu")
-    assert all_of_them.visibility.skipped == 7
+    assert all_of_them.visibility.skipped == 8
     assert alone.visibility.skipped == 0
     assert float(alone.alpha.max()) > 0.05
     assert torch.equal(all_of_them.color, alone.color)

@@ -20,7 +20,8 @@ class BoxKind:
 
     def __init__(self, drawable: BoxDrawable, camera: Camera) -> None:
         self.drawable, self.camera = drawable, camera
-        given = [drawable.centres, drawable.quaternions, drawable.half_extents, drawable.payload, drawable.warp]
+        given = [drawable.centres, drawable.quaternions, drawable.half_extents, drawable.warp]
+        given.append(drawable.payload.square())  # a colour times a density must not overflow either
         usable = usable_rows(len(drawable), given, [drawable.half_extents])
         usable &= usable_quaternions(drawable.quaternions)
         with torch.no_grad():

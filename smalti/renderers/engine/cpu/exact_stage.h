@@ -344,7 +344,7 @@ inline void exact_block_back(Plan& plan, ExactBlock& block, const Rays& rays, in
 inline void exact_finish(Plan& plan, const KindGradient* gradients, double* camera) {
     for (size_t j = 0; j < plan.drawables.size(); j++) {
         const ExactDrawable& d = *plan.drawables[j];
-        const int pieces = (d.in.count + 511) / 512, base = plan.footprints.size() ? plan.footprints[d.first].slot : 0;
+        const int pieces = (d.in.count + 511) / 512, base = d.in.count ? plan.footprints[d.first].slot : 0;
         std::vector<double> camera_pieces(camera ? (size_t)pieces * kCameraGradient : 0, 0.0);
         parallel_ranges(d.in.count, 512, [&](int begin, int end, int piece, int) {
             std::vector<real> sums(d.stride + plan.view.channels);

@@ -91,13 +91,14 @@ SM_FN BoxPose box_pose(const KindInput& in, const CameraValues& cam, int k) {
     return pose;
 }
 
-// Whether the reals of a grid are all finite: a NaN somewhere would otherwise show wherever a ray meets it.
+// Whether the reals of a grid and their squares are finite: a NaN somewhere, or a colour times a density that overflows, would
+// otherwise show wherever a ray meets it.
 SM_FN bool voxels_finite(const real* values, long long count) {
     real sums[16] = {};
     long long k = 0;
     for (; k + 16 <= count; k += 16)
-        for (int j = 0; j < 16; j++) sums[j] += values[k + j] * 0;
-    for (; k < count; k++) sums[0] += values[k] * 0;
+        for (int j = 0; j < 16; j++) sums[j] += values[k + j] * values[k + j] * 0;
+    for (; k < count; k++) sums[0] += values[k] * values[k] * 0;
     for (int j = 1; j < 16; j++) sums[0] += sums[j];
     return sums[0] == 0;
 }
