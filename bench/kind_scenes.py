@@ -36,7 +36,7 @@ def camera_of(width: int, height: int | None = None, angle: float = 0.8, distanc
 
 
 class Cloud:
-    """Places and sizes of `count` bodies spread evenly over a picture of `size` pixels, a median of `radius` pixels each."""
+    """Places and sizes of `count` bodies spread evenly over a picture of `size` pixels, `radius` pixels in the median."""
 
     def __init__(self, count: int, size: int, radius: float, seed: int = 0) -> None:
         self.count, self.generator = count, torch.Generator().manual_seed(seed)
@@ -87,7 +87,9 @@ def neural(cloud: Cloud, width: int = 8) -> NeuralDrawable:
 
 def triangle(cloud: Cloud, edges: Any = "hard", highest: float = 0.6) -> TriangleDrawable:
     n = cloud.count
-    corners = cloud.means[:, None] + cloud.scale[:, :, None] * torch.nn.functional.normalize(cloud.normal(n, 3, 3), dim=2)
+    corners = cloud.means[:, None] + cloud.scale[:, :, None] * torch.nn.functional.normalize(
+        cloud.normal(n, 3, 3), dim=2
+    )
     return TriangleDrawable(corners, cloud.opacities(highest), cloud.uniform(n, 3, 3), edges=edges, sigma=1e-5)
 
 
@@ -110,8 +112,8 @@ KINDS: dict[str, Callable[[Cloud], Drawable]] = {
 }
 
 
-def sphere(level: int, edges: Any, sigma: float = 1e-4) -> tuple[dict[str, Tensor], Callable[[], TriangleDrawable]]:
-    """An opaque icosphere with vertex colours: its leaves (vertices, colours), and what makes its drawable of them."""
+def sphere(level: int, edges: Any, sigma: float = 1e-4) -> Callable[[], TriangleDrawable]:
+    """An opaque icosphere with vertex colours: what makes its drawable of its leaves, vertices and colours."""
     surface = icosphere(level)
     generator, faces = torch.Generator().manual_seed(0), surface.faces
     leaves = {"vertices": surface.vertices.float(), "colors": torch.rand(len(surface.vertices), 3, generator=generator)}
@@ -123,7 +125,7 @@ def sphere(level: int, edges: Any, sigma: float = 1e-4) -> tuple[dict[str, Tenso
         shapes = corners.reshape(-1, 3, 3), torch.ones(len(faces)), colors.reshape(-1, 3, 3)
         return TriangleDrawable(*shapes, edges=edges, sigma=sigma)
 
-    return leaves, drawable
+    return drawable
 
 
 def blocks() -> TriangleDrawable:
