@@ -1,12 +1,12 @@
 """The scene of `bench/mixed.py`, drawn by Mitsuba 3: nothing of ours takes part but the file format.
 
-A textured mesh (a lobed gourd, 9,216 triangles, one bitmap), two textured superquadrics (a block and a pillow), a fuzzy
-ball (a heterogeneous medium, clumpy, opacity below one half in its middle) and a thin structure (three wires of about 1.4
-pixels that arch over the rest). Everything is diffuse and stands in light that is the same from all directions, so
-colours do not depend on the view. Unit: the whole is about two wide; z is up.
+A textured mesh (a lobed gourd, 9,216 triangles, one bitmap), two textured superquadrics (a block and a pillow), a
+fuzzy ball (a heterogeneous medium, clumpy, opacity below one half in its middle) and a thin structure (three wires of
+about 1.4 pixels that arch over the rest). Everything is diffuse and stands in light that is the same from all
+directions, so colours do not depend on the view. Unit: the whole is about two wide; z is up.
 
-Pictures: RGBA, straight alpha, sRGB, one box filter per pixel, as `bench/make_demo.py`. Cameras: a Fibonacci spiral on a
-sphere around the origin; every fourth view is held out.
+Pictures: RGBA, straight alpha, sRGB, one box filter per pixel, as `bench/make_demo.py`. Cameras: a Fibonacci spiral on
+a sphere around the origin; every fourth view is held out.
 """
 
 from __future__ import annotations
@@ -169,17 +169,20 @@ def shapes(folder: Path) -> dict[str, tuple[Path, np.ndarray]]:
     return found
 
 
-def _scene(mi: Any, folder: Path, integrator: dict[str, Any], ball: bool) -> Any:
+def _scene(mi: Any, folder: Path, integrator: dict[str, Any], only: str = "") -> Any:
+    """All of it, or the shapes whose names begin with `only`."""
     made: dict[str, Any] = {
         "type": "scene",
         "integrator": integrator,
         "sky": {"type": "constant", "radiance": {"type": "rgb", "value": [1.0, 1.0, 1.0]}},
     }
     for name, (path, texture) in shapes(folder).items():
+        if not name.startswith(only):
+            continue
         bitmap = {"type": "bitmap", "bitmap": mi.Bitmap(texture), "filter_type": "bilinear"}
         diffuse = {"type": "twosided", "inner": {"type": "diffuse", "reflectance": bitmap}}
         made[name] = {"type": "obj", "id": name, "filename": str(path), "face_normals": True, "bsdf": diffuse}
-    if ball:
+    if not only:
         transform = mi.ScalarTransform4f
         low = [centre - BALL_RADIUS for centre in BALL_CENTRE]
         place = transform().translate(low) @ transform().scale(2 * BALL_RADIUS)
@@ -210,19 +213,20 @@ def _straight(premultiplied: np.ndarray) -> np.ndarray:
     return np.round(255.0 * np.concatenate([encoded, alpha], axis=-1)).astype(np.uint8)
 
 
-def _regions(mi: Any, bare: Any, matrix: np.ndarray, pixels: int) -> np.ndarray:
-    """Row of `REGIONS` per pixel: wires where any of 16 samples meets one, else what most samples meet; of the rest,
-    and before everything but wires, the ball to twice its deviation where no surface hides it.
+def _regions(mi: Any, parts: list[Any], matrix: np.ndarray, pixels: int) -> np.ndarray:
+    """Row of `REGIONS` per pixel, from the distances of `parts` (mesh, superquadrics, wires) at 16 samples: wires where
+    any meets one, else what most samples meet; before everything but wires the ball, to twice its deviation where no
+    surface hides it.
     """
-    fine = np.array(mi.render(bare, sensor=_sensor(mi, matrix, 4 * pixels), spp=1, seed=0))
-    fine = fine.reshape(pixels, 4, pixels, 4, -1).transpose(0, 2, 1, 3, 4).reshape(pixels, pixels, 16, -1)
-    blocks, depth, hit = np.rint(fine[..., -1]).astype(int), fine[..., -2].max(-1), fine[..., -2] > 0
-    names = [shape.id() for shape in bare.shapes()]
-    row_of = np.array([4] + [3 if name.startswith("wire") else 1 if name.startswith("super") else 0 for name in names])
-    rows = np.where(hit, row_of[blocks.clip(0, len(names))], 4)  # shapes are counted from 1
-    counts = np.stack([(rows == row).sum(-1) for row in range(5)], axis=-1)
-    result = counts[..., [0, 1, 4]].argmax(-1)
-    result = np.where(result == 2, 4, result)
+    sensor = _sensor(mi, matrix, 4 * pixels)
+    distances = []
+    for part in parts:
+        fine = np.array(mi.render(part, sensor=sensor, spp=1, seed=0))[..., -1]
+        distances.append(fine.reshape(pixels, 4, pixels, 4).transpose(0, 2, 1, 3).reshape(pixels, pixels, 16))
+    depth = np.where(np.stack(distances) > 0, np.stack(distances), np.inf)
+    nearest = np.where(np.isinf(depth).all(0), 3, depth.argmin(0))
+    counts = np.stack([(nearest == row).sum(-1) for row in range(4)], axis=-1)
+    result = np.array([0, 1, 4])[counts[..., [0, 1, 3]].argmax(-1)]
     place = (np.arange(pixels) + 0.5 - 0.5 * pixels) / (0.5 * pixels) * tan(0.5 * FIELD_OF_VIEW)
     x, y = np.meshgrid(place, -place)
     rays = np.stack([x, y, -np.ones_like(x)], axis=-1) @ matrix[:3, :3].T
@@ -230,9 +234,9 @@ def _regions(mi: Any, bare: Any, matrix: np.ndarray, pixels: int) -> np.ndarray:
     to_ball = np.array(BALL_CENTRE) - matrix[:3, 3]
     along = rays @ to_ball
     near = np.sqrt(np.maximum(to_ball @ to_ball - along**2, 0)) < 2 * BALL_SIGMA
-    in_front = (result == 4) | (depth > along)
+    in_front = (result == 4) | (depth.min((0, -1)) > along)
     result = np.where(near & in_front, 2, result)
-    return np.where(counts[..., 3] > 0, 3, result).astype(np.uint8)
+    return np.where(counts[..., 2] > 0, 3, result).astype(np.uint8)
 
 
 def write_dataset(folder: Path, size: Size, variant: str = "") -> None:
@@ -251,9 +255,9 @@ def write_dataset(folder: Path, size: Size, variant: str = "") -> None:
     mi.set_variant(variant or usable_variant(mi))
     (folder / "train").mkdir(parents=True, exist_ok=True)
     (folder / "test").mkdir(exist_ok=True)
-    volume = _scene(mi, folder, {"type": "volpath", "max_depth": 4, "hide_emitters": True}, ball=True)
-    aovs = {"type": "aov", "aovs": "distance:depth,thing:shape_index"}
-    bare = _scene(mi, folder, aovs, ball=False)
+    volume = _scene(mi, folder, {"type": "volpath", "max_depth": 4, "hide_emitters": True})
+    distance = {"type": "aov", "aovs": "distance:depth"}
+    parts = [_scene(mi, folder, distance, only) for only in ("mesh", "superquadric", "wire")]
     frames: dict[str, list[dict[str, Any]]] = {"train": [], "test": []}
     regions = []
     for index in range(size.views):
@@ -264,7 +268,7 @@ def write_dataset(folder: Path, size: Size, variant: str = "") -> None:
         drawn = mi.render(volume, sensor=_sensor(mi, matrix, size.pixels), spp=size.samples, seed=index)
         Image.fromarray(_straight(np.array(drawn, dtype=np.float64)), "RGBA").save(folder / f"{name}.png")
         if split == "test":
-            regions.append(_regions(mi, bare, matrix, size.pixels))
+            regions.append(_regions(mi, parts, matrix, size.pixels))
     np.savez_compressed(folder / "regions.npz", regions=np.stack(regions))
     for split, entries in frames.items():
         content = {"camera_angle_x": FIELD_OF_VIEW, "frames": entries}
