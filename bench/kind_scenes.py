@@ -36,7 +36,7 @@ def camera_of(width: int, height: int | None = None, angle: float = 0.8, distanc
 
 
 class Cloud:
-    """Places and sizes of `count` bodies spread evenly over a picture of `size` pixels, `radius` pixels in the median."""
+    """Places and sizes of `count` bodies spread evenly over `size` pixels a side, with a median of `radius` pixels."""
 
     def __init__(self, count: int, size: int, radius: float, seed: int = 0) -> None:
         self.count, self.generator = count, torch.Generator().manual_seed(seed)

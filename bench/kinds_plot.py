@@ -1,4 +1,4 @@
-"""Draws docs/kinds-speed.png from docs/kinds-speed.json, printed by `python bench/kinds.py --only scaling --json`."""
+"""Draws docs/kinds-speed.png from docs/kinds-speed.json, made by `python bench/kinds.py --only scaling --json`."""
 
 from __future__ import annotations
 
