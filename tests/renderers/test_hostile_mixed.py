@@ -110,6 +110,16 @@ def test_what_no_ray_felt_has_no_gradient(engine: Backend) -> None:
     assert not bool(found["0.means"][1].any())
 
 
+def test_needles_without_area_have_no_gradient(engine: Backend) -> None:
+    """Of EWA Gaussians alone; compensated, their opacity is 0, and 0 times the derivative of that was NaN."""
+    drawable = gaussians(3, 5, compensated=True, filter_variance=0.0)
+    scales = drawable.scales.clone()
+    scales[1] = torch.tensor([1e-20, 0.7, 1e-20], dtype=torch.float64)
+    needle = mapped(drawable, lambda name, value: scales if name == "scales" else value)
+    found = draw_and_take_back(engine, needle, settings=RenderSettings(depth=True))
+    assert bool(found["0.means"][0].any())
+
+
 @pytest.mark.parametrize("tau", [1e-44, 1e-38, 1e-30, 1e-21])
 def test_rays_that_absorb_next_to_nothing(engine: Backend, tau: float) -> None:
     """Their expected depth would be a quotient of denormals: it is 0, without a gradient."""

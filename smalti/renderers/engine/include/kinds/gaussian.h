@@ -247,12 +247,19 @@ SM_FN void gaussian_vjp_geometry(const GaussianInput& in, const CameraValues& ca
     F axy = k4 * l11 * fma(l21, moments[3], l22 * moments[4]);
     F ayy = k4 * (l21 * l21 * moments[3] + splat(2) * l21 * l22 * moments[4] + l22 * l22 * moments[5]);
     out.opacity = moments[0] / g.opacity * g.compensation;
+    // Felt by no ray: zeros, also where the ellipse has no area, so that its derivatives are out of range.
+    F size = zero;
+    for (int k = 0; k < kGaussianMoments; k++) size = size + max_of(moments[k], -moments[k]);
+    const M felt = gt(size, zero);
     if (in.compensated) {
         F s = half * moments[0], i0 = splat(1) / g.d0, i1 = splat(1) / g.det;
         axx += s * (g.c0 * i0 - g.c * i1);
         ayy += s * (g.a0 * i0 - g.a * i1);
         axy += s * g.b * (i1 - i0);
     }
+    axx = zero_unless(felt, axx), axy = zero_unless(felt, axy), ayy = zero_unless(felt, ayy);
+    gmx = zero_unless(felt, gmx), gmy = zero_unless(felt, gmy);
+    out.screen[0] = gmx, out.screen[1] = gmy;
     F dm1[3], dm2[3], dv[9], db1[3] = {zero, zero, zero}, db2[3] = {zero, zero, zero}, drot[9];
     for (int k = 0; k < 3; k++) {
         dm1[k] = splat(2) * fma(axx, g.m1[k], axy * g.m2[k]);
