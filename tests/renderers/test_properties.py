@@ -224,13 +224,11 @@ def test_what_cannot_be_drawn_is_refused(backend: Backend, scene: Scene) -> None
     (drawable,) = scene.drawables
     tensors = lambda value: value.to(backend.dtype)  # noqa: E731
     drawable = mapped(drawable, tensors)
-    other = replace(drawable, features=torch.zeros(80, 5, dtype=backend.dtype))
     bad_background = torch.zeros(4, dtype=backend.dtype)
     fisheye = replace(scene.camera, model="OPENCV_FISHEYE", distortion=(0.1, 0.0, 0.0, 0.0))
     for drawables, camera, background, word in (
         ((), scene.camera, None, "drawable"),
         ((drawable,), fisheye, None, "OPENCV_FISHEYE"),
-        ((drawable, other), scene.camera, None, "feature"),
         ((drawable,), scene.camera, bad_background, "background"),
     ):
         with pytest.raises(ValueError, match=word):
