@@ -527,7 +527,11 @@ SM_METHOD void ExactBlock::count(int e, F weight, F before, F after, F depth) {
     for (int k = 0; k < kLanes; k++) {
         const real w = at(weight, k), z = at(depth, k);
         if (!(w > 0)) continue;
-        if (at(s.first, k) < 0 || (event.thick && !options_.centre && z < at(s.depth_first, k))) put(s.first, k, event.id), put(s.depth_first, k, z);
+        // Segments are counted where they end, so one that began sooner may come later; ties fall to the lower index.
+        const int first = at(s.first, k);
+        const real least = at(s.depth_first, k), margin = kTie * (least < 0 ? -least : least);
+        const bool sooner = z < least - margin || (z < least + margin && event.id < first);
+        if (first < 0 || (event.thick && !options_.centre && sooner)) put(s.first, k, event.id), put(s.depth_first, k, z);
         if (at(before, k) > real(0.5) && at(after, k) <= real(0.5)) put(s.median, k, event.id), put(s.depth_median, k, z);
         if (w > at(s.dominant_weight, k)) put(s.dominant_weight, k, w), put(s.dominant, k, event.id);
     }
