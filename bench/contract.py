@@ -19,7 +19,8 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import torch
 from contract_scenes import (
     MODES,
+    Expected,
     Primitive,
     camera,
     drawable_of,
@@ -145,6 +147,12 @@ class Check:
     primitives: list[Primitive]
     settings: RenderSettings
     gradients: bool = False
+    background: Tensor = field(default_factory=lambda: single(BACKGROUND).requires_grad_())
+
+    @cached_property
+    def expected(self) -> Expected:
+        """The closed form, the same for every backend."""
+        return expected(self.primitives, self.background, self.settings)
 
 
 def checks_of(modes: tuple[str, str], every: bool = True) -> Iterator[Check]:
@@ -200,9 +208,9 @@ def relative(got: Tensor, want: Tensor) -> float:
     return error if math.isfinite(error) else math.inf
 
 
-def picture_error(frame: Frame, check: Check, background: Tensor) -> tuple[float, str]:
+def picture_error(frame: Frame, check: Check) -> tuple[float, str]:
     """Worst over all planes and ids, and which."""
-    want = expected(check.primitives, background, check.settings)
+    want = check.expected
     owners = _owners(frame, check)
     worst = (0.0, "")
     for name, plane in want.planes.items():
@@ -243,12 +251,12 @@ def _loss(planes: dict[str, Tensor]) -> Tensor:
     return total
 
 
-def gradient_error(frame: Frame, check: Check, background: Tensor) -> tuple[float, str]:
+def gradient_error(frame: Frame, check: Check) -> tuple[float, str]:
     """Worst over the leaves of the scene, each relative to its own largest."""
-    leaves = {"background": background}
+    leaves = {"background": check.background}
     for k, primitive in enumerate(check.primitives):
         leaves |= {f"{k}.{name}": value for name, value in primitive.leaves.items()}
-    want_planes = expected(check.primitives, background, check.settings).planes
+    want_planes = check.expected.planes
     got_planes = {name: getattr(frame, name)[0, 0] for name in PLANES if getattr(frame, name) is not None}
     of = [_loss(planes) for planes in (got_planes, want_planes)]
     values = list(leaves.values())
@@ -262,12 +270,11 @@ def gradient_error(frame: Frame, check: Check, background: Tensor) -> tuple[floa
 
 def rows_of(check: Check, modes: tuple[str, str], backend: Backend) -> Iterator[dict[str, Any]]:
     """One row for the picture, one for the gradients if they are checked."""
-    background = single(BACKGROUND).requires_grad_()
     with backend.choose():
-        frame = backend.draw(check.primitives, background, check.settings)
-        found = [("", picture_error(frame, check, background), IMAGE[backend.dtype])]
+        frame = backend.draw(check.primitives, check.background, check.settings)
+        found = [("", picture_error(frame, check), IMAGE[backend.dtype])]
         if check.gradients:
-            found.append((", gradients", gradient_error(frame, check, background), GRADIENT[backend.dtype]))
+            found.append((", gradients", gradient_error(frame, check), GRADIENT[backend.dtype]))
     for what, (error, where), tolerance in found:
         yield {
             **{"clause": check.clause + what, "first": modes[0], "second": modes[1], "backend": backend.name},
