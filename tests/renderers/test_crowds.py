@@ -95,8 +95,8 @@ def test_exact_order_against_a_full_sort(engine: Backend, judged: tuple[Scene, F
         for name, gradient in gradients.items():
             found = leaves[name].grad
             assert found is not None, name
-            # Sums over hundreds of events, many of which cancel. In single precision an event at its threshold may be there
-            # or not: deep in the crowd the picture does not show it, the gradient of a primitive that little is seen of does.
+            # Sums over hundreds of events, many of which cancel. In single precision an event at its threshold may be
+            # there or not: deep in the crowd the picture does not show it, but the gradient of what is little seen does.
             limit = 3 * engine.gradient_tolerance if engine.dtype == torch.float64 else 0.03
             assert relative_error(found, gradient) <= limit, name
 
