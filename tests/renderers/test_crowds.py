@@ -96,7 +96,7 @@ def test_exact_order_against_a_full_sort(engine: Backend, judged: tuple[Scene, F
             found = leaves[name].grad
             assert found is not None, name
             # Sums over hundreds of events, many of which cancel. In single precision an event at its threshold may be
-            # there or not: deep in the crowd the picture does not show it, but the gradient of what is little seen does.
+            # there or not: deep in the crowd the picture does not show it, the gradient of what is hardly seen does.
             limit = 3 * engine.gradient_tolerance if engine.dtype == torch.float64 else 0.03
             assert relative_error(found, gradient) <= limit, name
 
