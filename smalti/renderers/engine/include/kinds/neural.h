@@ -93,7 +93,9 @@ struct NeuralKind {
     }
 
     SM_FN static bool touches(const Record& r, real x0, real y0, real x1, real y1) { return outline_touches(r.outline, x0, y0, x1, y1); }
-    // Its blocks are found by `touches`: a chord's tau rises like a root from the rim, where the faster way may lose a pixel.
+#ifndef SMALTI_CUDA
+    static BlockMask blocks(const Record& r, int x0, int y0) { return outline_blocks(r.outline, x0, y0); }
+#endif
 
     // ------------------------------------------------------------------ the chord
     struct Chord {
