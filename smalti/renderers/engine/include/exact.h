@@ -376,9 +376,9 @@ private:
         if (!any(close)) return close;
         const M sooner = lt(b.key, a.key - margin);
         if (a.code >= 0 && b.code >= 0) return id_of(b.code) < id_of(a.code) ? close : sooner;
-        I lower = I{};
-        for (int k = 0; k < kLanes; k++) put(lower, k, id_of(smalti::at(b.codes, k)) < id_of(smalti::at(a.codes, k)) ? 0 : 1);
-        return either(sooner, both(close, le_int(lower, I{})));
+        I of_a = I{}, of_b = I{};
+        for (int k = 0; k < kLanes; k++) put(of_a, k, id_of(smalti::at(a.codes, k))), put(of_b, k, id_of(smalti::at(b.codes, k)));
+        return either(sooner, both(close, not_of(le_int(of_a, of_b))));
     }
 
     SM_FN void insert(F key, int code) {
