@@ -8,6 +8,7 @@
 // y = A (f - q_c) + t A d/|d|, where t is its distance from the foot and A takes camera axes into the box. f - q_c and t are computed
 // from differences to the projected centre and to the cell of the centre, so a far camera costs no digits.
 #pragma once
+#include "../wide_math.h"
 #include "voxels.h"
 
 namespace smalti {
@@ -43,22 +44,6 @@ struct BoxPose {
     bool usable;
 };
 
-SM_FN bool box_finite(double x) { return x - x == 0; }
-SM_FN double box_root(double x) {
-#ifdef SMALTI_CUDA
-    return ::sqrt(x);
-#else
-    return std::sqrt(x);
-#endif
-}
-SM_FN double box_floor(double x) {
-#ifdef SMALTI_CUDA
-    return ::floor(x);
-#else
-    return std::floor(x);
-#endif
-}
-
 SM_FN BoxPose box_pose(const KindInput& in, const CameraValues& cam, int k) {
     BoxPose pose;
     double n2 = 0, sum = 0;
@@ -72,8 +57,8 @@ SM_FN BoxPose box_pose(const KindInput& in, const CameraValues& cam, int k) {
         positive = positive && pose.half[j] > 0;
         sum += (double)in.tensors[kBoxCentres][3ll * k + j] + pose.half[j] + 1 / pose.half[j];
     }
-    pose.usable = positive && n2 >= 1e-24 && box_finite((double)(real)n2) && box_finite((double)(real)sum);
-    pose.inv_norm = 1 / box_root(n2 > 0 ? n2 : 1);
+    pose.usable = positive && n2 >= 1e-24 && is_finite((double)(real)n2) && is_finite((double)(real)sum);
+    pose.inv_norm = 1 / wide_sqrt(n2 > 0 ? n2 : 1);
     for (int j = 0; j < 4; j++) pose.q[j] *= pose.inv_norm;
     const double w = pose.q[0], x = pose.q[1], y = pose.q[2], z = pose.q[3];
     double* r = pose.rotation;
@@ -132,7 +117,7 @@ struct BoxOutline {
                 if (side < 0 || (side == 0 && dx * dx + dy * dy > ex * ex + ey * ey)) to = k;
             }
             if (to < 0) return found;  // a single point: the rectangle says it all
-            const double ex = x[to] - x[from], ey = y[to] - y[from], length = box_root(ex * ex + ey * ey);
+            const double ex = x[to] - x[from], ey = y[to] - y[from], length = wide_sqrt(ex * ex + ey * ey);
             const double a = -ey / length, b = ex / length;
             out[found][0] = (real)a, out[found][1] = (real)b;
             out[found][2] = (real)(slack - a * x[from] - b * y[from]);
@@ -208,14 +193,14 @@ struct BoxKind {
             highest = c == 0 || z > highest ? z : highest;
         }
         for (int i = 0; i < 3; i++) radius2 += pose.half[i] * pose.half[i], distance2 += pose.centre[i] * pose.centre[i];
-        const double distance = box_root(distance2), reach = distance + box_root(radius2);
-        bounds.usable = box_finite((double)(real)reach) && reach < step * kMostCells;
+        const double distance = wide_sqrt(distance2), reach = distance + wide_sqrt(radius2);
+        bounds.usable = is_finite((double)(real)reach) && reach < step * kMostCells;
         if (!bounds.usable || highest < near) return;
         const double nearest = (lowest > near ? lowest : near) * (1 - 1e-5) - step * 0.5001;
         // In lanes of a block (up to 4 x 4 pixels) that miss a cell it may begin nearer than in those that have it, by as much as
         // their |d| may be longer.
         const double wide = kLanes > 1 ? 3 / (double)cam.fx : 0, high = kLanes > 4 ? 3 / (double)cam.fy : 0;
-        bounds.nearest = (real)(nearest > 0 ? nearest * (1 - 4e-6) / (1 + box_root(wide * wide + high * high)) : 0);
+        bounds.nearest = (real)(nearest > 0 ? nearest * (1 - 4e-6) / (1 + wide_sqrt(wide * wide + high * high)) : 0);
 
         BoxOutline outline;
         // Seen at z >= near alone: corners before it, and where edges pierce it.
@@ -263,7 +248,7 @@ struct BoxKind {
             record.slope_x = (real)u, record.slope_y = (real)v;
             record.pixel_x = (real)x, record.pixel_y = (real)y;
             record.pixel_x_rest = (real)(x - record.pixel_x), record.pixel_y_rest = (real)(y - record.pixel_y);
-            record.cell = (int)box_floor(distance / step);
+            record.cell = (int)wide_floor(distance / step);
             record.remainder = (real)((record.cell + 0.5) * step - distance);
         }
         const int* m = in.integers;

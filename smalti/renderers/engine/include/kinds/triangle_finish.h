@@ -56,12 +56,12 @@ SM_FN void triangle_outline_back(const TriangleView& t, const CameraValues& cam,
 SM_FN void triangle_normal_back(const TriangleView& t, const TriangleRecord& r, const real* sums, double (*out)[3]) {
     double side1[3], side2[3], normal[3], g[3], n[3], to1[3], to2[3];
     for (int j = 0; j < 3; j++) side1[j] = t.p[1][j] - t.p[0][j], side2[j] = t.p[2][j] - t.p[0][j];
-    cross(side1, side2, normal);
+    wide_cross(side1, side2, normal);
     for (int j = 0; j < 3; j++) g[j] = sums[j], n[j] = r.face_normal[j];
-    const double along = dot(g, n), factor = (t.det > 0 ? -1 : 1) / root(dot(normal, normal));
+    const double along = wide_dot(g, n), factor = (t.det > 0 ? -1 : 1) / wide_sqrt(wide_dot(normal, normal));
     for (int j = 0; j < 3; j++) g[j] = (g[j] - along * n[j]) * factor;
-    cross(side2, g, to1);
-    cross(g, side1, to2);
+    wide_cross(side2, g, to1);
+    wide_cross(g, side1, to2);
     for (int j = 0; j < 3; j++) out[1][j] += to1[j], out[2][j] += to2[j], out[0][j] -= to1[j] + to2[j];
 }
 
@@ -75,8 +75,8 @@ SM_FN void triangle_finish(const KindInput& in, const CameraValues& cam, const V
     // g = Q^-1 d with the corners as columns of Q: row 1 is q2 x q0 / det, row 2 is q0 x q1 / det, and all three rows add up to
     // normal / det; d loss / d q_j = -g_j times what d loss / d g becomes under Q^-T.
     double row1[3], row2[3], g[3][3], world[3][3];
-    cross(t.side2, t.q[0], row1);
-    cross(t.q[0], t.side1, row2);
+    wide_cross(t.side2, t.q[0], row1);
+    wide_cross(t.q[0], t.side1, row2);
     const double inverse = 1 / t.det;
     for (int j = 0; j < 3; j++)
         for (int c = 0; c < 3; c++)

@@ -62,17 +62,17 @@ SM_FN void triangle_attributes(const KindInput& in, int k, TriangleRecord& r) {
     for (int c = 0; c < 2; c++) {
         const int size = c ? texture_height(in) : texture_width(in);
         const double texels = uvs[c] * (double)size - 0.5;
-        double whole = floor_double(texels);
+        double whole = wide_floor(texels);
         if (c == 0 && texture_wraps(in)) {
-            whole = most(least(whole, 1e9), -1e9);
-            r.texel[c] = (int)(whole - size * floor_double(whole / size));
+            whole = wide_max(wide_min(whole, 1e9), -1e9);
+            r.texel[c] = (int)(whole - size * wide_floor(whole / size));
         } else {
-            whole = most(least(whole, size - 1), 0);
+            whole = wide_max(wide_min(whole, size - 1), 0);
             r.texel[c] = (int)whole;
         }
         // Bounded, so that an offset that overflows is none: 0 times it would be no number. No pixel can tell 10^12 texels from more.
-        r.attribute[3 * c] = (real)most(least(texels - whole, 1e12), -1e12);
-        for (int i = 1; i < 3; i++) r.attribute[3 * c + i] = (real)most(least((uvs[2 * i + c] - (double)uvs[c]) * size, 1e12), -1e12);
+        r.attribute[3 * c] = (real)wide_max(wide_min(texels - whole, 1e12), -1e12);
+        for (int i = 1; i < 3; i++) r.attribute[3 * c + i] = (real)wide_max(wide_min((uvs[2 * i + c] - (double)uvs[c]) * size, 1e12), -1e12);
     }
 }
 
@@ -89,11 +89,11 @@ SM_FN void triangle_outline(const TriangleView& t, const CameraValues& cam, cons
     for (int i = 0; i < 4; i++) {
         const bool there = i < polygon.count;
         const TrianglePoint a = polygon.at[there ? i : 0], b = polygon.at[there ? (i + 1 == polygon.count ? 0 : i + 1) : 0];
-        const double dx = b.x - a.x, dy = b.y - a.y, length = root(dx * dx + dy * dy), inverse = length > 1e-12 ? 1 / length : 0;
+        const double dx = b.x - a.x, dy = b.y - a.y, length = wide_sqrt(dx * dx + dy * dy), inverse = length > 1e-12 ? 1 / length : 0;
         const double ux = length > 1e-12 ? dx * inverse : 1, uy = dy * inverse;
         o.across.gx[i] = -uy * side, o.across.gy[i] = ux * side, o.across.c[i] = (uy * a.x - ux * a.y) * side;
         const double middle = ux * (0.5 * cam.width - a.x) + uy * (0.5 * cam.height - a.y);
-        const double begin = least(most(middle - window, 0), length), end = most(least(middle + window, length), begin);
+        const double begin = wide_min(wide_max(middle - window, 0), length), end = wide_max(wide_min(middle + window, length), begin);
         o.along.gx[i] = ux, o.along.gy[i] = uy, o.along.c[i] = -(ux * a.x + uy * a.y) - begin;
         o.length[i] = (real)(end - begin), o.inverse[i] = (real)inverse, o.share[i] = (real)(begin * inverse);
         o.silhouette[i] = there;
@@ -119,7 +119,7 @@ SM_FN void triangle_silhouettes(const KindInput& in, const CameraValues& cam, co
         const int opposite = next_corner(next_corner(i));
         const double gx = r.edges.gx[opposite], gy = r.edges.gy[opposite];
         r.sure[opposite] = r.open[opposite] = -real(3e38);
-        r.reach[opposite] += (real)(0.5 * root(gx * gx + gy * gy));
+        r.reach[opposite] += (real)(0.5 * wide_sqrt(gx * gx + gy * gy));
     }
     for (int i = 0; i < polygon.count; i++) {
         const int edge = polygon_edge(t, polygon, i);
@@ -136,9 +136,9 @@ SM_FN void triangle_project(const KindInput& in, const CameraValues& cam, const 
     // Depths of 1e30 overflow where they are multiplied.
     b.usable = zero == 0 && view.channels <= kTriangleChannels && t.z_max < 1e30 && t.z_min > -1e30;
     if (!b.usable || t.z_max < t.near_plane || !(t.z_max > 0)) return;
-    if (t.det * t.det <= 1e-18 * dot(t.q[0], t.q[0]) * dot(t.side1, t.side1) * dot(t.side2, t.side2)) return;
+    if (t.det * t.det <= 1e-18 * wide_dot(t.q[0], t.q[0]) * wide_dot(t.side1, t.side1) * wide_dot(t.side2, t.side2)) return;
 
-    const double nearest = most(t.z_min, t.near_plane);
+    const double nearest = wide_max(t.z_min, t.near_plane);
     r.s_low = (real)(1 / t.z_max), r.s_high = (real)(1 / nearest);
     b.nearest = (real)(nearest * (1 - 2e-6));
     r.mode = triangle_mode(in), r.channels = view.channels, r.normals = view.normals, r.smooth = view.smooth, r.clipped = t.clipped;
@@ -147,32 +147,32 @@ SM_FN void triangle_project(const KindInput& in, const CameraValues& cam, const 
     triangle_polygon(t, cam, polygon);
     double left = polygon.at[0].x, right = left, top = polygon.at[0].y, bottom = top;
     for (int i = 1; i < polygon.count; i++) {
-        left = least(left, polygon.at[i].x), right = most(right, polygon.at[i].x);
-        top = least(top, polygon.at[i].y), bottom = most(bottom, polygon.at[i].y);
+        left = wide_min(left, polygon.at[i].x), right = wide_max(right, polygon.at[i].x);
+        top = wide_min(top, polygon.at[i].y), bottom = wide_max(bottom, polygon.at[i].y);
     }
     double radius = 1e-3 + 1e-12 * (right - left + bottom - top);
     r.falloff = 0;
     if (r.mode == kSoft) {
-        const double ndc = 2.0 / least(cam.width, cam.height);
+        const double ndc = 2.0 / wide_min(cam.width, cam.height);
         r.falloff = (real)(ndc * ndc / in.numbers[0]);
-        radius += root(kSoftCut * in.numbers[0]) / ndc * 1.00001;
+        radius += wide_sqrt(kSoftCut * in.numbers[0]) / ndc * 1.00001;
     } else if (r.mode == kAntialiased) {
         radius += 0.5;
     }
     left -= radius, right += radius, top -= radius, bottom += radius;
     // No pixel centre inside?
     if (right < 0 || bottom < 0 || left > cam.width || top > cam.height) return;
-    if (floor_double(right - 0.5) < left - 0.5 || floor_double(bottom - 0.5) < top - 0.5) return;
+    if (wide_floor(right - 0.5) < left - 0.5 || wide_floor(bottom - 0.5) < top - 0.5) return;
     const double wide = 2.0 * cam.width + 16, high = 2.0 * cam.height + 16;  // large numbers have no use beyond
-    b.left = r.left = (real)most(left, -wide), b.right = r.right = (real)least(right, wide);
-    b.top = r.top = (real)most(top, -high), b.bottom = r.bottom = (real)least(bottom, high);
+    b.left = r.left = (real)wide_max(left, -wide), b.right = r.right = (real)wide_min(right, wide);
+    b.top = r.top = (real)wide_max(top, -high), b.bottom = r.bottom = (real)wide_min(bottom, high);
 
     r.edges.gx[3] = r.edges.gy[3] = r.edges.c[3] = 0;
     for (int i = 0; i < 3; i++) {
         const TriangleEdge edge = triangle_edge(t, cam, i);
         r.edges.gx[i] = edge.gx, r.edges.gy[i] = edge.gy, r.edges.c[i] = edge.c;
         r.k[i] = (real)edge.k;
-        const double steepness = root(edge.gx * edge.gx + edge.gy * edge.gy);
+        const double steepness = wide_sqrt(edge.gx * edge.gx + edge.gy * edge.gy);
         r.sure[i] = (real)(kEdgeDoubt * steepness), r.open[i] = -r.sure[i];
         r.reach[i] = (real)((r.mode == kSoft ? radius : 1e-3) * steepness);
         r.z[i] = (real)t.q[i][2];
@@ -190,8 +190,8 @@ SM_FN void triangle_project(const KindInput& in, const CameraValues& cam, const 
         // The cross product in world axes, turned so that its product with the rays is negative: det is q0 . normal (camera axes).
         double side1[3], side2[3], normal[3];
         for (int j = 0; j < 3; j++) side1[j] = t.p[1][j] - t.p[0][j], side2[j] = t.p[2][j] - t.p[0][j];
-        cross(side1, side2, normal);
-        const double factor = (t.det > 0 ? -1 : 1) / root(dot(normal, normal));
+        wide_cross(side1, side2, normal);
+        const double factor = (t.det > 0 ? -1 : 1) / wide_sqrt(wide_dot(normal, normal));
         for (int j = 0; j < 3; j++) r.face_normal[j] = (real)(normal[j] * factor);
     }
     b.drawn = true;

@@ -2,6 +2,7 @@
 // rounded to float on the screen would cost a small far triangle its digits, and neighbours their common edge.
 #pragma once
 #include "../lane_math.h"
+#include "../wide_math.h"
 #include "kind.h"
 
 namespace smalti {
@@ -21,36 +22,6 @@ SM_FN int triangle_mode(const KindInput& in) { return in.integers[4]; }
 SM_FN bool texture_wraps(const KindInput& in) { return in.integers[5] != 0; }
 SM_FN bool triangle_detached(const KindInput& in) { return in.integers[6] != 0; }
 
-SM_FN double least(double a, double b) { return a < b ? a : b; }
-SM_FN double most(double a, double b) { return a > b ? a : b; }
-SM_FN double magnitude(double a) { return a < 0 ? -a : a; }
-SM_FN double root(double a) {
-#ifdef SMALTI_CUDA
-    return ::sqrt(a);
-#else
-    return std::sqrt(a);
-#endif
-}
-SM_FN double floor_double(double a) {
-#ifdef SMALTI_CUDA
-    return ::floor(a);
-#else
-    return std::floor(a);
-#endif
-}
-SM_FN double fused(double a, double b, double c) {
-#ifdef SMALTI_CUDA
-    return ::fma(a, b, c);
-#else
-    return std::fma(a, b, c);
-#endif
-}
-SM_FN double dot(const double* a, const double* b) { return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]; }
-SM_FN void cross(const double* a, const double* b, double* out) {
-    out[0] = a[1] * b[2] - a[2] * b[1];
-    out[1] = a[2] * b[0] - a[0] * b[2];
-    out[2] = a[0] * b[1] - a[1] * b[0];
-}
 SM_FN int next_corner(int i) { return i == 2 ? 0 : i + 1; }
 
 struct TriangleView {
@@ -70,11 +41,11 @@ SM_FN void triangle_view(const KindInput& in, const CameraValues& cam, int k, Tr
             t.q[i][j] = R[3 * j] * t.p[i][0] + R[3 * j + 1] * t.p[i][1] + R[3 * j + 2] * t.p[i][2] + cam.translation[j];
     }
     for (int j = 0; j < 3; j++) t.side1[j] = t.q[1][j] - t.q[0][j], t.side2[j] = t.q[2][j] - t.q[0][j];
-    cross(t.side1, t.side2, t.normal);
-    t.det = dot(t.q[0], t.normal);
-    t.z_min = least(t.q[0][2], least(t.q[1][2], t.q[2][2]));
-    t.z_max = most(t.q[0][2], most(t.q[1][2], t.q[2][2]));
-    t.near_plane = most(cam.near_plane, 1e-6 * t.z_max);
+    wide_cross(t.side1, t.side2, t.normal);
+    t.det = wide_dot(t.q[0], t.normal);
+    t.z_min = wide_min(t.q[0][2], wide_min(t.q[1][2], t.q[2][2]));
+    t.z_max = wide_max(t.q[0][2], wide_max(t.q[1][2], t.q[2][2]));
+    t.near_plane = wide_max(cam.near_plane, 1e-6 * t.z_max);
     t.clipped = t.z_min < t.near_plane;
 }
 
@@ -152,12 +123,12 @@ struct TriangleEdge {
 
 // In front of the camera, and not so far to the side that its place on the screen loses meaning.
 SM_FN bool projects(const CameraValues& cam, const double* q) {
-    return q[2] > 0 && q[2] >= cam.near_plane && q[2] > 1e-4 * (magnitude(q[0]) + magnitude(q[1]));
+    return q[2] > 0 && q[2] >= cam.near_plane && q[2] > 1e-4 * (wide_abs(q[0]) + wide_abs(q[1]));
 }
 
 SM_FN TriangleEdge triangle_edge(const TriangleView& t, const CameraValues& cam, int i) {
     const double *a = t.q[next_corner(i)], *b = t.q[next_corner(next_corner(i))];
-    const double area = magnitude(t.det), side = t.det > 0 ? 1 : -1;
+    const double area = wide_abs(t.det), side = t.det > 0 ? 1 : -1;
     TriangleEdge edge;
     double scale = side;
     if (projects(cam, a) && projects(cam, b)) {
@@ -167,10 +138,10 @@ SM_FN TriangleEdge triangle_edge(const TriangleView& t, const CameraValues& cam,
         edge.k = a[2] * b[2] / (cam.fx * cam.fy * area);
     } else {
         double e[3];
-        cross(a, b, e);
+        wide_cross(a, b, e);
         edge.gx = e[0] / cam.fx, edge.gy = e[1] / cam.fy;
         edge.c = e[2] - (edge.gx * cam.cx + edge.gy * cam.cy);
-        const double steepest = most(magnitude(edge.gx), magnitude(edge.gy)), size = steepest > 0 ? steepest : magnitude(edge.c);
+        const double steepest = wide_max(wide_abs(edge.gx), wide_abs(edge.gy)), size = steepest > 0 ? steepest : wide_abs(edge.c);
         scale /= size > 0 ? size : 1;
         edge.k = (size > 0 ? size : 1) / area;
     }
@@ -184,7 +155,7 @@ constexpr double kEdgeDoubt = 4e-6;
 SM_FN TrianglePoint snapped(const CameraValues& cam, const double* q) {
     constexpr double grid = 67108864;  // 2^26 to the pixel
     const TrianglePoint p = on_screen(cam, q);
-    return {floor_double(p.x * grid + 0.5) / grid, floor_double(p.y * grid + 0.5) / grid};
+    return {wide_floor(p.x * grid + 0.5) / grid, wide_floor(p.y * grid + 0.5) / grid};
 }
 
 // Does the face own the pixel centre (x, y), as far as edge i decides? Exact, for corners moved to a fine grid, so that whatever
@@ -213,7 +184,7 @@ SM_FN bool triangle_owns(const TriangleView& t, const CameraValues& cam, int i, 
     // (b - a) x (s - a): differences are exact, products are taken with their rounding errors.
     const double dx = p[1].x - p[0].x, dy = p[1].y - p[0].y, sx = x - p[0].x, sy = y - p[0].y;
     const double first = dx * sy, second = dy * sx;
-    const double rest = fused(dx, sy, -first) - fused(dy, sx, -second);
+    const double rest = wide_fma(dx, sy, -first) - wide_fma(dy, sx, -second);
     const double f = (first - second) + rest;
     const bool left = t.det > 0;
     if (f != 0) return (f > 0) == left;
