@@ -319,27 +319,6 @@ inline void exact_forward(Plan& plan, bool depth, const Background& background, 
     });
 }
 
-// Adds the gradients of one block's events to the slots of their primitives.
-inline void exact_block_back(Plan& plan, ExactBlock& block, const Rays& rays, int tile_x, int tile_y, std::vector<F>& scratch, TableLog* logs,
-                             const F* locals = nullptr) {
-    for (const Emission& emission : block.emissions) {
-        const ExactDrawable& d = *plan.drawables[emission.drawable];
-        ExactBack back(block, logs + emission.drawable);
-        back.begin(emission);
-        back.locals = locals;
-        scratch.assign(d.stride, F{});
-        d.kind->emit_back(d.in, plan.camera, d.record(emission.primitive), emission.primitive, rays, back, scratch.data());
-        if (d.kind->constant_channels)
-            for (int e = emission.first; e < emission.first + emission.count; e++) {
-                const F* g = block.channel_gradient(e);
-                for (int c = 0; c < plan.view.channels; c++) scratch[d.moments + c] += g[c];
-            }
-        const Footprint& f = plan.footprints[emission.id];
-        const long long slot = slot_of(f, tile_x, tile_y) - plan.footprints[d.first].slot;
-        add_sums(scratch.data(), d.stride, plan.slot_values.data() + d.slots_at + slot * d.stride);
-    }
-}
-
 // Sums the slots and carries them to the parameters; tables are done already.
 inline void exact_finish(Plan& plan, const KindGradient* gradients, double* camera) {
     for (size_t j = 0; j < plan.drawables.size(); j++) {
@@ -374,6 +353,37 @@ struct BackScratch {
     TileWork work;
     std::vector<F> sums, cotangent, locals;
 };
+
+// Adds the gradients of one block's events to the slots of their primitives.
+inline void exact_block_back(Plan& plan, BackScratch& s, const Rays& rays, int tile_x, int tile_y, TableLog* logs, const F* locals = nullptr) {
+    ExactBlock& block = *s.block;
+    const int channels = plan.view.channels;
+    for (int k = 0; k < block.emissions.size(); k++) {
+        if (k + 4 < block.emissions.size()) __builtin_prefetch(plan.footprints.data() + block.emissions[k + 4].id);
+        const Emission& emission = block.emissions[k];
+        const ExactDrawable& d = *plan.drawables[emission.drawable];
+        ExactBack back(block, logs + emission.drawable);
+        back.begin(emission);
+        back.locals = locals;
+        s.sums.resize(std::max((size_t)d.stride, s.sums.size()));
+        F *sums = s.sums.data(), *own = sums + d.moments;
+        for (int j = 0; j < d.stride; j++) sums[j] = F{};
+        d.kind->emit_back(d.in, plan.camera, d.record(emission.primitive), emission.primitive, rays, back, sums);
+        if (d.kind->constant_channels)
+            for (int e = emission.first; e < emission.first + emission.count; e++) {
+                const Event& event = block.event(e);
+                if (block.weighed(event)) {
+                    for (int c = 0; c < channels; c++) own[c] = fma(event.density, s.cotangent[c], own[c]);
+                } else {
+                    const F* g = block.channel_gradient(e);
+                    for (int c = 0; c < channels; c++) own[c] += g[c];
+                }
+            }
+        const Footprint& f = plan.footprints[emission.id];
+        const long long slot = slot_of(f, tile_x, tile_y) - plan.footprints[d.first].slot;
+        add_sums(sums, d.stride, plan.slot_values.data() + d.slots_at + slot * d.stride);
+    }
+}
 
 // Walks back over a block's ranks and runs; of the runs the gradients are in the slots then.
 inline void exact_sweep_back(Plan& plan, BackScratch& s, const Rays& rays, F behind, bool depth) {
@@ -498,9 +508,10 @@ inline void exact_backward(Plan& plan, bool depth, const Background& background,
                 behind[k] = after;
             });
             if (!felt || s.work.listed.empty()) return;
+            s.block->weighs = true;
             composite_block(plan, s.work, rays, *s.block, options, true);
             exact_sweep_back(plan, s, rays.rays, behind, depth);
-            exact_block_back(plan, *s.block, rays.rays, tile_x, tile_y, s.sums, logs);
+            exact_block_back(plan, s, rays.rays, tile_x, tile_y, logs);
         });
         if (constant)
             for (int c = 0; c < 3; c++) background_sums[(size_t)chunk * 3 + c] = background_sum[c];
@@ -584,7 +595,7 @@ inline void exact_fragments_back(Plan& plan, int most, const FragmentValues& in,
                 if (in.local)
                     for (int c = 0; c < 3; c++) s.locals[3 * (size_t)e + c][k] = in.local[3 * at + c];
             });
-            exact_block_back(plan, block, rays.rays, tile_x, tile_y, s.sums, logs, s.locals.data());
+            exact_block_back(plan, s, rays.rays, tile_x, tile_y, logs, s.locals.data());
         });
     });
 }

@@ -14,7 +14,8 @@
 #include "lane_math.h"
 
 #ifndef SMALTI_CUDA
-#include <vector>
+#include <cstdlib>
+#include <new>
 #endif
 
 namespace smalti {
@@ -46,6 +47,13 @@ struct Store {
         for (; count < n; count++) values[count] = T();
         count = n;
     }
+    // `n` more, not set to anything; their place.
+    SM_FN int add(int n) {
+        const int at = count;
+        if (n > capacity - count) return overflown = true, 0;
+        count += n;
+        return at;
+    }
     SM_FN T& operator[](int k) { return values[k]; }
     SM_FN const T& operator[](int k) const { return values[k]; }
     SM_FN T& back() { return values[count - 1]; }
@@ -54,8 +62,54 @@ struct Store {
 };
 #else
 #define SM_METHOD inline
+// A growing array of plain values. Unlike std::vector it sets nothing to zero that is written anyway, and a full one grows out of line.
 template <class T>
-using Store = std::vector<T>;
+class Store {
+public:
+    Store() = default;
+    Store(const Store&) = delete;
+    Store& operator=(const Store&) = delete;
+    ~Store() { std::free(values_); }
+    SM_FN void clear() { count_ = 0; }
+    SM_FN int size() const { return count_; }
+    SM_FN bool empty() const { return count_ == 0; }
+    SM_FN int add(int n) {
+        const int at = count_;
+        if (n > capacity_ - count_) grow(n);
+        count_ += n;
+        return at;
+    }
+    SM_FN void push_back(T x) {
+        const int at = add(1);  // may move all
+        values_[at] = x;
+    }
+    SM_FN void pop_back() { count_--; }
+    SM_FN void resize(int n) {
+        if (n <= count_) {
+            count_ = n;
+            return;
+        }
+        for (int k = add(n - count_); k < n; k++) values_[k] = T();
+    }
+    SM_FN T& operator[](int k) { return values_[k]; }
+    SM_FN const T& operator[](int k) const { return values_[k]; }
+    SM_FN T& back() { return values_[count_ - 1]; }
+    SM_FN T* begin() { return values_; }
+    SM_FN T* end() { return values_ + count_; }
+
+private:
+    __attribute__((noinline)) void grow(int n) {
+        static_assert(__is_trivially_copyable(T), "values are moved as bytes");
+        const long long wanted = (long long)count_ + n, doubled = 2ll * capacity_ + 64, next = wanted > doubled ? wanted : doubled;
+        T* values = next < 1ll << 31 ? static_cast<T*>(std::aligned_alloc(64, (next * sizeof(T) + 63) / 64 * 64)) : nullptr;
+        if (!values) throw std::bad_alloc();
+        if (count_) std::memcpy(static_cast<void*>(values), values_, count_ * sizeof(T));
+        std::free(values_);
+        values_ = values, capacity_ = (int)next;
+    }
+    T* values_ = nullptr;
+    int count_ = 0, capacity_ = 0;
+};
 #endif
 
 enum RankType { kThin = 0, kBegin = 1, kEnd = 2, kChain = 3 };  // chain: the end of an event and the begin of the next
@@ -63,8 +117,8 @@ enum RankType { kThin = 0, kBegin = 1, kEnd = 2, kChain = 3 };  // chain: the en
 struct Event {
     F value;   // alpha of a thin event, tau of a segment
     F z0, z1;  // z of a thin event, or the segment's ends
-    F density; // of a segment, per unit of z
-    F g_value, g_z0, g_z1;  // gradients; forward, `g_value` holds the running weight at the begin
+    F density; // of a segment, per unit of z; a thin event's weight on the way back, where `weighs`
+    F g_value, g_z0, g_z1;  // gradients; forward, `g_value` holds the running weight at the begin; g_z1 of segments alone
     const real* constant;   // channels where they are constant
     int id;
     int thick;
@@ -78,8 +132,9 @@ struct Emission {
 
 struct Rank {
     F key;
-    I codes;
+    I codes;   // where lanes differ; else not set
     int code;  // where it is the same in all lanes, else -1
+    int id;    // of the primitive, with `code`
 };
 
 // (1 - exp(-x)) / x and its derivative, (1 - (1 + x) exp(-x)) / x and its derivative, and exp(-x); x >= 0.
@@ -134,7 +189,7 @@ struct LongSum {
 
 struct ExactOptions {
     int channels;      // without depth
-    bool depth, centre, additive, logged, statistics;
+    bool depth, centre, additive, logged, statistics;  // logged: for the way back; `sums` and `absorbed` are not kept then
     real transmittance_min;
 };
 
@@ -172,6 +227,9 @@ public:
     // ---- what a kind's emit sees (kind.h)
     const int channels;
     bool wants_local = false;
+    // Going back, thin events of constant channels keep their weight, of which the channels' gradients are multiples.
+    bool weighs = false;
+    SM_FN bool weighed(const Event& event) const { return weighs && event.constant && (!event.thick || options_.centre); }
 
     SM_FN void thin(F z, F alpha, const F* colours) {
         const int e = append(z, z, alpha, colours, false);
@@ -221,11 +279,12 @@ public:
 
     SM_FN void begin_emission(int drawable, int primitive, int id, real key, const real* constant) {
         key_ = key, id_ = id, constant_ = constant, chain_end_ = -1;
-        emissions.push_back({drawable, primitive, id, (int)events_.size(), 0});
+        emission_ = {drawable, primitive, id, (int)events_.size(), 0};
     }
     SM_FN void end_emission() {
-        emissions.back().count = (int)events_.size() - emissions.back().first;
-        if (emissions.back().count == 0) emissions.pop_back();
+        emission_.count = (int)events_.size() - emission_.first;
+        if (emission_.count == 0) return;
+        emissions.push_back(emission_);
         widest = ((int)ranks_.size() - head_) > widest ? ((int)ranks_.size() - head_) : widest;
     }
 
@@ -287,9 +346,10 @@ public:
     template <class Body>
     SM_METHOD void for_events(const Body& body) const {
         for (int r = 0, from = 0; r < (int)ranks_.size(); from += log_size(log_codes_[r] != 0), r++) {
-            const F T = log_[from + 2];
+            const F T = log_codes_[r] ? log_[from + 2] : log_[from];  // T is met_ where nothing is open
+            const I codes = codes_of(rank_at(r));
             for (int k = 0; k < kLanes; k++) {
-                const int code = at(rank_at(r).codes, k), type = code & 3;
+                const int code = at(codes, k), type = code & 3;
                 if (type == kEnd || !(at(T, k) >= options_.transmittance_min)) continue;
                 const int e = (code >> 2) + (type == kChain ? 1 : 0);
                 if (at(events_[e].value, k) > 0) body(k, e);
@@ -336,21 +396,34 @@ private:
     }
 #endif
     SM_FN int append(F z0, F z1, F value, const F* colours, bool thick) {
-        const int e = (int)events_.size();
-        Event event;
-        event.value = value, event.z0 = z0, event.z1 = z1, event.density = F{};
-        if (options_.logged || options_.statistics) event.g_value = event.g_z0 = event.g_z1 = F{};
+        const int e = events_.add(1);
+        Event& event = events_[e];
+        event.value = value, event.z0 = z0, event.z1 = z1;
+        if (options_.logged || options_.statistics) {
+            event.g_value = event.g_z0 = F{};
+            if (thick) event.g_z1 = F{};
+            if (weighs) event.density = F{};
+        }
         event.constant = colours ? nullptr : constant_;
         event.id = id_, event.thick = thick;
         event.at = (int)channels_.size();
-        events_.push_back(event);
         for (int c = 0; c < (colours ? channels : 0); c++) channels_.push_back(colours[c]);
-        if (options_.logged) channels_.resize(channels_.size() + channels);  // zeros
+        if (options_.logged && !weighed(event)) channels_.resize(channels_.size() + channels);  // zeros
         return e;
     }
 
     SM_FN F channel(const Event& event, int c) const {
         return event.constant ? splat(event.constant[c]) : channels_[event.at + c];
+    }
+    SM_FN void add_channels(const Event& event, F weight) {
+        if (event.constant && channels == 3) {
+            const real* own = event.constant;
+            sums[0] = fma(weight, splat(own[0]), sums[0]);
+            sums[1] = fma(weight, splat(own[1]), sums[1]);
+            sums[2] = fma(weight, splat(own[2]), sums[2]);
+            return;
+        }
+        for (int c = 0; c < channels; c++) sums[c] = fma(weight, channel(event, c), sums[c]);
     }
 
     // Makes the end of event e - 1, which is where e begins, a chain; false if lanes have parted there.
@@ -360,13 +433,14 @@ private:
         Rank* found = &ranks_.back();  // there it is, unless lanes have parted since
         for (int k = (int)order_.size(); found->code != end && k-- > head_;) found = &rank_at(k);
         if (found->code != end) return false;
-        found->code = 4 * (e - 1) + kChain, found->codes = splat_int(found->code);
+        found->code = 4 * (e - 1) + kChain;
         return true;
     }
 
     SM_FN Rank& rank_at(int k) { return ranks_[order_[k]]; }
     SM_FN const Rank& rank_at(int k) const { return ranks_[order_[k]]; }
-    SM_FN int log_size(bool opened) const { return opened ? log_stride_ : 3; }
+    SM_FN int log_size(bool opened) const { return opened ? log_stride_ : 1; }
+    SM_FN static I codes_of(const Rank& rank) { return rank.code >= 0 ? splat_int(rank.code) : rank.codes; }
 
     SM_FN int id_of(int code) const { return events_[code >> 2].id; }
 
@@ -375,16 +449,17 @@ private:
         const M close = lt(b.key, a.key + margin);
         if (!any(close)) return close;
         const M sooner = lt(b.key, a.key - margin);
-        if (a.code >= 0 && b.code >= 0) return id_of(b.code) < id_of(a.code) ? close : sooner;
-        I of_a = I{}, of_b = I{};
-        for (int k = 0; k < kLanes; k++) put(of_a, k, id_of(smalti::at(a.codes, k))), put(of_b, k, id_of(smalti::at(b.codes, k)));
+        if (a.code >= 0 && b.code >= 0) return b.id < a.id ? close : sooner;
+        if (!any(both(close, not_of(sooner)))) return sooner;
+        I of_a = codes_of(a), of_b = codes_of(b);
+        for (int k = 0; k < kLanes; k++) put(of_a, k, id_of(smalti::at(of_a, k))), put(of_b, k, id_of(smalti::at(of_b, k)));
         return either(sooner, both(close, not_of(le_int(of_a, of_b))));
     }
 
     SM_FN void insert(F key, int code) {
-        int at = (int)order_.size(), to = at;
-        const Rank own = {key, splat_int(code), code};
-        ranks_.push_back(own);
+        int at = ranks_.add(1), to = at;
+        Rank& own = ranks_[at];
+        own.key = key, own.code = code, own.id = id_;
         order_.push_back(at);
         if (options_.centre) return;  // the list comes by key already, and an event's order among its own is kept
         // Far behind are those that it certainly precedes in all lanes: halving finds them, for the rest every tie is looked at.
@@ -413,10 +488,12 @@ private:
                 order_[at] = order_[at - 1], order_[at - 1] = kept;
             } else {
                 const F key_a = a.key, key_b = b.key;
-                const I codes_a = a.codes, codes_b = b.codes;
+                const I codes_a = codes_of(a), codes_b = codes_of(b);
                 a.key = select(swap, key_b, key_a), b.key = select(swap, key_a, key_b);
                 a.codes = select_int(swap, codes_b, codes_a), b.codes = select_int(swap, codes_a, codes_b);
                 a.code = uniform_code(a.codes), b.code = uniform_code(b.codes);
+                if (a.code >= 0) a.id = id_of(a.code);
+                if (b.code >= 0) b.id = id_of(b.code);
             }
             at--;
         }
@@ -461,6 +538,7 @@ private:
         return id;
     }
     SM_METHOD void composite(const Rank& rank);
+    SM_FN void composite_thin(int e, M lit, M mask);
     SM_METHOD void open(int e, M mask);
     SM_METHOD void close(int e, M mask);
     SM_METHOD void count(int e, F weight, F before, F after, F depth);
@@ -476,6 +554,7 @@ private:
     real key_ = 0;
     int id_ = 0, chain_end_ = -1;
     const real* constant_ = nullptr;
+    Emission emission_;
     // the sweep
     F z_, running_;
     F met_;  // T at the last event that the lane's own ray met: other lanes' events cut its pieces, but do not end it
@@ -488,7 +567,7 @@ private:
     int back_at_, back_log_;
     Store<LongSum> density_colour_;
     Store<F> gradient_colour_;
-    Store<F> log_;  // per rank: T, z, met_; where something is open: how many, density, density times colour
+    Store<F> log_;  // per rank: T; where something is open: z, met_, how many, density, density times colour
     Store<char> log_codes_;  // per rank: something was open
 };
 
@@ -548,11 +627,11 @@ SM_METHOD void ExactBlock::count(int e, F weight, F before, F after, F depth) {
 SM_METHOD void ExactBlock::composite(const Rank& rank) {
     const F tmin = splat(options_.transmittance_min);
     if (options_.logged) {
-        const int at = (int)log_.size();
-        log_.resize(at + log_size(any_open_));
+        const int at = log_.add(log_size(any_open_));
         log_codes_.push_back(any_open_);
-        log_[at] = T, log_[at + 1] = z_, log_[at + 2] = met_;
+        log_[at] = T;
         if (any_open_) {
+            log_[at + 1] = z_, log_[at + 2] = met_;
             for (int k = 0; k < kLanes; k++) put(log_[at + 3], k, (real)smalti::at(open_, k));
             log_[at + 4] = density_.value();
             for (int c = 0; c < channels; c++) log_[at + 5 + c] = density_colour_[c].value();
@@ -562,13 +641,15 @@ SM_METHOD void ExactBlock::composite(const Rank& rank) {
         // Among ties lengths may be negative by a hair: signed, they leave every segment's tau whole.
         const F length = zero_unless(ge(met_, tmin), rank.key - z_);
         const F density = max_of(density_.value(), F{}), tau = density * length;
-        F share, after;
+        F share = F{}, after;
         if (options_.additive) {
             const F weight = min_of(tau, max_of(T, F{}));  // T is -1 outside of the picture
             share = select(gt(density, F{}), weight / density, F{});
             after = T - weight;
             absorbed = absorbed + weight;
             if (options_.depth) sums[channels] = fma(weight, (z_ + rank.key) * splat(real(0.5)), sums[channels]);
+        } else if (options_.logged) {
+            after = T * exp_of(-tau);
         } else {
             const Absorption a = absorption<false>(tau, options_.depth);
             share = T * a.phi * length;
@@ -576,7 +657,7 @@ SM_METHOD void ExactBlock::composite(const Rank& rank) {
             absorbed = fma(T, a.phi * tau, absorbed);
             if (options_.depth) sums[channels] = fma(T, fma(a.phi * tau, z_, length * a.psi), sums[channels]);
         }
-        for (int c = 0; c < channels; c++) sums[c] = fma(share, density_colour_[c].value(), sums[c]);
+        for (int c = 0; c < (options_.logged ? 0 : channels); c++) sums[c] = fma(share, density_colour_[c].value(), sums[c]);
         if (options_.statistics) {
             running_ = running_ + share;
             for (int k = 0; k < kLanes; k++) {
@@ -589,21 +670,12 @@ SM_METHOD void ExactBlock::composite(const Rank& rank) {
         }
         T = after;
     }
+    z_ = rank.key;
+    if (rank.code >= 0 && (rank.code & 3) == kThin) return composite_thin(rank.code >> 2, ge(T, tmin), ge(F{}, F{}));
     for_codes(rank, [&](int code, M mask) {
         const int e = code >> 2;
         switch (code & 3) {
-            case kThin: {
-                const Event& event = events_[e];
-                const F alpha = zero_unless(both(mask, ge(T, tmin)), alpha_of(event)), before = T;
-                const F weight = alpha * T;
-                T = fnma(alpha, T, T);
-                absorbed = absorbed + weight;
-                for (int c = 0; c < channels; c++) sums[c] = fma(weight, channel(event, c), sums[c]);
-                if (options_.depth) sums[channels] = fma(weight, z_of(event), sums[channels]);
-                if (options_.statistics) count(e, weight, before, T, z_of(event));
-                met_ = select(both(mask, gt(event.value, F{})), T, met_);
-                break;
-            }
+            case kThin: composite_thin(e, both(mask, ge(T, tmin)), mask); break;
             case kBegin:
                 open(e, mask);
                 met_ = select(both(mask, gt(events_[e].value, F{})), T, met_);
@@ -619,7 +691,20 @@ SM_METHOD void ExactBlock::composite(const Rank& rank) {
                 met_ = select(both(mask, gt(max_of(events_[e].value, events_[e + 1].value), F{})), T, met_);
         }
     });
-    z_ = rank.key;
+}
+
+// `mask`: lanes whose event it is; `lit`: those of them that are not yet opaque.
+SM_FN void ExactBlock::composite_thin(int e, M lit, M mask) {
+    const Event& event = events_[e];
+    const F alpha = zero_unless(lit, alpha_of(event)), before = T, weight = alpha * T;
+    T = fnma(alpha, T, T);
+    if (!options_.logged) {  // the picture is not wanted again
+        absorbed = absorbed + weight;
+        add_channels(event, weight);
+        if (options_.depth) sums[channels] = fma(weight, z_of(event), sums[channels]);
+    }
+    if (options_.statistics) count(e, weight, before, T, z_of(event));
+    met_ = select(both(mask, gt(event.value, F{})), T, met_);
 }
 
 SM_METHOD void ExactBlock::back_until(const F* cotangent, int end) {
@@ -633,7 +718,7 @@ SM_METHOD void ExactBlock::back_until(const F* cotangent, int end) {
         back_log_ -= log_size(log_codes_[r] != 0);
         const F* log = &log_[back_log_];
         const bool opened = log_codes_[r] != 0;
-        const F T0 = log[0], z = log[1];
+        const F T0 = log[0], z = opened ? log[1] : F{};
         F T1 = T0, length = F{}, density = F{}, tau = F{};
         Absorption a = {};
         if (opened) {
@@ -678,10 +763,12 @@ SM_METHOD void ExactBlock::back_until(const F* cotangent, int end) {
                     const F alpha = zero_unless(hit, alpha_of(event));
                     F along = options_.depth ? z_of(event) * depth_cotangent : F{};
                     const F weight = alpha * T1;
-                    F* g = channel_gradient(e);
-                    for (int c = 0; c < channels; c++) {
-                        along = fma(channel(event, c), cotangent[c], along);
-                        g[c] = fma(weight, cotangent[c], g[c]);
+                    for (int c = 0; c < channels; c++) along = fma(channel(event, c), cotangent[c], along);
+                    if (weighed(event)) {
+                        event.density = event.density + weight;
+                    } else {
+                        F* g = channel_gradient(e);
+                        for (int c = 0; c < channels; c++) g[c] = fma(weight, cotangent[c], g[c]);
                     }
                     F g_alpha = zero_unless(hit, T1 * (along - behind));
                     behind = fma(alpha, along - behind, behind);

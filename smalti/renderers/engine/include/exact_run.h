@@ -68,13 +68,14 @@ struct RunSink {
             log->places[log->count++] = place;
         }
         T = fnma(visible, T, T);
+        last = z;
+        if (logged) return;  // the picture is not wanted again
         absorbed = absorbed + weight;
         if (fixed)
             for (int c = 0; c < fixed; c++) own[c] = fma(weight, splat(constant[c]), own[c]);
         else
             for (int c = 0; c < channels; c++) sums[c] = fma(weight, splat(constant[c]), sums[c]);
         if (depth) sums[channels] = fma(weight, z, sums[channels]);
-        last = z;
     }
     SM_FN void local(const F*, const F*) {}
 };
