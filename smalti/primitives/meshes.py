@@ -23,6 +23,7 @@ from smalti.cameras.camera import Camera
 from smalti.cameras.similarity import Similarity
 from smalti.primitives.family import Family, FamilyError, LossContext
 from smalti.primitives.mesh_structure import FaceStructure
+from smalti.primitives.metadata import Ranges
 from smalti.primitives.neighbours import nearest_of
 from smalti.primitives.registry import check_points
 from smalti.primitives.surface import Surface, icosphere, uniform_barycentrics
@@ -57,24 +58,15 @@ class Meshes(FaceStructure):
         }
 
     @classmethod
-    def checked_metadata(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        values = super().checked_metadata(given)
-        fits = {
-            "edges": values["edges"] in ("hard", "antialiased", "soft"),
-            "sigma": values["sigma"] > 0,
-            "texture_size": values["texture_size"] >= 0,
-            "initial_opacity": 0 < values["initial_opacity"] <= 1,
-            "resolution": 4 <= values["resolution"] <= 256,
-            "level": 0 <= values["level"] <= 7,
+    def metadata_ranges(cls, values: Mapping[str, Any]) -> Ranges:
+        return {
+            "edges": (values["edges"] in ("hard", "antialiased", "soft"), "hard, antialiased or soft"),
+            "sigma": (values["sigma"] > 0, "positive"),
+            "texture_size": (values["texture_size"] >= 0, "not negative"),
+            "initial_opacity": (0 < values["initial_opacity"] <= 1, "above 0 and at most 1"),
+            "resolution": (4 <= values["resolution"] <= 256, "4 to 256"),
+            "level": (0 <= values["level"] <= 7, "0 to 7"),
         }
-        for name, fit in fits.items():
-            if not fit:
-                raise FamilyError(
-                    f"family {cls.name}: metadata {name} cannot be {values[name]!r}; edges is hard, antialiased or "
-                    "soft, sigma positive, texture_size not negative, initial_opacity above 0 to 1, resolution 4 to "
-                    "256, level 0 to 7"
-                )
-        return values
 
     @classmethod
     def default_learning_rates(cls) -> dict[str, float]:
