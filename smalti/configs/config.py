@@ -89,11 +89,12 @@ class LayerConfig(Section):
     """
     initializer: str = "points"
     """Where the layer comes from: `points` (of the capture, see `data.points`), `random` and `grid` (inside bounds),
-    `hull` (mesh of the coarse visual hull), `spheres` (icospheres inside bounds), `file`.
+    `missing` (where the layers before it differ from the pictures), `hull` (mesh of the coarse visual hull), `spheres`
+    (icospheres inside bounds), `file`.
     """
     settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
-    """The initialiser's own: `count` (points, random, grid, spheres), `margin` (share by which the bounds grow; random,
-    grid, spheres), `faces` (hull), `level` (spheres), `primitives` (hull, spheres: so many on the surface instead
+    """The initialiser's own: `count` (points, random, grid, missing, spheres), `margin` (share by which the bounds grow;
+    random, grid, missing, spheres), `faces` (hull), `level` (spheres), `primitives` (hull, spheres: so many on the surface instead
     of the surface itself), `occupied` (grid: only where points are), `path` and `layer` (file).
     """
     learning_rates: dict[str, NotNegative] = Field(default_factory=dict)

@@ -24,6 +24,7 @@ from smalti.cameras.camera import Camera
 from smalti.cameras.rotations import matrix_from_quaternion, quaternion_from_matrix, quaternion_multiply
 from smalti.cameras.similarity import Similarity
 from smalti.primitives.family import Family, FamilyError, LossContext
+from smalti.primitives.metadata import Ranges
 from smalti.primitives.payload import identity_grid, sampled_slab
 from smalti.primitives.placement import Seats, base_scale, point_cells, spacing, spread_seats, uv_grid
 from smalti.primitives.registry import check_points
@@ -56,30 +57,17 @@ class Boxes(Family):
         }
 
     @classmethod
-    def checked_metadata(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        values = super().checked_metadata(given)
-        fits = {
-            "voxels": values["voxels"] >= 2,
-            "warp_voxels": values["warp_voxels"] == 0 or values["warp_voxels"] >= 2,
-            "count": values["count"] >= 0,
-            "step": values["step"] >= 0,
-            "density_unit": values["density_unit"] >= 0,
-            "density_activation": values["density_activation"] in ("softplus", "relu"),
-            "accumulation": values["accumulation"] in ("exponential", "additive"),
-            "fade_scale": values["fade_scale"] >= 0,
-            "fade_exponent": values["fade_exponent"] >= 1,
-            "initial_opacity": 0 < values["initial_opacity"] < 1,
-            "initial_scale": values["initial_scale"] > 0,
+    def metadata_ranges(cls, values: Mapping[str, Any]) -> Ranges:
+        return {
+            "voxels": (values["voxels"] >= 2, "2 or more"),
+            "warp_voxels": (values["warp_voxels"] == 0 or values["warp_voxels"] >= 2, "0, or 2 or more"),
+            **{name: (values[name] >= 0, "not negative") for name in ("count", "step", "density_unit", "fade_scale")},
+            "density_activation": (values["density_activation"] in ("softplus", "relu"), "softplus or relu"),
+            "accumulation": (values["accumulation"] in ("exponential", "additive"), "exponential or additive"),
+            "fade_exponent": (values["fade_exponent"] >= 1, "1 or more"),
+            "initial_opacity": (0 < values["initial_opacity"] < 1, "between 0 and 1"),
+            "initial_scale": (values["initial_scale"] > 0, "positive"),
         }
-        for name, fit in fits.items():
-            if not fit:
-                raise FamilyError(
-                    f"family {cls.name}: metadata {name} cannot be {values[name]!r}; voxels is 2 or more, warp_voxels "
-                    "0 or 2 or more, density_activation softplus or relu, accumulation exponential or additive, "
-                    "fade_exponent 1 or more, initial_opacity between 0 and 1, initial_scale positive, the rest not "
-                    "negative"
-                )
-        return values
 
     @classmethod
     def default_learning_rates(cls) -> dict[str, float]:

@@ -12,7 +12,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from smalti.cameras.camera import Camera
 from smalti.cameras.similarity import Similarity
+from smalti.primitives.metadata import Ranges, checked_values
 from smalti.primitives.registry import FamilyError, family_names, find_family
 from smalti.primitives.rows import Restructure, RowMap
 from smalti.primitives.surface import Surface
@@ -98,20 +98,15 @@ class Family(ABC):
 
     @classmethod
     def checked_metadata(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The defaults with `given` on top. FamilyError for names that are unknown and for values of another type."""
-        values = cls.default_metadata()
-        for name, value in given.items():
-            if name not in values:
-                near = get_close_matches(name, values, 1, 0.5)
-                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(values))}"
-                raise FamilyError(f"family {cls.name}: unknown metadata {name!r}; {hint}")
-            kind = type(values[name])
-            number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-            fits = isinstance(value, kind) if kind in (bool, str) else number and kind(value) == value
-            if not fits:
-                raise FamilyError(f"family {cls.name}: metadata {name} is of type {kind.__name__}, got {value!r}")
-            values[name] = kind(value)
-        return values
+        """The defaults with `given` on top. FamilyError for names that are unknown, values of another type, and those
+        out of `metadata_ranges`.
+        """
+        return checked_values(cls.name, cls.default_metadata(), given, cls.metadata_ranges)
+
+    @classmethod
+    def metadata_ranges(cls, values: Mapping[str, Any]) -> Ranges:
+        """Per name whether its value lies in its range, and the range in words."""
+        return {}
 
     @classmethod
     @abstractmethod

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from smalti.cameras.camera import Camera
+from smalti.primitives.metadata import Ranges
 from smalti.primitives.splats import OpacitySplats
 from smalti.renderers.drawables import GaussianDrawable
 
@@ -27,12 +28,8 @@ class Gaussians(OpacitySplats):
         return {**super().default_metadata(), "filter_variance": 0.3, "compensated": False}
 
     @classmethod
-    def metadata_ranges(cls, values: Mapping[str, Any]) -> dict[str, bool]:
-        return {**super().metadata_ranges(values), "filter_variance": values["filter_variance"] >= 0}
-
-    @classmethod
-    def metadata_help(cls) -> str:
-        return f"{super().metadata_help()}, filter_variance not negative"
+    def metadata_ranges(cls, values: Mapping[str, Any]) -> Ranges:
+        return {**super().metadata_ranges(values), "filter_variance": (values["filter_variance"] >= 0, "not negative")}
 
     def drawables(self, camera: Camera, time: float = 0.0) -> Sequence[GaussianDrawable]:
         drawn = GaussianDrawable(

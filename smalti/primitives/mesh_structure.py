@@ -25,15 +25,20 @@ from smalti.primitives.topology import (
 
 class FaceStructure(Family):
     """What a mesh does with its faces. Parameters `vertices` [v, 3], optionally `raw_colors` [v, 3], `raw_texture` and
-    `logit_opacities` [f]; constants `faces` [f, 3], optionally `uvs` [f, 3, 2].
+    `logit_opacities` [f]; constants `faces` [f, 3] int32, optionally `uvs` [f, 3, 2].
     """
 
     _neighbours: Tensor | None
 
     @property
     def faces(self) -> Int[Tensor, "f 3"]:
-        """Vertex numbers."""
-        return self.constants["faces"]
+        """Vertex numbers, int64 as indexing wants them."""
+        return self.constants["faces"].long()
+
+    def _hold(self, faces: Int[Tensor, "f 3"]) -> None:
+        """Take these faces. They are held in 32 bits: no mesh here has 2^31 vertices, and faces outweigh vertices."""
+        self.constants["faces"] = faces.to(torch.int32)
+        self._neighbours = None
 
     def neighbours(self) -> Int[Tensor, "f 3"]:
         """The face across each edge, or -1 (int32)."""
@@ -77,7 +82,7 @@ class FaceStructure(Family):
         source = torch.cat([torch.arange(count, device=old.device), copies])[compact.kept]
         vertices = RowMap(source, compact.kept >= count)
         self.constants = {key: value[rows.source] for key, value in self.constants.items()}
-        self.constants["faces"] = compact.faces
+        self._hold(compact.faces)
         return self._moved(rows, vertices)
 
     def _moved(self, faces: RowMap, vertices: RowMap) -> dict[str, RowMap]:
@@ -114,7 +119,7 @@ class FaceStructure(Family):
         if "uvs" in self.constants:
             six = with_middles(self.constants["uvs"])[after.source]
             self.constants["uvs"] = six.gather(1, after.corners[..., None].expand(-1, -1, 2))
-        self.constants["faces"] = after.faces
+        self._hold(after.faces)
         maps = self._moved(faces, vertices)
         for name, value in middles.items():
             self.parameters[name].data[count:] = value

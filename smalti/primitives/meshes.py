@@ -2,8 +2,8 @@
 
 Primitives are faces. Parameters: `vertices` [v, 3] world units; either `raw_colors` [v, 3] per vertex or `raw_texture`
 [h, w, 3 or 4], both drawn through a sigmoid (a fourth channel multiplies the opacity); optionally `logit_opacities`
-[f] per face: without it faces are exactly opaque. Constants: `faces` [f, 3] int64, counter-clockwise from outside;
-with a texture `uvs` [f, 3, 2] per corner.
+[f] per face: without it faces are exactly opaque. Constants: `faces` [f, 3] int32 (given as any whole numbers),
+counter-clockwise from outside; with a texture `uvs` [f, 3, 2] per corner.
 
 Structure changes by the mesh's own means: pruning drops faces and the vertices that nobody needs any more; split,
 clone and multiply all subdivide (a copy of an opaque face in the same place would draw nothing), without hanging
@@ -23,6 +23,7 @@ from smalti.cameras.camera import Camera
 from smalti.cameras.similarity import Similarity
 from smalti.primitives.family import Family, FamilyError, LossContext
 from smalti.primitives.mesh_structure import FaceStructure
+from smalti.primitives.metadata import Ranges
 from smalti.primitives.neighbours import nearest_of
 from smalti.primitives.registry import check_points
 from smalti.primitives.surface import Surface, icosphere, uniform_barycentrics
@@ -57,24 +58,15 @@ class Meshes(FaceStructure):
         }
 
     @classmethod
-    def checked_metadata(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        values = super().checked_metadata(given)
-        fits = {
-            "edges": values["edges"] in ("hard", "antialiased", "soft"),
-            "sigma": values["sigma"] > 0,
-            "texture_size": values["texture_size"] >= 0,
-            "initial_opacity": 0 < values["initial_opacity"] <= 1,
-            "resolution": 4 <= values["resolution"] <= 256,
-            "level": 0 <= values["level"] <= 7,
+    def metadata_ranges(cls, values: Mapping[str, Any]) -> Ranges:
+        return {
+            "edges": (values["edges"] in ("hard", "antialiased", "soft"), "hard, antialiased or soft"),
+            "sigma": (values["sigma"] > 0, "positive"),
+            "texture_size": (values["texture_size"] >= 0, "not negative"),
+            "initial_opacity": (0 < values["initial_opacity"] <= 1, "above 0 and at most 1"),
+            "resolution": (4 <= values["resolution"] <= 256, "4 to 256"),
+            "level": (0 <= values["level"] <= 7, "0 to 7"),
         }
-        for name, fit in fits.items():
-            if not fit:
-                raise FamilyError(
-                    f"family {cls.name}: metadata {name} cannot be {values[name]!r}; edges is hard, antialiased or "
-                    "soft, sigma positive, texture_size not negative, initial_opacity above 0 to 1, resolution 4 to "
-                    "256, level 0 to 7"
-                )
-        return values
 
     @classmethod
     def default_learning_rates(cls) -> dict[str, float]:
@@ -100,9 +92,9 @@ class Meshes(FaceStructure):
         values, constants = self.parameters, self.constants
         if "faces" not in constants:
             raise FamilyError(f"family {self.name}: the constant `faces` is missing")
-        faces = constants["faces"] = constants["faces"].long()
+        faces = constants["faces"]
         try:
-            Surface(values["vertices"].detach(), faces, uvs=constants.get("uvs"))
+            Surface(values["vertices"].detach(), faces.long(), uvs=constants.get("uvs"))
         except ValueError as error:
             raise FamilyError(f"family {self.name}: {error}") from error
         if ("raw_colors" in values) == ("raw_texture" in values) or ("uvs" in constants) != ("raw_texture" in values):
@@ -118,7 +110,7 @@ class Meshes(FaceStructure):
         ):
             shape = tuple(values["raw_texture"].shape)
             raise FamilyError(f"family {self.name}: raw_texture should be [h, w, 3 or 4], it is {shape}")
-        self._neighbours = None
+        self._hold(faces)
 
     # -- initialisers -------------------------------------------------------------------------------------------------
     @classmethod
@@ -220,7 +212,7 @@ class Meshes(FaceStructure):
     def _made(cls, surface: Surface, values: Mapping[str, Any]) -> Self:
         vertices = surface.vertices.detach().float()
         colors = torch.full_like(vertices, 0.5) if surface.colors is None else surface.colors.detach().float()
-        parameters, constants = {"vertices": vertices}, {"faces": surface.faces.long()}
+        parameters, constants = {"vertices": vertices}, {"faces": surface.faces}
         size = values["texture_size"]
         if size == 0:
             parameters["raw_colors"] = logit(colors)

@@ -21,6 +21,7 @@ from smalti.cameras.camera import Camera
 from smalti.cameras.rotations import matrix_from_quaternion
 from smalti.cameras.similarity import Similarity
 from smalti.primitives.family import FamilyError, LossContext
+from smalti.primitives.metadata import Ranges
 from smalti.primitives.splats import SplatFamily
 from smalti.renderers.drawables import NeuralDrawable
 
@@ -43,17 +44,14 @@ class NeuralSplats(SplatFamily):
         return {**super().default_metadata(), **field, "initial_offset": 0.0, "initial_seed": 0}
 
     @classmethod
-    def metadata_ranges(cls, values: Mapping[str, Any]) -> dict[str, bool]:
+    def metadata_ranges(cls, values: Mapping[str, Any]) -> Ranges:
         return {
-            "width": values["width"] in (8, 16),
-            "omega": values["omega"] > 0,
-            "frame": values["frame"] in ("world", "local"),
-            "leak": 0 <= values["leak"] <= 1,
+            **super().metadata_ranges(values),
+            "width": (values["width"] in (8, 16), "8 or 16"),
+            "omega": (values["omega"] > 0, "positive"),
+            "frame": (values["frame"] in ("world", "local"), "world or local"),
+            "leak": (0 <= values["leak"] <= 1, "0 to 1"),
         }
-
-    @classmethod
-    def metadata_help(cls) -> str:
-        return f"{super().metadata_help()}, width 8 or 16, omega positive, frame world or local, leak 0 to 1"
 
     @classmethod
     def default_learning_rates(cls) -> dict[str, float]:

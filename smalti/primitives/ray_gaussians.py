@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from smalti.cameras.camera import Camera
+from smalti.primitives.metadata import Ranges
 from smalti.primitives.softplus import inverse_softplus
 from smalti.primitives.splats import OpacitySplats
 from smalti.renderers.drawables import RayGaussianDrawable
@@ -34,12 +35,9 @@ class RayGaussians(OpacitySplats):
         return {**super().default_metadata(), "response": "maximum"}
 
     @classmethod
-    def metadata_ranges(cls, values: Mapping[str, Any]) -> dict[str, bool]:
-        return {**super().metadata_ranges(values), "response": values["response"] in RESPONSES}
-
-    @classmethod
-    def metadata_help(cls) -> str:
-        return f"{super().metadata_help()}, response maximum or integral"
+    def metadata_ranges(cls, values: Mapping[str, Any]) -> Ranges:
+        response = (values["response"] in RESPONSES, "maximum or integral")
+        return {**super().metadata_ranges(values), "response": response}
 
     @property
     def integral(self) -> bool:

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from smalti.cameras.rotations import matrix_from_quaternion, quaternion_from_matrix, quaternion_multiply
 from smalti.cameras.similarity import Similarity
-from smalti.primitives.family import Family, FamilyError
+from smalti.primitives.family import Family
+from smalti.primitives.metadata import Ranges
 from smalti.primitives.neighbours import neighbour_distances
 from smalti.primitives.registry import check_points
 from smalti.primitives.spherical_harmonics import SH_0, rotate_rest
@@ -57,26 +58,11 @@ class SplatFamily(Family):
         return {"sh_degree": 3, "active_sh_degree": 0, "initial_scale": 1.0}
 
     @classmethod
-    def checked_metadata(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        values = super().checked_metadata(given)
-        fits = {"sh_degree": values["sh_degree"] in (0, 1, 2, 3), "initial_scale": values["initial_scale"] > 0}
-        fits |= cls.metadata_ranges(values)
-        for name, fit in fits.items():
-            if not fit:
-                raise FamilyError(
-                    f"family {cls.name}: metadata {name} cannot be {values[name]!r}; {cls.metadata_help()}"
-                )
-        return values
-
-    @classmethod
-    def metadata_ranges(cls, values: Mapping[str, Any]) -> dict[str, bool]:
-        """Whether each of the family's further metadata lies in its range."""
-        return {}
-
-    @classmethod
-    def metadata_help(cls) -> str:
-        """The ranges in words."""
-        return "sh_degree is 0 to 3, initial_scale positive"
+    def metadata_ranges(cls, values: Mapping[str, Any]) -> Ranges:
+        return {
+            "sh_degree": (values["sh_degree"] in (0, 1, 2, 3), "0 to 3"),
+            "initial_scale": (values["initial_scale"] > 0, "positive"),
+        }
 
     @classmethod
     def default_learning_rates(cls) -> dict[str, float]:
@@ -221,12 +207,9 @@ class OpacitySplats(SplatFamily):
         return {**super().default_metadata(), "initial_opacity": 0.1}
 
     @classmethod
-    def metadata_ranges(cls, values: Mapping[str, Any]) -> dict[str, bool]:
-        return {"initial_opacity": 0 < values["initial_opacity"] < 1}
-
-    @classmethod
-    def metadata_help(cls) -> str:
-        return "sh_degree is 0 to 3, initial_opacity between 0 and 1, initial_scale positive"
+    def metadata_ranges(cls, values: Mapping[str, Any]) -> Ranges:
+        opacity = (0 < values["initial_opacity"] < 1, "between 0 and 1")
+        return {**super().metadata_ranges(values), "initial_opacity": opacity}
 
     @classmethod
     def default_learning_rates(cls) -> dict[str, float]:

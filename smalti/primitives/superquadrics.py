@@ -24,6 +24,7 @@ from smalti.cameras.camera import Camera
 from smalti.cameras.similarity import Similarity
 from smalti.primitives.block_textures import atlas, pooled, total_variation
 from smalti.primitives.family import Family, FamilyError, LossContext
+from smalti.primitives.metadata import Ranges
 from smalti.primitives.placement import point_cells
 from smalti.primitives.registry import check_points
 from smalti.primitives.splats import noise_steps, noise_weights
@@ -59,28 +60,16 @@ class Superquadrics(Family):
         }
 
     @classmethod
-    def checked_metadata(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        values = super().checked_metadata(given)
-        fits = {
-            "level": 0 <= values["level"] <= 5,
-            "edges": values["edges"] in ("hard", "antialiased", "soft"),
-            "sigma": values["sigma"] > 0,
-            "fine_sigma": values["fine_sigma"] > 0,
-            "ratio": values["ratio"] >= 0,
-            "texture_size": values["texture_size"] >= 2,
-            "count": values["count"] >= 0,
-            "initial_opacity": 0 < values["initial_opacity"] < 1,
-            "pool": values["pool"] >= 1,
-            "noise": values["noise"] >= 0,
+    def metadata_ranges(cls, values: Mapping[str, Any]) -> Ranges:
+        return {
+            "level": (0 <= values["level"] <= 5, "0 to 5"),
+            "edges": (values["edges"] in ("hard", "antialiased", "soft"), "hard, antialiased or soft"),
+            **{name: (values[name] > 0, "positive") for name in ("sigma", "fine_sigma")},
+            **{name: (values[name] >= 0, "not negative") for name in ("ratio", "count", "noise")},
+            "texture_size": (values["texture_size"] >= 2, "2 or more"),
+            "initial_opacity": (0 < values["initial_opacity"] < 1, "between 0 and 1"),
+            "pool": (values["pool"] >= 1, "1 or more"),
         }
-        for name, fit in fits.items():
-            if not fit:
-                raise FamilyError(
-                    f"family {cls.name}: metadata {name} cannot be {values[name]!r}; level is 0 to 5, edges hard, "
-                    "antialiased or soft, sigma and fine_sigma positive, texture_size 2 or more, pool 1 or more, "
-                    "initial_opacity between 0 and 1, the rest not negative"
-                )
-        return values
 
     @classmethod
     def default_learning_rates(cls) -> dict[str, float]:

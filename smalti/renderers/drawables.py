@@ -89,20 +89,17 @@ class _Splat:
 
 
 @dataclass(frozen=True, eq=False)
-class GaussianDrawable(_Splat):
-    """Kind `gaussian` (EWA): anisotropic 3D Gaussians splatted as 2D ones (Zwicker et al. 2001; Kerbl et al. 2023).
+class _OpacitySplat(_Splat):
+    """What those of them with an opacity per primitive share."""
 
-    Colour is `max(0, 0.5 + SH(direction))` with the real basis of 3DGS; the direction is from the camera to the mean.
-    Primitives with NaN or Inf anywhere, a zero quaternion or a non-positive scale are skipped and counted in the frame.
-    """
-
-    kind: ClassVar[str] = "gaussian"
+    axes: ClassVar[int] = 3
+    """Scales per primitive."""
 
     means: Float[Tensor, "n 3"]
     """Centres, world units."""
     quaternions: Float[Tensor, "n 4"]
     """Rotations w, x, y, z; need not be of unit length (normalised inside, differentiably)."""
-    scales: Float[Tensor, "n 3"]
+    scales: Float[Tensor, "n a"]
     """Standard deviations along the local axes, world units, > 0."""
     opacities: Float[Tensor, "n"]
     """0..1; the drawn alpha is capped at 0.99."""
@@ -114,81 +111,69 @@ class GaussianDrawable(_Splat):
     """Degrees in use, 0..3; at most what `sh_rest` holds."""
     features: Float[Tensor, "n f"] | None = None
     """Any number of further channels, composited with the same weights."""
+
+    def __post_init__(self) -> None:
+        check_shapes(self, self.means, self._splat_shapes(self.axes))
+        check_harmonics(self, self.sh_rest, self.sh_degree)
+
+    def _splat_inputs(self, integers: Sequence[int] = (), numbers: Sequence[float] = ()) -> Inputs:
+        tensors = [self.means, self.quaternions, self.scales, self.opacities, self.sh_dc, self.sh_rest, self.features]
+        return Inputs(tensors, (), [*self._splat_integers(), *integers], numbers)
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianDrawable(_OpacitySplat):
+    """Kind `gaussian` (EWA): anisotropic 3D Gaussians splatted as 2D ones (Zwicker et al. 2001; Kerbl et al. 2023).
+
+    Colour is `max(0, 0.5 + SH(direction))` with the real basis of 3DGS; the direction is from the camera to the mean.
+    Primitives with NaN or Inf anywhere, a zero quaternion or a non-positive scale are skipped and counted in the frame.
+    """
+
+    kind: ClassVar[str] = "gaussian"
+
     filter_variance: float = 0.3
     """Variance in square pixels added to the projected covariance."""
     compensated: bool = False
     """Scale opacity by sqrt(det before / after the filter), so that it adds no mass (Yu et al. 2024, Mip-Splatting)."""
 
-    def __post_init__(self) -> None:
-        check_shapes(self, self.means, self._splat_shapes(3))
-        check_harmonics(self, self.sh_rest, self.sh_degree)
-
     def inputs(self) -> Inputs:
-        tensors = [self.means, self.quaternions, self.scales, self.opacities, self.sh_dc, self.sh_rest, self.features]
-        return Inputs(tensors, (), [*self._splat_integers(), int(self.compensated)], [self.filter_variance])
+        return self._splat_inputs([int(self.compensated)], [self.filter_variance])
 
 
 @dataclass(frozen=True, eq=False)
-class RayGaussianDrawable(_Splat):
+class RayGaussianDrawable(_OpacitySplat):
     """Kind `gaussian_ray`: 3D Gaussians evaluated on the ray itself, no affine approximation.
 
     `maximum`: the largest response along the ray times opacity (Yu et al. 2024, Gaussian Opacity Fields; Moenne-Loccoz
-    et al. 2024, 3DGRT). `integral`: 1 - exp(-line integral), peak density `opacities / max(scales)`.
+    et al. 2024, 3DGRT). `integral`: 1 - exp(-line integral), peak density `opacities / max(scales)`; `opacities` may
+    exceed 1 there.
     """
 
     kind: ClassVar[str] = "gaussian_ray"
 
-    means: Float[Tensor, "n 3"]
-    """Centres, world units."""
-    quaternions: Float[Tensor, "n 4"]
-    """Rotations w, x, y, z, any length but zero."""
-    scales: Float[Tensor, "n 3"]
-    """Standard deviations along the local axes, world units, > 0."""
-    opacities: Float[Tensor, "n"]
-    """`maximum`: 0..1; `integral`: peak density times max(scales), >= 0. The drawn alpha is capped at 0.99."""
-    sh_dc: Float[Tensor, "n 3"]
-    sh_rest: Float[Tensor, "n k 3"] | None = None
-    sh_degree: int = 0
-    features: Float[Tensor, "n f"] | None = None
     response: Literal["maximum", "integral"] = "maximum"
 
     def __post_init__(self) -> None:
-        check_shapes(self, self.means, self._splat_shapes(3))
-        check_harmonics(self, self.sh_rest, self.sh_degree)
+        super().__post_init__()
         if self.response not in ("maximum", "integral"):
             raise ValueError(f"RayGaussianDrawable.response: expected 'maximum' or 'integral', got {self.response!r}")
 
     def inputs(self) -> Inputs:
-        tensors = [self.means, self.quaternions, self.scales, self.opacities, self.sh_dc, self.sh_rest, self.features]
-        return Inputs(tensors, (), [*self._splat_integers(), int(self.response == "integral")])
+        return self._splat_inputs([int(self.response == "integral")])
 
 
 @dataclass(frozen=True, eq=False)
-class SurfelDrawable(_Splat):
-    """Kind `surfel`: flat Gaussian disks hit by the ray (Huang et al. 2024, 2DGS, without its screen-space filter)."""
+class SurfelDrawable(_OpacitySplat):
+    """Kind `surfel`: flat Gaussian disks hit by the ray (Huang et al. 2024, 2DGS, without its screen-space filter).
+
+    A disk lies in its first two local axes, whose two scales it has; the third is its normal.
+    """
 
     kind: ClassVar[str] = "surfel"
-
-    means: Float[Tensor, "n 3"]
-    """Centres, world units."""
-    quaternions: Float[Tensor, "n 4"]
-    """Rotations w, x, y, z; the disk lies in the first two local axes, the third is its normal."""
-    scales: Float[Tensor, "n 2"]
-    """Standard deviations in the disk, world units, > 0."""
-    opacities: Float[Tensor, "n"]
-    """0..1; the drawn alpha is capped at 0.99."""
-    sh_dc: Float[Tensor, "n 3"]
-    sh_rest: Float[Tensor, "n k 3"] | None = None
-    sh_degree: int = 0
-    features: Float[Tensor, "n f"] | None = None
-
-    def __post_init__(self) -> None:
-        check_shapes(self, self.means, self._splat_shapes(2))
-        check_harmonics(self, self.sh_rest, self.sh_degree)
+    axes: ClassVar[int] = 2
 
     def inputs(self) -> Inputs:
-        tensors = [self.means, self.quaternions, self.scales, self.opacities, self.sh_dc, self.sh_rest, self.features]
-        return Inputs(tensors, (), self._splat_integers())
+        return self._splat_inputs()
 
 
 @dataclass(frozen=True, eq=False)

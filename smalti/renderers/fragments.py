@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from smalti.cameras.camera import Camera
-from smalti.renderers.backends import BackendError
+from smalti.renderers.backends import BackendError, choose
 from smalti.renderers.drawables import Drawable
 from smalti.renderers.render import validate
 from smalti.renderers.settings import DEPTH_WEIGHT_MIN, RenderSettings
@@ -69,21 +69,31 @@ def fragments(
 ) -> Fragments:
     """The `most` nearest events per pixel along exact rays (`order="ray"`, whatever `settings.order` says).
 
-    Gradients reach the drawables and the camera as in `render`. Raises BackendError where the back end has no such
-    door: it is the CPU engine's so far.
+    `backend`: `"auto"` (by the tensors' device), `"cpu"` or `"cuda"`. Raises BackendError where it cannot be used, and
+    for the oracle, which has no such door.
+
+    Gradients reach the drawables and the camera as in `render`.
     """
     if most < 1:
         raise ValueError(f"fragments: expected at least one event per pixel, got most={most}")
     settings = replace(settings or RenderSettings(), order="ray", depth=False, statistics=False, normals=False)
     validate(drawables, camera, None)
     device = drawables[0].device
-    if device.type != "cpu" or backend not in ("auto", "cpu"):
-        raise BackendError(
-            f"fragments are drawn by the back end 'cpu', not by {backend!r} for tensors on {device}; move the scene"
-        )
-    from smalti.renderers.engine.exact import draw_fragments
+    if backend == "emulator":
+        from smalti.renderers.engine.cuda import fragments_emulated
 
-    return draw_fragments(drawables, camera, most, settings)
+        return fragments_emulated(drawables, camera, most, settings)
+    if backend not in ("auto", device.type) or device.type not in ("cpu", "cuda"):
+        # What does not fit: the one place that knows why, and the remedy. It raises, unless only the door is missing.
+        backend = choose(backend, device)
+        raise BackendError(f"fragments are drawn by the back ends 'cpu' and 'cuda', not by {backend!r}")
+    if device.type == "cuda":
+        from smalti.renderers.engine.cuda import fragments_cuda
+
+        return fragments_cuda(drawables, camera, most, settings)
+    from smalti.renderers.engine.cpu import fragments_cpu
+
+    return fragments_cpu(drawables, camera, most, settings)
 
 
 def composite(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -19,6 +20,7 @@ from smalti.primitives.family import Family, find_family
 from smalti.scene.folder import is_scene_folder, load_scene
 from smalti.scene.scene import Scene
 from smalti.trainers.initializers import Ground, initial_family, splats_from_file
+from smalti.trainers.views import stated_background
 
 
 def scene_extent(cameras: Sequence[Camera], points: Float[Tensor, "n 3"]) -> float:
@@ -60,9 +62,15 @@ def initial_scene(config: TrainConfig, ground: Ground, extent: float) -> Scene:
     if not config.scene:
         raise ConfigError("scene: there is no layer to train; name a preset, or give a list of layers")
     families, stated = _given(config)
-    for layer in config.scene:
+    ground = replace(
+        ground,
+        background=stated_background(ground.dataset, config.data.background) or ground.background,
+        settings=replace(ground.settings, near=config.model.near * extent),
+    )
+    for row, layer in enumerate(config.scene):
         if layer.name not in families:
-            families[layer.name] = initial_family(layer, ground)
+            before = [families[each.name] for each in config.scene[:row]]
+            families[layer.name] = initial_family(layer, replace(ground, before=before))
     order = stated or config.model.order
     if order == "auto":
         order = "centre" if all(each.default_order == "centre" for each in families.values()) else "ray"

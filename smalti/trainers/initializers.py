@@ -5,8 +5,8 @@ Nothing here names a family: each says itself what it makes of points, of a surf
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +26,9 @@ from smalti.primitives.family import Family, find_family
 from smalti.primitives.surface import Surface, icosphere
 from smalti.primitives.surface_nets import surface_nets
 from smalti.primitives.topology import vertex_normals
+from smalti.renderers.settings import RenderSettings
 from smalti.scene.folder import is_scene_folder, load_scene
+from smalti.trainers.residual import missing_points, residuals
 
 MOST_CELLS = 128
 """Cells of a grid along the longest side of the bounds."""
@@ -42,6 +44,11 @@ class Ground:
     """Starting points as `data.points` gives them; none where a scene file is the start."""
     colors: Float[Tensor, "n 3"]
     generator: torch.Generator
+    before: Sequence[Family] = ()
+    """The layers that stand already, in order."""
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    settings: RenderSettings = field(default_factory=lambda: RenderSettings(order="ray", depth=True))
+    """How they are drawn."""
 
     def bounds(self, margin: float) -> Float[Tensor, "2 3"]:
         """The box of the middle 98 % of the points along each axis, larger by `margin` of its sides."""
@@ -131,6 +138,13 @@ def _hull(family: type[Family], metadata: Mapping[str, Any], ground: Ground, set
     return _on_surface(family, metadata, ground, hull_surface(one_instant(ground.dataset), settings["faces"]), settings)
 
 
+def _missing(family: type[Family], metadata: Mapping[str, Any], ground: Ground, settings: Mapping[str, Any]) -> Family:
+    """Points where the layers before this one lack something."""
+    views = residuals(one_instant(ground.dataset), ground.before, torch.tensor(ground.background), ground.settings)
+    bounds = ground.bounds(settings["margin"])
+    return family.from_points(*missing_points(views, bounds, settings["count"], ground.generator), metadata)
+
+
 def hull_surface(dataset: Dataset, faces: int) -> Surface:
     """The visual hull of one instant as about `faces` coloured triangles. DatasetError where it cannot be made."""
     remedy = "Start the layer from something else (initializer: points, spheres)"
@@ -205,6 +219,7 @@ INITIALIZERS: dict[str, Initializer] = {
     "points": Initializer(_points, {"count": 0}),
     "random": Initializer(_random, {"count": 1000, "margin": 0.1}),
     "grid": Initializer(_grid, {"count": 64, "margin": 0.1, "occupied": False}),
+    "missing": Initializer(_missing, {"count": 1000, "margin": 0.1}),
     "hull": Initializer(_hull, {"faces": 2000, "primitives": 0}),
     "spheres": Initializer(_spheres, {"count": 1, "level": 3, "margin": 0.1, "primitives": 0}),
     "file": Initializer(_file, {"path": "", "layer": ""}),

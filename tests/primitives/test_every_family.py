@@ -60,6 +60,20 @@ def assert_aligned(made: Population, before: dict[str, Tensor]) -> None:
 
 
 @each_family
+def test_metadata_outside_of_its_range_is_refused_with_the_range(name: str) -> None:
+    kind = find_family(name)
+    defaults = kind.default_metadata()
+    ranges = kind.metadata_ranges(defaults)
+    assert set(ranges) <= set(defaults)
+    assert all(fits for fits, _ in ranges.values())
+    assert len(ranges) > 1
+    for key, (_, words) in ranges.items():
+        wrong = "no such word" if isinstance(defaults[key], str) else -1
+        with pytest.raises(FamilyError, match=f"family {name}: metadata {key} cannot be {wrong!r}.*; it is {words}"):
+            kind.from_points(*points(), {key: wrong})
+
+
+@each_family
 def test_it_is_registered_under_its_name(name: str) -> None:
     assert name in family_names()
     assert find_family(name).name == name

@@ -216,7 +216,22 @@ def test_a_surface_with_its_own_coordinates_keeps_them() -> None:
     assert tuple(family.parameters["raw_texture"].shape) == (16, 16, 3)
     plain = Meshes.from_surface(surface, 400, torch.Generator(), {})
     assert len(plain) == 320
-    assert torch.equal(plain.constants["faces"], plain.faces)
+
+
+def test_faces_are_held_in_32_bits_and_read_from_either() -> None:
+    ball = icosphere(1)
+    colors = torch.rand(42, 3)
+    made = [Meshes.from_mesh(ball.vertices.float(), ball.faces.to(kind), colors, {})
+            for kind in (torch.int64, torch.int32)]  # fmt: skip
+    for family in made:
+        assert family.constants["faces"].dtype == torch.int32
+        assert torch.equal(family.faces, ball.faces)
+        assert family.bytes == 80 * 3 * 4 + 42 * 6 * 4
+        family.split(torch.tensor([0, 3]), 2, torch.Generator())
+        family.prune(torch.arange(len(family)) % 5 == 0)
+        assert family.constants["faces"].dtype == torch.int32
+    former = Meshes(made[0].parameters, {}, {"faces": made[0].faces})  # as checkpoints of earlier versions hold them
+    assert torch.equal(former.constants["faces"], made[1].constants["faces"])
 
 
 # -- surfaces ---------------------------------------------------------------------------------------------------------

@@ -6,9 +6,27 @@ from collections.abc import Callable, Iterator
 from functools import cache
 
 import pytest
-from backends import Backend, found_backends
+import torch
+from backends import Backend, emulator, found_backends
 from compare import Reference
 from scenes import SCENES
+
+from smalti.renderers.engine import exact_cuda
+from smalti.renderers.engine.emulator import Emulator
+from smalti.renderers.engine.exact_source import BUILT_IN, ExactSource
+
+
+@pytest.fixture
+def every_kind_emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """The emulator, for the general compositor: one library holds all kinds, so that only one has to be compiled."""
+
+    def all_kinds(kinds: object, dtype: torch.dtype) -> ExactSource:
+        return ExactSource(tuple(BUILT_IN.values()), dtype)
+
+    monkeypatch.setattr(exact_cuda, "ExactSource", all_kinds)
+    with emulator().selected() as selected:
+        yield selected
+        selected.direction = selected.block_direction = 1
 
 
 @cache

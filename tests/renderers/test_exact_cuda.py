@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from backends import emulator
-from mixed_scenes import KINDS, boxes, every_kind, neurals, ray_gaussians, triangles
+from mixed_scenes import KINDS, boxes, every_kind, neurals, ray_gaussians, textured, triangles
 from scenes import simple_camera
 from torch import Tensor
 
@@ -22,17 +21,7 @@ from smalti.renderers.frame import Frame
 from smalti.renderers.render import render
 from smalti.renderers.settings import RenderSettings
 
-
-@pytest.fixture(autouse=True)
-def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """The emulator; one library holds all kinds, so that only one has to be compiled."""
-
-    def all_kinds(kinds: object, dtype: torch.dtype) -> ExactSource:
-        return ExactSource(tuple(BUILT_IN.values()), dtype)
-
-    monkeypatch.setattr(exact_cuda, "ExactSource", all_kinds)
-    with emulator().selected() as selected:
-        yield selected
+pytestmark = pytest.mark.usefixtures("every_kind_emulator")
 
 
 def device_of(backend: str) -> str:
@@ -122,13 +111,10 @@ def test_bands_of_tiles_draw_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     require_same([ray_gaussians(8), neurals(4)])
 
 
-def test_threads_in_another_order(device: Emulator) -> None:
-    """Right kernels do not depend on which thread of a block runs first."""
-    device.direction = -1
-    try:
-        require_same([ray_gaussians(8), triangles(4), boxes(2)])
-    finally:
-        device.direction = 1
+def test_threads_in_another_order(every_kind_emulator: Emulator) -> None:
+    """Right kernels do not depend on which thread of a block runs first, nor on which block."""
+    every_kind_emulator.direction = every_kind_emulator.block_direction = -1
+    require_same([ray_gaussians(8), triangles(4), boxes(2)])
 
 
 def test_additive_boxes() -> None:
@@ -142,15 +128,82 @@ def test_single_precision() -> None:
     assert all(g is None or bool(g.isfinite().all()) for g in gradients)
 
 
-def test_deterministic_rows_sum_to_the_same() -> None:
-    """Every (tile, primitive) keeps its own row; the same bits in any order of threads."""
+@pytest.fixture
+def deterministic() -> Iterator[None]:
     torch.use_deterministic_algorithms(True)
-    try:
-        require_same([ray_gaussians(8), neurals(4)])
-        with pytest.raises(EngineError, match="not deterministic"):
-            drawn([boxes(2)], "emulator")
-    finally:
-        torch.use_deterministic_algorithms(False)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def scene_with_tables() -> list[Drawable]:
+    return [ray_gaussians(8), neurals(4), triangles(4), textured(6), boxes(3)]
+
+
+def test_deterministic_sums_are_the_same(deterministic: None) -> None:
+    """Every (tile, primitive) keeps its own row; textures, voxels and contributions are added as integers."""
+    require_same(scene_with_tables())
+
+
+def tensors_of(dtype: torch.dtype) -> list[Tensor | None]:
+    frame, gradients = drawn(scene_with_tables(), "emulator", dtype)
+    return [frame.color.detach(), frame.contribution_sum, frame.contribution_max, *gradients]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_deterministic_bytes_in_any_order(
+    deterministic: None, every_kind_emulator: Emulator, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    """Threads and blocks downwards, and every tile a band: the same bytes, which float atomics do not give."""
+    expected = tensors_of(dtype)
+    for threads, blocks, band_bytes in ((-1, 1, 1 << 30), (1, -1, 1 << 30), (-1, -1, 1)):
+        every_kind_emulator.direction, every_kind_emulator.block_direction = threads, blocks
+        monkeypatch.setattr(exact_cuda, "BAND_BYTES", band_bytes)
+        for a, b in zip(expected, tensors_of(dtype), strict=True):
+            assert (a is b is None) or (a is not None and b is not None and torch.equal(a, b))
+    torch.use_deterministic_algorithms(False)
+    downwards = tensors_of(dtype)
+    every_kind_emulator.direction = every_kind_emulator.block_direction = 1
+    pairs = zip(tensors_of(dtype), downwards, strict=True)
+    assert any(a is not None and b is not None and not torch.equal(a, b) for a, b in pairs), "the order has no say"
+
+
+def test_tables_take_a_second_sweep_only_where_they_are_differentiated(
+    deterministic: None, every_kind_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched: list[str] = []
+    launch = every_kind_emulator.launch
+
+    def counted(source: Any, kernel: str, blocks: int, parameters: Any) -> None:
+        launched.append(kernel)
+        launch(source, kernel, blocks, parameters)
+
+    monkeypatch.setattr(every_kind_emulator, "launch", counted)
+    drawable = textured(4)
+    assert drawable.texture is not None
+    for names, sweeps in ((("corners",), 1), (("corners", "texture"), 2)):
+        leaves = {name: getattr(drawable, name).clone().requires_grad_() for name in names}
+        launched.clear()
+        frame = render([replace(drawable, **leaves)], simple_camera(20, 18), backend="emulator")
+        frame.color.sum().backward()
+        assert launched.count("exact_backward") == sweeps
+        assert all(bool((leaf.grad != 0).any()) for leaf in leaves.values())
+
+
+def test_what_is_not_a_number_stays_in_its_texels(deterministic: None) -> None:
+    """A loss that is infinite at one pixel: the same texels feel it as with float atomics, and no other."""
+    found: list[Tensor] = []
+    for chosen in (True, False):
+        torch.use_deterministic_algorithms(chosen)
+        payload = boxes(2).payload.clone().requires_grad_()
+        color = render([replace(boxes(2), payload=payload)], simple_camera(24, 20), backend="emulator").color
+        hit = (color.detach().sum(-1) > 0).nonzero()[0]
+        (color.sum() + color[hit[0], hit[1]].sum() * torch.inf).backward()
+        assert payload.grad is not None
+        found.append(payload.grad)
+    finite = found[1].isfinite()
+    assert torch.equal(found[0].isfinite(), finite)
+    assert 0 < int(finite.sum()) < finite.numel()
+    assert torch.allclose(found[0][finite], found[1][finite], rtol=1e-9, atol=1e-12)
 
 
 def test_more_sums_than_a_thread_holds_are_refused() -> None:

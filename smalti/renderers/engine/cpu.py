@@ -13,6 +13,7 @@ from torch import Tensor
 from smalti.cameras.camera import Camera
 from smalti.renderers.drawables import Drawable
 from smalti.renderers.engine.exact import ExactEngine
+from smalti.renderers.engine.fragments import draw_fragments
 from smalti.renderers.engine.library import check, load, pointer
 from smalti.renderers.engine.request import (
     CAMERA_GRADIENT,
@@ -26,6 +27,7 @@ from smalti.renderers.engine.request import (
     own_tensors,
     render_with,
 )
+from smalti.renderers.fragments import Fragments
 from smalti.renderers.frame import Frame, Visibility
 from smalti.renderers.settings import RenderSettings
 
@@ -41,6 +43,12 @@ def render_cpu(
     request = Request(drawables, camera, settings)
     engine = CpuEngine if gaussians_alone(request) else ExactEngine
     return render_with(engine(request.dtype), request, background)
+
+
+def fragments_cpu(drawables: Sequence[Drawable], camera: Camera, most: int, settings: RenderSettings) -> Fragments:
+    """See `smalti.renderers.fragments.fragments`, whose arguments these are."""
+    request = Request(drawables, camera, settings)
+    return draw_fragments(ExactEngine(request.dtype), request, most)
 
 
 class CpuEngine:

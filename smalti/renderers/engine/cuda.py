@@ -16,6 +16,7 @@ from torch import Tensor
 from smalti.cameras.camera import Camera
 from smalti.renderers.drawables import Drawable, GaussianDrawable
 from smalti.renderers.engine.exact_cuda import ExactKernelEngine
+from smalti.renderers.engine.fragments import draw_fragments
 from smalti.renderers.engine.kernel_source import GAUSSIAN, KernelSource, KindSource, variant_for
 from smalti.renderers.engine.launch import THREADS, Device
 from smalti.renderers.engine.library import ERRORS, EngineError
@@ -32,6 +33,7 @@ from smalti.renderers.engine.request import (
     own_tensors,
     render_with,
 )
+from smalti.renderers.fragments import Fragments
 from smalti.renderers.frame import Frame, Visibility
 from smalti.renderers.settings import RenderSettings
 
@@ -59,6 +61,15 @@ def _render(runner: Device, request: Request, background: Tensor | None) -> Fram
     """Gaussians alone need no per-pixel order; everything else goes through the general compositor."""
     engine = KernelEngine if gaussians_alone(request) else ExactKernelEngine
     return render_with(engine(runner), request, background)
+
+
+def fragments_cuda(drawables: Sequence[Drawable], camera: Camera, most: int, settings: RenderSettings) -> Fragments:
+    """See `smalti.renderers.fragments.fragments`, whose arguments these are."""
+    from smalti.renderers.engine.launch import cuda_device
+
+    with torch.cuda.device(drawables[0].device):
+        runner = cuda_device(torch.cuda.current_device())
+        return draw_fragments(ExactKernelEngine(runner), Request(drawables, camera, settings), most)
 
 
 @dataclass(eq=False)
@@ -314,3 +325,11 @@ def render_emulated(
 
     check_device(drawables[0].device)
     return _render(selected_emulator(), Request(drawables, camera, settings), background)
+
+
+def fragments_emulated(drawables: Sequence[Drawable], camera: Camera, most: int, settings: RenderSettings) -> Fragments:
+    """As `fragments_cuda`, over the emulator."""
+    from smalti.renderers.engine.emulator import check_device, selected_emulator
+
+    check_device(drawables[0].device)
+    return draw_fragments(ExactKernelEngine(selected_emulator()), Request(drawables, camera, settings), most)

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from smalti.cameras.camera import Camera
-from smalti.renderers.drawables import Drawable, Inputs
+from smalti.renderers.engine.exact_request import kind_input, view_options
+from smalti.renderers.engine.fragments import new_values
 from smalti.renderers.engine.kinds import find_kind
 from smalti.renderers.engine.library import check, load, pointer
 from smalti.renderers.engine.request import CAMERA_GRADIENT, Gradients, Request, Tensors, camera_values
 from smalti.renderers.frame import Visibility
 from smalti.renderers.outside import drawn_kind
-from smalti.renderers.settings import RenderSettings
-
-if TYPE_CHECKING:
-    from smalti.renderers.fragments import Fragments
 
 
 class ExactEngine:
@@ -76,17 +71,12 @@ class ExactEngine:
         return found
 
     def fragments(self, request: Request, tensors: Tensors, most: int) -> dict[str, Tensor]:
-        """The nearest events of every pixel, by the names of FragmentValues."""
+        """See `fragments.FragmentEngine`."""
         c, lib, ref = self.library, self.library.lib, ctypes.byref
         items, settings, camera, _ = self._structures(request, tensors)
         summary = c.Summary()
         check(lib.smalti_exact_prepare(self.plan, items, len(items), ref(camera), ref(settings), ref(summary)))
-        size, channels = (request.camera.height, request.camera.width), request.channels
-        new = lambda *shape, dtype=request.dtype: torch.zeros((*size, *shape), dtype=dtype)  # noqa: E731
-        values = {name: new(most) for name in ("z0", "z1", "value")}
-        values |= {"local": new(most, 3), "normal": new(most, 3), "channels": new(most, channels), "left": new()}
-        values |= {"primitive": new(most, dtype=torch.int32), "count": new(dtype=torch.int32)}
-        values["thick"] = new(most, dtype=torch.bool)
+        values = new_values(request, most)
         structure = c.FragmentValues(**{name: pointer(tensor) for name, tensor in values.items()})
         check(lib.smalti_exact_fragments(self.plan, most, ref(structure)))
         return values
@@ -94,7 +84,7 @@ class ExactEngine:
     def fragments_backward(
         self, request: Request, tensors: Tensors, most: int, cotangents: dict[str, Tensor | None], camera_wanted: bool
     ) -> Gradients:
-        """Take back cotangents of z0, z1, value, channels and local."""
+        """See `fragments.FragmentEngine`."""
         c = self.library
         items = self._structures(request, tensors)[0]
         found, outputs = self._gradients(request, tensors, camera_wanted)
@@ -139,81 +129,6 @@ class ExactEngine:
             items.kept += [structure, *indices]
             item.kind, item.input = find_kind(drawn_kind(drawable), c), ctypes.addressof(structure)
         s = request.settings
-        channels = request.channels - int(s.depth)
-        normals = 3 + request.feature_count if s.normals else 0
-        additive = request.additive
-        # The additive rule marches along the ray, whatever the order.
-        switches = [int(s.order == "centre" and not additive), int(s.smooth_cutoff), int(s.absolute_gradient)]
-        settings = c.ExactSettings(
-            *[channels, request.feature_count, normals, *switches, s.transmittance_min, int(additive), int(s.depth)]
-        )
+        settings = c.ExactSettings(*view_options(request), s.transmittance_min, int(request.additive), int(s.depth))
         behind = c.Background(pointer(background), int(background is not None and background.dim() == 3))
         return items, settings, camera_values(c, request, tensors), behind
-
-
-def draw_fragments(drawables: Sequence[Drawable], camera: Camera, most: int, settings: RenderSettings) -> Fragments:
-    """See `smalti.renderers.fragments.fragments`."""
-    from smalti.renderers.fragments import Fragments
-
-    request = Request(drawables, camera, settings)
-    engine = ExactEngine(request.dtype)
-    found: dict[str, Tensor] = {}
-    z0, z1, value, channels, local = _Fragments.apply(  # pyright: ignore[reportGeneralTypeIssues]
-        engine, request, most, found, *request.tensors(None)
-    )
-    primitives = found["primitive"].long()
-    ends = torch.tensor([len(d) for d in drawables]).cumsum(0)
-    owner = torch.where(primitives >= 0, torch.searchsorted(ends, primitives.clamp_min(0), right=True), -1)
-    rest = found["normal"], found["count"].long(), found["left"]
-    events = primitives, owner, found["thick"], z0, z1, value, channels, local
-    return Fragments(*events, *rest, camera, settings.transmittance_min, request.additive)
-
-
-class _Fragments(torch.autograd.Function):
-    """z0, z1, value, channels, local; what is not differentiable goes into `found`."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, engine: ExactEngine, request: Request, most: int, found: dict[str, Tensor], *tensors: Tensor | None
-    ) -> tuple[Tensor, ...]:
-        found |= engine.fragments(request, tensors, most)
-        ctx.engine, ctx.request, ctx.most = engine, request, most
-        ctx.save_for_backward(*[t for t in tensors if t is not None])
-        ctx.present = [t is not None for t in tensors]
-        ctx.set_materialize_grads(False)
-        return tuple(found.pop(name) for name in DIFFERENTIABLE)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, *cotangents: Tensor | None
-    ) -> tuple[Tensor | None, ...]:
-        saved = iter(ctx.saved_tensors)
-        tensors = [next(saved) if there else None for there in ctx.present]
-        ready = {
-            name: None if c is None else c.contiguous() for name, c in zip(DIFFERENTIABLE, cotangents, strict=True)
-        }
-        camera = any(ctx.needs_input_grad[-4:-1])
-        found = ctx.engine.fragments_backward(ctx.request, tensors, ctx.most, ready, camera)
-        return (None,) * 4 + (*found.parameters, *found.pose(tensors), None)
-
-
-DIFFERENTIABLE = ("z0", "z1", "value", "channels", "local")
-
-
-def kind_input(structures: Any, drawable: Drawable, inputs: Inputs, own: Tensors) -> tuple[Any, list[Tensor]]:
-    """The C structure KindInput of `drawable`, and the index tensors that must outlive it with `own`."""
-    structure = structures.KindInput(count=len(drawable))
-    indices: list[Tensor] = []
-    for k, tensor in enumerate(own):
-        structure.tensors[k] = pointer(tensor)
-        structure.sizes[k] = 0 if tensor is None else tensor.numel()
-    for k, tensor in enumerate(inputs.indices):
-        if tensor is not None:
-            indices.append(tensor.to(torch.int32).contiguous())
-            structure.indices[k] = pointer(indices[-1])
-    for k, number in enumerate(inputs.numbers):
-        structure.numbers[k] = number
-    for k, number in enumerate(inputs.integers):
-        structure.integers[k] = int(number)
-    return structure, indices

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-from ctypes import c_int, c_longlong, c_void_p
+from ctypes import c_double, c_int, c_longlong, c_void_p
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -47,8 +47,6 @@ BUILT_IN = {
         _built_in("box", "box.h", "BoxKind"),
     )
 }
-TABLES = {"triangle", "box"}
-"""Kinds whose textures and voxels get their gradients by atomic additions."""
 
 
 def kind_source(kind: str | OutsideKind) -> ExactKindSource:
@@ -71,7 +69,7 @@ class ExactSource:
     def text(self) -> str:
         """The translation unit, to be compiled with `INCLUDE` among the include folders."""
         lines = ["#define SMALTI_DOUBLE 1"] if self.dtype == torch.float64 else []
-        lines += ['#include "exact_cuda.h"', *[f'#include "{kind.header}"' for kind in self.kinds]]
+        lines += ['#include "exact_fragments_cuda.h"', *[f'#include "{kind.header}"' for kind in self.kinds]]
         lines += [
             f"#define SMALTI_EXACT_KINDS {', '.join(kind.struct for kind in self.kinds)}",
             f'#include "{ENGINE / "cuda" / "exact_kernels.cu"}"',
@@ -79,7 +77,7 @@ class ExactSource:
         widths = {kind.struct: kind.width for kind in self.kinds if kind.width}
         lines += [f'static_assert(smalti::{n}::P == {w}, "kParameters differs");' for n, w in widths.items()]
         sizes = {n: ctypes.sizeof(c) for n, c in vars(exact_structures(self.dtype)).items() if n.startswith("Exact")}
-        checks = {n: size for n, size in sizes.items() if n.endswith("Parameters") or n == "ExactDevice"}
+        checks = {n: size for n, size in sizes.items() if n.endswith("Parameters") or n in ("ExactDevice", "ExactSums")}
         lines += [f'static_assert(sizeof(smalti::{n}) == {s}, "exact_source.py: {n}");' for n, s in checks.items()]
         return "\n".join(lines) + "\n"
 
@@ -92,7 +90,7 @@ class ExactSource:
 
 @cache
 def exact_structures(dtype: torch.dtype) -> SimpleNamespace:
-    """The C structures of exact_cuda.h beside those that `parameters.structures` has."""
+    """The C structures of exact_*cuda.h beside those that `parameters.structures` has."""
     shared = structures(dtype)
 
     def structure(name: str, *fields: tuple[str, Any]) -> Any:
@@ -117,17 +115,25 @@ def exact_structures(dtype: torch.dtype) -> SimpleNamespace:
         ("first_tile", c_int),
     )
     both = [("scene", scene), ("tiles", tiles)]
+    fixed = structure("FixedSums", *pointers("plain words"), ("unit", c_double), ("rest_unit", c_double))
+    tables = structure(
+        "ExactTables", *pointers("words places units most"), ("rest_unit", c_double), *integers("pass_number")
+    )
+    sums = structure("ExactSums", *pointers("rows slots"), ("tables", tables), *integers("stride"))
     own = {
         "ViewOptions": view,
         "ExactScene": scene,
         "ExactTiles": tiles,
+        "FixedSums": fixed,
+        "ExactTables": tables,
+        "ExactSums": sums,
         "ExactDevice": structure(
             "ExactDevice",
             *[("input", shared.KindInput), ("gradient", shared.KindGradient), ("records", c_longlong)],
             *integers("kind first"),
         ),
         "ExactSizesParameters": structure(
-            "ExactSizesParameters", ("scene", scene), *integers("drawables"), *pointers("sizes")
+            "ExactSizesParameters", ("scene", scene), *integers("drawables locals"), *pointers("sizes")
         ),
         "ExactProjectParameters": structure(
             "ExactProjectParameters",
@@ -141,12 +147,20 @@ def exact_structures(dtype: torch.dtype) -> SimpleNamespace:
             "ExactForwardParameters",
             *[*both, *pointers("background"), *integers("background_per_pixel")],
             *pointers("picture alpha transmittance first median dominant depth_first depth_median"),
-            *pointers("contribution_sum contribution_max overflown"),
+            *[("contributions", fixed), *pointers("contribution_max overflown")],
         ),
         "ExactBackwardParameters": structure(
             "ExactBackwardParameters",
             *[*both, *pointers("background"), *integers("background_per_pixel")],
-            *[*pointers("picture alpha rows slots"), *integers("stride"), *pointers("overflown")],
+            *[*pointers("picture alpha"), ("sums", sums), *pointers("overflown")],
+        ),
+        "ExactFragmentsParameters": structure(
+            "ExactFragmentsParameters",
+            *[*both, ("out", shared.FragmentValues), *integers("most"), *pointers("overflown")],
+        ),
+        "ExactFragmentsBackParameters": structure(
+            "ExactFragmentsBackParameters",
+            *[*both, ("input", shared.FragmentValues), ("sums", sums), *integers("most"), *pointers("overflown")],
         ),
         "ExactFinishParameters": structure(
             "ExactFinishParameters",

@@ -36,6 +36,8 @@ class Emulator:
         self.folder = folder
         self.direction = 1
         """1 or -1: the order in which the threads of a block take turns. Right kernels do not depend on it."""
+        self.block_direction = 1
+        """1 or -1: the order in which blocks run. Sums of floats by atomics depend on both in their last digits."""
         self.variants = ALL_VARIANTS
         """Compiled into each library: all, so that few libraries have to be compiled."""
         self.libraries: dict[KernelSource, ctypes.CDLL] = {}
@@ -46,7 +48,7 @@ class Emulator:
         if source not in self.libraries:
             self.libraries[source] = ctypes.CDLL(str(self.build(source)))
         library = self.libraries[source]
-        library.smalti_emulator_direction(self.direction)
+        library.smalti_emulator_direction(self.direction, self.block_direction)
         status = getattr(library, kernel)(blocks, 256, ctypes.byref(parameters))
         if status:
             raise EngineError(f"emulator: {kernel}: a barrier was not reached by all threads of a block")

@@ -32,6 +32,8 @@ constexpr int kPatience = 8 * kMaxThreads;  // switches in a row that change not
 
 // Visits the threads of a block upwards (1) or downwards (-1).
 static int direction = 1;
+// Runs the blocks of a launch upwards or downwards.
+static int block_direction = 1;
 
 #if defined(__x86_64__)
 // Saves the callee's registers and the stack pointer, and goes on with another fiber's: a few nanoseconds, where
@@ -186,7 +188,7 @@ static int launch(unsigned grid, unsigned threads, void (*body)(const void*), co
     gridDim = {grid, 1, 1}, blockDim = {threads, 1, 1};
     block.body = body, block.parameters = parameters, block.threads = (int)threads;
     for (unsigned b = 0; b < grid; b++) {
-        blockIdx = {b, 0, 0};
+        blockIdx = {block_direction > 0 ? b : grid - 1 - b, 0, 0};
         block.left = (int)threads, block.idle = 0, block.stuck = false;
         block.all = {0, (int)threads, 0};
         for (int w = 0; w * kWarpSize < (int)threads; w++) {
@@ -265,4 +267,6 @@ inline double __fma_rn(double a, double b, double c) { return std::fma(a, b, c);
             },                                                                                                     \
             parameters);                                                                                           \
     }
-extern "C" __attribute__((visibility("default"))) void smalti_emulator_direction(int direction) { emulator::direction = direction; }
+extern "C" __attribute__((visibility("default"))) void smalti_emulator_direction(int threads, int blocks) {
+    emulator::direction = threads, emulator::block_direction = blocks;
+}

@@ -13,7 +13,9 @@
 #include "kinds/kind.h"
 #include "lane_math.h"
 
-#ifndef SMALTI_CUDA
+#ifdef SMALTI_CUDA
+#include "fixed_sums_cuda.h"
+#else
 #include <cstdlib>
 #include <new>
 #endif
@@ -47,7 +49,7 @@ struct Store {
         for (; count < n; count++) values[count] = T();
         count = n;
     }
-    // `n` more, not set to anything; their place.
+    // `n` more, not set to anything; their place. Past the end it is the first.
     SM_FN int add(int n) {
         const int at = count;
         if (n > capacity - count) return overflown = true, 0;
@@ -202,22 +204,25 @@ struct BlockStatistics {
 class ExactBlock {
 public:
 #ifdef SMALTI_CUDA
-    // Bytes for `events` events; what does not depend on their number is in `fixed_bytes`.
-    static SM_FN long long event_bytes(int channels) {
-        return sizeof(Event) + sizeof(Emission) + 2 * sizeof(Rank) + 2 * sizeof(int) + (2 * channels + 2 * (5 + channels)) * sizeof(F) + 2;
+    // Bytes per event, with or without its local coordinates; what does not depend on their number is in `fixed_bytes`.
+    static SM_FN long long event_bytes(int channels, bool locals) {
+        const int numbers = 2 * channels + 2 * (5 + channels) + (locals ? 6 : 0);
+        return sizeof(Event) + sizeof(Emission) + 2 * sizeof(Rank) + 2 * sizeof(int) + numbers * sizeof(F) + 2;
     }
-    static SM_FN long long fixed_bytes(int channels) { return channels * sizeof(LongSum) + (3 * channels + 2) * sizeof(F) + sizeof(Emission) + 12 * 16; }
+    static SM_FN long long fixed_bytes(int channels) {
+        return channels * sizeof(LongSum) + (4 * channels + 7) * sizeof(F) + sizeof(Event) + sizeof(Rank) + sizeof(Emission) + 13 * 16;
+    }
 
-    SM_METHOD ExactBlock(const ExactOptions& options, char* memory, int events) : channels(options.channels), options_(options) {
+    SM_METHOD ExactBlock(const ExactOptions& options, char* memory, int events, bool locals) : channels(options.channels), options_(options) {
         char* next = memory;
-        take(next, events_, events), take(next, emissions, events + 1), take(next, ranks_, 2 * events), take(next, order_, 2 * events);
+        take(next, events_, events + 1), take(next, emissions, events + 1), take(next, ranks_, 2 * events + 1), take(next, order_, 2 * events);
         take(next, density_colour_, channels);
-        take(next, channels_, 2 * channels * events), take(next, log_, 2 * (5 + channels) * events);
+        take(next, channels_, 2 * channels * events), take(next, log_, (2 * events + 1) * (5 + channels));
         take(next, sums, channels + 1), take(next, gradient_colour_, channels), take(next, log_codes_, 2 * events);
-        take(next, cotangent, channels + 1);
+        take(next, cotangent, channels + 1), take(next, locals_, locals ? 6 * events : 0);
         cotangent.resize(channels + 1);
         // What the two functions above promise is what was taken; else this ray writes into its neighbour's memory.
-        events_.overflown = next > memory + events * event_bytes(channels) + fixed_bytes(channels);
+        events_.overflown = next > memory + events * event_bytes(channels, locals) + fixed_bytes(channels);
         start();
     }
 #else
@@ -338,7 +343,7 @@ public:
     }
     SM_METHOD Event& event(int e) { return events_[e]; }
     SM_METHOD int event_count() const { return (int)events_.size(); }
-    SM_METHOD const F* locals(int e) {
+    SM_METHOD F* locals(int e) {
         locals_.resize(6 * events_.size());  // kinds without local coordinates gave none
         return &locals_[(size_t)6 * e];
     }
@@ -367,14 +372,15 @@ public:
     // With statistics: told (emission's id, weight per lane) of every event that contributed.
 #ifdef SMALTI_CUDA
     Store<F> cotangent;  // [channels + 1]
-    real *contribution_sum = nullptr, *contribution_max = nullptr;
+    FixedSums contributions = {};
+    real* contribution_max = nullptr;
 #else
     void (*report)(void* to, int id, F weight) = nullptr;
     void* report_to = nullptr;
 #endif
     SM_FN bool overflown() const {
 #ifdef SMALTI_CUDA
-        return events_.overflown || channels_.overflown || ranks_.overflown || log_.overflown || emissions.overflown;
+        return events_.overflown || channels_.overflown || ranks_.overflown || log_.overflown || emissions.overflown || locals_.overflown;
 #else
         return false;
 #endif
@@ -615,8 +621,8 @@ SM_METHOD void ExactBlock::count(int e, F weight, F before, F after, F depth) {
         if (w > at(s.dominant_weight, k)) put(s.dominant_weight, k, w), put(s.dominant, k, event.id);
     }
 #ifdef SMALTI_CUDA
-    if (contribution_sum && weight > 0) {
-        atomicAdd(contribution_sum + event.id, weight);
+    if (contributions.plain && weight > 0) {
+        contributions.add(event.id, weight);
         atomic_max(contribution_max + event.id, weight);
     }
 #else

@@ -8,15 +8,24 @@
 
 namespace smalti {
 
+#ifdef SMALTI_DOUBLE
+// A function of the library, lane by lane: its digits matter more than its time.
+SM_FN F by_lane(double (*function)(double), F x) {
+#ifdef SMALTI_CUDA
+    return function(x);
+#else
+    for (int k = 0; k < kLanes; k++) x[k] = function(x[k]);
+    return x;
+#endif
+}
+#endif
+
 // e^x, exactly 1 at 0. In float 0 below -87 and no more than e^88; relative error 1e-7.
 SM_FN F exp_of(F x) {
-#if defined(SMALTI_CUDA) && !defined(SMALTI_DOUBLE)
-    return ::expf(x);
+#if defined(SMALTI_DOUBLE)
+    return by_lane(::exp, x);
 #elif defined(SMALTI_CUDA)
-    return ::exp(x);
-#elif defined(SMALTI_DOUBLE)
-    for (int k = 0; k < kLanes; k++) x[k] = std::exp(x[k]);
-    return x;
+    return ::expf(x);
 #else
     // e^x = 2^k e^r with |r| <= ln(2)/2; ln(2) in two parts, the first so short that its product with k is exact. Minimax in r.
     const F magic = splat(12582912.0f), low = splat(-87.0f);
@@ -79,41 +88,24 @@ SM_FN F negate_if_odd(I turns, F v) {
 #endif
 
 // sin(pi r) and cos(pi r); those of the whole angle are negate_if_odd(turns, ...) of them. Near a zero the sine is as good as r.
-SM_FN F sine_of(const HalfTurns& angle) {
 #ifdef SMALTI_DOUBLE
-    constexpr double pi = 3.141592653589793238;
-#ifdef SMALTI_CUDA
-    return ::sin(pi * angle.r);
+SM_FN F sine_of(const HalfTurns& angle) { return by_lane(::sin, splat(3.141592653589793238) * angle.r); }
+SM_FN F cosine_of(const HalfTurns& angle) { return by_lane(::cos, splat(3.141592653589793238) * angle.r); }
 #else
-    F v;
-    for (int k = 0; k < kLanes; k++) v[k] = std::sin(pi * angle.r[k]);
-    return v;
-#endif
-#else
+SM_FN F sine_of(const HalfTurns& angle) {
     F p = fma(angle.square, splat(7.76594083304e-2f), splat(-5.98292159521e-1f));
     p = fma(p, angle.square, splat(2.55007765974f));
     p = fma(p, angle.square, splat(-5.16771009033f));
     return angle.r * fma(p, angle.square, splat(3.14159264018f));
-#endif
 }
 
 SM_FN F cosine_of(const HalfTurns& angle) {
-#ifdef SMALTI_DOUBLE
-    constexpr double pi = 3.141592653589793238;
-#ifdef SMALTI_CUDA
-    return ::cos(pi * angle.r);
-#else
-    F v;
-    for (int k = 0; k < kLanes; k++) v[k] = std::cos(pi * angle.r[k]);
-    return v;
-#endif
-#else
     F p = fma(angle.square, splat(2.19696798471e-1f), splat(-1.3318801612f));
     p = fma(p, angle.square, splat(4.05841191416f));
     p = fma(p, angle.square, splat(-4.93479285868f));
     return fma(p, angle.square, splat(0.999999953467f));
-#endif
 }
+#endif
 
 // x, or a tiny number in place of 0: sinc(x) = sin(pi x) / (pi x) is then 1 to rounding, because sine_of is good relative to r.
 SM_FN F away_from_zero(F x) {
