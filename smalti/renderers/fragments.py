@@ -23,7 +23,7 @@ from smalti.renderers.settings import DEPTH_WEIGHT_MIN, RenderSettings
 class Fragments:
     """Per pixel the K nearest events, nearest first (segments by where they begin); contract, section 3 of the design.
 
-    Differentiable: `z0`, `z1`, `values`, `colors`, and `local` of triangles (barycentrics; of other kinds not).
+    Differentiable: `z0`, `z1`, `values`, `colors`, and `local` of all kinds but EWA Gaussians.
     """
 
     primitives: Int[Tensor, "h w k"]
@@ -41,7 +41,7 @@ class Fragments:
     colors: Float[Tensor, "h w k c"]
     """Colour and features as the kind itself shades the event."""
     local: Float[Tensor, "h w k 3"]
-    """The kind's local coordinates: barycentrics of triangles, coordinates in the splat or box of others."""
+    """The kind's local coordinates: barycentrics of triangles, coordinates in the splat of others; 0 of boxes."""
     normals: Float[Tensor, "h w k 3"]
     """World axes, towards the camera; 0 where the kind has none. Not differentiable here."""
     counts: Int[Tensor, "h w"]

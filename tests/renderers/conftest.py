@@ -20,8 +20,8 @@ from smalti.renderers.engine.exact_source import BUILT_IN, ExactSource
 def every_kind_emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
     """The emulator, for the general compositor: one library holds all kinds, so that only one has to be compiled."""
 
-    def all_kinds(kinds: object, dtype: torch.dtype) -> ExactSource:
-        return ExactSource(tuple(BUILT_IN.values()), dtype)
+    def all_kinds(kinds: object, dtype: torch.dtype, draws: tuple[str, ...]) -> ExactSource:
+        return ExactSource(tuple(BUILT_IN.values()), dtype, draws)
 
     monkeypatch.setattr(exact_cuda, "ExactSource", all_kinds)
     with emulator().selected() as selected:

@@ -15,7 +15,7 @@ from torch import Tensor
 from smalti.renderers.drawables import Drawable
 from smalti.renderers.engine import cubins, exact_cuda, nvrtc
 from smalti.renderers.engine.emulator import Emulator
-from smalti.renderers.engine.exact_source import BUILT_IN, ExactSource
+from smalti.renderers.engine.exact_source import BUILT_IN, FRAGMENTS, PICTURES, ExactSource
 from smalti.renderers.engine.library import EngineError
 from smalti.renderers.frame import Frame
 from smalti.renderers.render import render
@@ -189,6 +189,22 @@ def test_tables_take_a_second_sweep_only_where_they_are_differentiated(
         assert all(bool((leaf.grad != 0).any()) for leaf in leaves.values())
 
 
+def test_integers_hold_what_doubles_do(deterministic: None) -> None:
+    """Cotangents over sixteen orders of magnitude: 80 bits below the greatest of them every voxel has its digits."""
+    exponents = 16 * torch.rand(20, 24, 1, generator=torch.Generator().manual_seed(8), dtype=torch.float64) - 8
+    found: list[Tensor] = []
+    for chosen in (True, False):
+        torch.use_deterministic_algorithms(chosen)
+        payload = boxes(3).payload.clone().requires_grad_()
+        color = render([replace(boxes(3), payload=payload)], simple_camera(24, 20), backend="emulator").color
+        (color * 10**exponents).sum().backward()
+        assert payload.grad is not None
+        found.append(payload.grad[..., :3])  # of colours: all of one sign, so nothing cancels
+    felt = found[1] > 0
+    assert found[1][felt].max() > 1e12 * found[1][felt].min()
+    assert torch.allclose(*found, rtol=1e-12, atol=float(found[1].max()) * 2**-80)
+
+
 def test_what_is_not_a_number_stays_in_its_texels(deterministic: None) -> None:
     """A loss that is infinite at one pixel: the same texels feel it as with float atomics, and no other."""
     found: list[Tensor] = []
@@ -217,7 +233,8 @@ def test_more_sums_than_a_thread_holds_are_refused() -> None:
     [(kind, (75, 80, 90, 120, 80, 90)[k]) for k, kind in enumerate(sorted(BUILT_IN))],
 )
 def test_every_kind_compiles(kind: str, architecture: int) -> None:
-    source = ExactSource((BUILT_IN[kind],), torch.float32)
+    """With the kernels of pictures and of fragments in one module."""
+    source = ExactSource((BUILT_IN[kind],), torch.float32, (PICTURES, FRAGMENTS))
     compiled = nvrtc.load().compile(source.text(), f"sm_{architecture}", cubins.OPTIONS)
     assert compiled.code.startswith(b"\x7fELF")
     assert "warning" not in compiled.log, compiled.log

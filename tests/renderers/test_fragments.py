@@ -143,6 +143,27 @@ def test_a_gradient_through_barycentrics_reaches_the_corners() -> None:
     assert float((gradient * direction).sum()) == pytest.approx(float(numeric), rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    "kind", [k for k in sorted(KINDS) if k not in ("box", "gaussian") and not k.startswith("triangle")]
+)
+def test_a_gradient_through_local_coordinates_reaches_a_splat(kind: str) -> None:
+    """Of means, quaternions and scales, against central differences."""
+    base = KINDS[kind](6)
+    weights = torch.rand(10, 12, 16, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def loss(**moved: Tensor) -> Tensor:
+        return (weights * fragments([replace(base, **moved)], simple_camera(12, 10), 16).local).sum()  # pyright: ignore[reportArgumentType]
+
+    for name in ("means", "quaternions", "scales"):
+        leaf = getattr(base, name).double().clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(**{name: leaf}), leaf)
+        direction = torch.randn(leaf.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+        step = 1e-6 * direction
+        numeric = (loss(**{name: leaf.detach() + step}) - loss(**{name: leaf.detach() - step})) / 2e-6
+        assert abs(float(numeric)) > 1e-3
+        assert float((gradient * direction).sum()) == pytest.approx(float(numeric), rel=1e-5), name
+
+
 def test_shading_of_surfels_by_their_normal() -> None:
     surfels = KINDS["surfel"](5)
     assert isinstance(surfels, SurfelDrawable)

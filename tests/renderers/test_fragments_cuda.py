@@ -35,10 +35,10 @@ def listed(
         changed: dict[str, Tensor] = {}
         for field in fields(drawable):  # pyright: ignore[reportArgumentType]
             value = getattr(drawable, field.name)
-            if isinstance(value, Tensor):
+            if isinstance(value, Tensor) and value.is_floating_point():
+                changed[field.name] = value.detach().to(device, dtype).requires_grad_()
+            elif isinstance(value, Tensor):
                 changed[field.name] = value.to(device)
-                if value.is_floating_point():
-                    changed[field.name] = changed[field.name].to(dtype).detach().requires_grad_()
         ready.append(replace(drawable, **changed))  # pyright: ignore[reportArgumentType, reportUnknownArgumentType]
         leaves += [tensor for tensor in changed.values() if tensor.requires_grad]
     camera = simple_camera(21, 18)
@@ -52,7 +52,7 @@ def listed(
         weights = torch.rand(plane.shape, generator=generator, dtype=torch.float64)
         loss = loss + (weights.to(plane) * plane).sum()
     wanted = [*leaves, *pose.values()]
-    gradients = torch.autograd.grad(loss, wanted, allow_unused=True)
+    gradients: list[Tensor | None] = list(torch.autograd.grad(loss, wanted, allow_unused=True))
     return found, [None if g is None else g.cpu() for g in gradients]
 
 

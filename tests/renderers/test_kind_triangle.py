@@ -1,9 +1,10 @@
-"""Kind `triangle` in the engine: against the oracle, against central differences, at seams, and against ray casting."""
+"""Kind `triangle` in the engine: against the oracle, against central differences, and at seams (test_ray_casting.py:
+against the rays of others).
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -310,89 +311,6 @@ def test_degenerate_faces_draw_nothing(backend: Backend) -> None:
         frame = TriangleScene((given,), straight(17, 9, 16.0), RAY).leaves(backend.dtype)[1].render(backend)
         assert not bool(frame.alpha.detach().any())
         assert frame.visibility.skipped == 0
-
-
-def cast_by_hand(vertices: Tensor, faces: Tensor, origin: Tensor, rays: Tensor) -> Tensor:
-    """Distance in ray lengths to the nearest face, 0 for none (Moeller and Trumbore 1997, all rays with all faces)."""
-    a, b, c = (vertices[faces[:, k]] for k in range(3))
-    side1, side2 = b - a, c - a
-    p = torch.linalg.cross(rays[:, None].expand(-1, len(faces), -1), side2[None].expand(len(rays), -1, -1))
-    det = (p * side1).sum(-1)
-    offset = (origin - a).expand_as(p)
-    u = (p * offset).sum(-1) / det
-    q = torch.linalg.cross(offset, side1[None].expand_as(offset))
-    v = (q * rays[:, None]).sum(-1) / det
-    t = (q * side2).sum(-1) / det
-    t = torch.where((u >= 0) & (v >= 0) & (u + v <= 1) & (t > 0), t, torch.inf).amin(-1)
-    return torch.where(t.isfinite(), t, 0)
-
-
-def cast_by_mitsuba(vertices: Tensor, faces: Tensor, origin: Tensor, rays: Tensor) -> Tensor:
-    """The same, by another renderer."""
-    mi: Any = pytest.importorskip("mitsuba", reason="Mitsuba casts the rays that this test compares with")
-    mi.set_variant("scalar_rgb")
-    body = mi.Mesh("body", len(vertices), len(faces))
-    parameters = mi.traverse(body)
-    parameters["vertex_positions"] = vertices.float().flatten().tolist()
-    parameters["faces"] = faces.flatten().tolist()
-    parameters.update()
-    world = mi.load_dict({"type": "scene", "body": body})
-    found: list[float] = []
-    for ray in rays.tolist():
-        hit = world.ray_intersect(mi.Ray3f(mi.Point3f(origin.tolist()), mi.Vector3f(ray)))
-        found.append(float(hit.t) if hit.is_valid() else 0.0)
-    return torch.tensor(found, dtype=torch.float64)
-
-
-@engines
-@pytest.mark.parametrize("cast", [cast_by_hand, cast_by_mitsuba])
-def test_ray_casting_agrees(backend: Backend, cast: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> None:
-    """Hits and depths of a lumpy closed mesh against others' rays."""
-    vertices, faces = icosphere(2)
-    generator = torch.Generator().manual_seed(2)
-    lumpy = single(vertices * (1 + 0.3 * torch.rand(len(vertices), 1, generator=generator)))
-    camera = simple_camera(48, 40)
-    settings = RenderSettings(order="ray", depth=True)
-    frame = TriangleScene((mesh(lumpy, faces),), camera, settings).leaves(backend.dtype)[1].render(backend)
-
-    fx, fy, cx, cy = camera.intrinsics.tolist()
-    y, x = torch.meshgrid(torch.arange(40).double() + 0.5, torch.arange(48).double() + 0.5, indexing="ij")
-    rays = torch.stack([(x - cx) / fx, (y - cy) / fy, torch.ones_like(x)], dim=-1).reshape(-1, 3)
-    # The directions' camera z is 1, so that their length in rays is a depth.
-    expected = cast(lumpy, faces, camera.centre, rays @ camera.rotation).reshape(40, 48)
-    assert frame.depth is not None
-    differ = (frame.alpha > 0) != (expected > 0)
-    assert int(differ.sum()) <= 1  # its edges are not ours to the last bit
-    both = ~differ & (expected > 0)
-    assert int(both.sum()) > 300
-    torch.testing.assert_close(frame.depth.detach().double()[both], expected[both], rtol=2e-5, atol=0.0)
-
-
-@doubles
-def test_fragments_carry_barycentrics(backend: Backend) -> None:
-    """Shading by the barycentrics in torch gives what the engine interpolates, and the same gradients."""
-    from smalti.renderers.fragments import composite, fragments
-
-    given = TriangleScene((triangles(12),), small_view(), RenderSettings(order="ray"))
-    found: list[tuple[Tensor, Tensor]] = []
-    for fused in (True, False):
-        leaves, ready = given.leaves(torch.float64)
-        drawable = ready.drawables[0]
-        assert drawable.colors is not None
-        if fused:
-            color = ready.render(backend).color
-        else:
-            events = fragments(ready.drawables, ready.camera, 12)
-            assert events.complete
-            shaded = (events.local[..., None] * drawable.colors[events.primitives.clamp(min=0)]).sum(-2)
-            color = composite(events, shaded)[0]
-        generator = torch.Generator().manual_seed(3)
-        (color * torch.randn(color.shape, generator=generator)).sum().backward()
-        corners = leaves["0.corners"].grad
-        assert corners is not None
-        found.append((color.detach(), corners))
-    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("backend", [ORACLE, *ENGINES], ids=lambda backend: backend.name)

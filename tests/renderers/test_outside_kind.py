@@ -369,6 +369,25 @@ def test_the_cuda_kernels_draw_the_same_under_the_emulator() -> None:
         assert float((got - expected).abs().max()) <= 1e-12 * float(expected.abs().max())
 
 
+def test_fragments_are_the_same_under_the_emulator() -> None:
+    """With local coordinates and their gradients, one kind thin and one thick."""
+    found: list[list[torch.Tensor]] = []
+    with emulator().selected():
+        for backend in ("cpu", "emulator"):
+            beta, fog = some(beta_kind(), 5), some(FOG, 4)
+            leaves = [drawable.parameters.clone().requires_grad_() for drawable in (beta, fog)]
+            mixed = [OutsideDrawable(beta_kind(), leaves[0], beta.colors), OutsideDrawable(FOG, leaves[1], fog.colors)]
+            listed = fragments(mixed, a_camera(), 6, backend=backend)
+            planes = [listed.z0, listed.z1, listed.values, listed.local]
+            torch.stack([plane.square().sum() for plane in planes]).sum().backward()
+            found.append([*(p.detach() for p in planes), *[leaf.grad for leaf in leaves if leaf.grad is not None]])
+            assert bool(listed.thick.any())
+            assert bool((~listed.thick & (listed.primitives >= 0)).any())
+    assert len(found[0]) == 6
+    for expected, got in zip(*found, strict=True):
+        assert float((got - expected).abs().max()) <= 1e-12 * float(expected.abs().max())
+
+
 def test_the_suite_passes_under_the_emulator() -> None:
     with emulator().selected():
         report = check_kind(beta_kind(), beta_rows, backend="emulator")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from smalti.renderers.engine.exact_lists import TileLists, device_scene, list_scene
 from smalti.renderers.engine.exact_request import view_options
-from smalti.renderers.engine.exact_source import ExactSource, kind_source
+from smalti.renderers.engine.exact_source import FRAGMENTS, PICTURES, ExactSource, kind_source
 from smalti.renderers.engine.exact_sums import ADD_FIXED, ADD_FLOATS, MEASURE, FixedTables, FixedVector
 from smalti.renderers.engine.fragments import new_values
 from smalti.renderers.engine.launch import THREADS, Device
@@ -44,7 +44,7 @@ class ExactKernelEngine:
 
     def forward(self, request: Request, tensors: Tensors) -> tuple[Tensor, Tensor]:
         """See `request.Engine`."""
-        lists = self._list(request, tensors, with_locals=False)
+        lists = self._list(request, tensors, PICTURES)
         height, width, n = request.camera.height, request.camera.width, request.count
         new = lambda *shape, dtype=request.dtype: torch.zeros(shape, dtype=dtype, device=request.device)  # noqa: E731
         picture, alpha = new(height, width, request.channels), new(height, width)
@@ -94,7 +94,7 @@ class ExactKernelEngine:
 
     def fragments(self, request: Request, tensors: Tensors, most: int) -> dict[str, Tensor]:
         """See `fragments.FragmentEngine`."""
-        lists = self._list(request, tensors, with_locals=True)
+        lists = self._list(request, tensors, FRAGMENTS)
         values = new_values(request, most)
         told, c = lists.scene.structure(request, tensors), lists.scene.structures
         out = c.FragmentValues(**{name: address(tensor) for name, tensor in values.items()})
@@ -117,11 +117,11 @@ class ExactKernelEngine:
 
         return self._back("exact_fragments_back", request, tensors, make, camera_wanted)
 
-    def _list(self, request: Request, tensors: Tensors, with_locals: bool) -> TileLists:
+    def _list(self, request: Request, tensors: Tensors, draws: str) -> TileLists:
         """Make the lists, which are kept for the way back."""
         kinds = tuple(dict.fromkeys(kind_source(drawn_kind(d)) for d in request.drawables))
-        bare = device_scene(self.runner, ExactSource(kinds, request.dtype), request)
-        self._lists, request.visibility = list_scene(bare, request, tensors, with_locals, self.band_bytes)
+        bare = device_scene(self.runner, ExactSource(kinds, request.dtype, (draws,)), request)
+        self._lists, request.visibility = list_scene(bare, request, tensors, self.band_bytes)
         return self._lists
 
     def _listed(self) -> TileLists:

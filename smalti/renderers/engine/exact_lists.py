@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from smalti.renderers.engine.exact_request import kind_input, view_options
-from smalti.renderers.engine.exact_source import ExactSource, exact_structures, kind_source
+from smalti.renderers.engine.exact_source import FRAGMENTS, ExactSource, exact_structures, kind_source
 from smalti.renderers.engine.launch import THREADS, Device
 from smalti.renderers.engine.library import ERRORS, EngineError
 from smalti.renderers.engine.parameters import address
@@ -142,25 +142,25 @@ def device_scene(runner: Device, source: ExactSource, request: Request) -> Devic
     return DeviceScene(runner, source, exact_structures(request.dtype), *tiles, owners, values, records, [0] * count)
 
 
-def kernel_sizes(scene: DeviceScene, request: Request, tensors: Tensors, locals_: bool) -> Sizes:
-    """Ask the kernels; `locals_` says whether events keep their local coordinates."""
+def kernel_sizes(scene: DeviceScene, request: Request, tensors: Tensors) -> Sizes:
+    """Ask the kernels. Events keep their local coordinates where fragments are drawn."""
     count = len(request.drawables)
     sizes = torch.zeros(2 + 4 * count, dtype=torch.int32, device=request.device)
     told = scene.structure(request, tensors)
-    parameters = scene.structures.ExactSizesParameters(told, count, int(locals_), address(sizes))
+    parameters = scene.structures.ExactSizesParameters(
+        told, count, int(FRAGMENTS in scene.source.draws), address(sizes)
+    )
     scene.launch("exact_sizes", count, parameters)
     found = sizes.tolist()
     return Sizes(*found[:2], *[found[2 + j :: 4] for j in range(4)])
 
 
-def list_scene(
-    bare: DeviceScene, request: Request, tensors: Tensors, locals_: bool, band_bytes: int
-) -> tuple[TileLists, Visibility]:
+def list_scene(bare: DeviceScene, request: Request, tensors: Tensors, band_bytes: int) -> tuple[TileLists, Visibility]:
     """Project and list a bare scene, and count its events. EngineError where there are too many list entries.
 
     Waits for the device: the entries have to be counted, and the events of every tile.
     """
-    sizes = kernel_sizes(bare, request, tensors, locals_)
+    sizes = kernel_sizes(bare, request, tensors)
     bytes_of = [len(d) * size for d, size in zip(request.drawables, sizes.records, strict=True)]
     starts = [sum(-(-b // 16) * 16 for b in bytes_of[:k]) for k in range(len(bytes_of))]
     records = torch.empty(starts[-1] + bytes_of[-1], dtype=torch.uint8, device=request.device)

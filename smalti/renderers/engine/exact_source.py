@@ -32,6 +32,9 @@ class ExactKindSource:
     """Numbers per primitive that Python hands to a kind from outside; 0 for built-in ones."""
 
 
+PICTURES, FRAGMENTS = "PICTURES", "FRAGMENTS"
+
+
 def _built_in(name: str, header: str, struct: str) -> ExactKindSource:
     return ExactKindSource(name, INCLUDE / "kinds" / header, struct)
 
@@ -64,6 +67,8 @@ class ExactSource:
 
     kinds: tuple[ExactKindSource, ...]
     dtype: torch.dtype
+    draws: tuple[str, ...] = (PICTURES,)
+    """PICTURES, FRAGMENTS or both: what is not asked for is not compiled."""
     variants: tuple[Any, ...] = ()
 
     def text(self) -> str:
@@ -72,6 +77,7 @@ class ExactSource:
         lines += ['#include "exact_fragments_cuda.h"', *[f'#include "{kind.header}"' for kind in self.kinds]]
         lines += [
             f"#define SMALTI_EXACT_KINDS {', '.join(kind.struct for kind in self.kinds)}",
+            *[f"#define SMALTI_{what} 1" for what in self.draws],
             f'#include "{ENGINE / "cuda" / "exact_kernels.cu"}"',
         ]
         widths = {kind.struct: kind.width for kind in self.kinds if kind.width}
