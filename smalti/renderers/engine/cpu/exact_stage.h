@@ -5,6 +5,8 @@
 
 namespace smalti {
 
+constexpr int kExactGrain = 512;  // primitives per work item; a multiple of every lane count
+
 struct ExactOutput {
     real *picture, *alpha;                      // [h, w, channels + depth] [h, w]
     int *first, *median, *dominant;             // [h, w]; null without statistics
@@ -26,17 +28,18 @@ inline bool exact_prepare(Plan& plan) {
         d.moments = d.kind->moments(in, plan.view);
         d.stride = slot_stride(d.moments, d.kind->constant_channels ? channels : 0);
         std::atomic<int> skipped{0};
-        parallel_ranges(in.count, 512, [&](int begin, int end, int, int) {
+        parallel_ranges(in.count, kExactGrain, [&](int begin, int end, int, int) {
+            Bounds bounds[kExactGrain];
+            d.kind->project(in, plan.camera, plan.view, begin, end, d.records.data() + (size_t)begin * d.kind->record_size, bounds,
+                            plan.values.data() + (size_t)(d.first + begin) * channels);
             int bad = 0;
             for (int k = begin; k < end; k++) {
                 const int row = d.first + k;
-                Bounds b;
+                const Bounds& b = bounds[k - begin];
                 Footprint& f = plan.footprints[row];
                 f = {0, 0, 0, 0, 0};
                 plan.drawable_of[row] = (int)j;
                 plan.radii[row] = plan.depths[row] = plan.keys[row] = 0;
-                d.kind->project(in, plan.camera, plan.view, k, d.records.data() + (size_t)k * d.kind->record_size, b,
-                                plan.values.data() + (size_t)row * channels);
                 plan.depths[row] = b.depth;
                 if (!b.usable) {
                     bad++;
@@ -323,23 +326,32 @@ inline void exact_forward(Plan& plan, bool depth, const Background& background, 
 inline void exact_finish(Plan& plan, const KindGradient* gradients, double* camera) {
     for (size_t j = 0; j < plan.drawables.size(); j++) {
         const ExactDrawable& d = *plan.drawables[j];
-        const int pieces = (d.in.count + 511) / 512, base = d.in.count ? plan.footprints[d.first].slot : 0;
+        const int pieces = (d.in.count + kExactGrain - 1) / kExactGrain, stride = d.stride + plan.view.channels, base = d.in.count ? plan.footprints[d.first].slot : 0;
         std::vector<double> camera_pieces(camera ? (size_t)pieces * kCameraGradient : 0, 0.0);
-        parallel_ranges(d.in.count, 512, [&](int begin, int end, int piece, int) {
-            std::vector<real> sums(d.stride + plan.view.channels);
+        parallel_ranges(d.in.count, kExactGrain, [&](int begin, int end, int piece, int) {
+            std::vector<real> some((size_t)stride * kLanes);
+            int ids[kLanes], count = 0;
+            double* own_camera = camera ? camera_pieces.data() + (size_t)piece * kCameraGradient : nullptr;
+            auto finish = [&] {
+                if (count)
+                    d.kind->finish(d.in, plan.camera, plan.view, ids, count, d.records.data(), some.data(), stride, d.moments, gradients[j], own_camera);
+                count = 0;
+            };
             for (int k = begin; k < end; k++) {
+                real* sums = some.data() + (size_t)stride * count;
                 const Footprint& f = plan.footprints[d.first + k];
                 const int slots = slot_count(f);
                 if (!slots) continue;
-                std::fill(sums.begin(), sums.end(), real(0));
+                std::fill(sums, sums + stride, real(0));
                 const real* slot = plan.slot_values.data() + d.slots_at + (long long)(f.slot - base) * d.stride;
                 for (int s = slots; s > 0; s--, slot += d.stride)
                     for (int i = 0; i < d.stride; i++) sums[i] += slot[i];
                 // Felt by no ray: zeros, also where a derivative is out of range.
-                if (std::all_of(sums.begin(), sums.begin() + d.stride, [](real sum) { return sum == 0; })) continue;
-                d.kind->finish(d.in, plan.camera, plan.view, k, d.record(k), sums.data(), sums.data() + d.moments, gradients[j],
-                               camera ? camera_pieces.data() + (size_t)piece * kCameraGradient : nullptr);
+                if (std::all_of(sums, sums + d.stride, [](real sum) { return sum == 0; })) continue;
+                ids[count++] = k;
+                if (count == kLanes) finish();
             }
+            finish();
         });
         if (camera)
             for (int p = 0; p < pieces; p++)

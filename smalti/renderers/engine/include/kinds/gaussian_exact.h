@@ -24,36 +24,51 @@ struct GaussianExact {
                 in.count, in.integers[0], in.integers[1], in.integers[2], in.numbers[0], in.integers[3], 0};
     }
 
-    SM_FN static void project(const KindInput& in, const CameraValues& cam, const ViewOptions& view, int k, Record& r, Bounds& b, real* values) {
+    // A primitive per lane: as many as there are lanes at once (kind.h).
+    SM_FN static void project_lanes(const KindInput& in, const CameraValues& cam, const ViewOptions& view, const int* ids, int count, Record* records,
+                                    Bounds* bounds, real* all_values) {
         const GaussianInput g = gaussian(in);
-        int ids[kLanes];
-        for (int j = 0; j < kLanes; j++) ids[j] = k;
         GaussianProjection p;
         gaussian_project(g, cam, ids, p);
-        b.usable = lane(p.usable, 0);
-        b.depth = b.nearest = at(p.z, 0);
-        b.drawn = lane(p.drawn, 0);
-        if (!b.drawn) return;
-        const real mx = at(p.mx, 0), my = at(p.my, 0);
-        r.screen = {mx, my, at(p.l11, 0), at(p.l21, 0), at(p.l22, 0), at(p.lo, 0), at(p.inv_l11, 0), at(p.y_right, 0)};
-        const real rx = at(p.reach_x, 0) + real(0.01), ry = at(p.reach_y, 0) + real(0.01);
-        b.left = mx - rx, b.right = mx + rx, b.top = my - ry, b.bottom = my + ry;
-        r.left = b.left, r.right = b.right, r.top = b.top, r.bottom = b.bottom;
-        r.depth = b.depth;
-        r.smooth = view.smooth, r.absolute = view.absolute;
+        bool some = false;
+        for (int k = 0; k < count; k++) {
+            Record& r = records[k];
+            Bounds& b = bounds[k];
+            b.usable = lane(p.usable, k);
+            b.depth = b.nearest = at(p.z, k);
+            b.drawn = lane(p.drawn, k);
+            if (!b.drawn) continue;
+            some = true;
+            const real mx = at(p.mx, k), my = at(p.my, k);
+            r.screen = {mx, my, at(p.l11, k), at(p.l21, k), at(p.l22, k), at(p.lo, k), at(p.inv_l11, k), at(p.y_right, k)};
+            const real rx = at(p.reach_x, k) + real(0.01), ry = at(p.reach_y, k) + real(0.01);
+            b.left = mx - rx, b.right = mx + rx, b.top = my - ry, b.bottom = my + ry;
+            r.left = b.left, r.right = b.right, r.top = b.top, r.bottom = b.bottom;
+            r.depth = b.depth;
+            r.smooth = view.smooth, r.absolute = view.absolute;
+        }
+        if (!some) return;
         F direction[3], inv_length, basis[kShMax], colour[3];
         gaussian_direction(g, cam, ids, direction, &inv_length);
         sh_basis(g.sh_degree, direction[0], direction[1], direction[2], basis);
         gaussian_colour(g, basis, ids, colour);
-        real sum = 0;
-        for (int c = 0; c < view.channels; c++) values[c] = 0;
-        for (int c = 0; c < 3; c++) {
-            const real value = at(colour[c], 0);
-            sum += value * 0;
-            values[c] = value > 0 ? value : 0;
+        for (int k = 0; k < count; k++) {
+            if (!bounds[k].drawn) continue;
+            real sum = 0, *values = all_values + (long long)k * view.channels;
+            for (int c = 0; c < view.channels; c++) values[c] = 0;
+            for (int c = 0; c < 3; c++) {
+                const real value = at(colour[c], k);
+                sum += value * 0;
+                values[c] = value > 0 ? value : 0;
+            }
+            if (!(sum == 0)) bounds[k].usable = bounds[k].drawn = false;
+            for (int c = 0; c < g.feature_count; c++) values[3 + c] = g.features[(long long)ids[k] * g.feature_count + c];
         }
-        if (!(sum == 0)) b.usable = b.drawn = false;
-        for (int c = 0; c < g.feature_count; c++) values[3 + c] = g.features[(long long)k * g.feature_count + c];
+    }
+    SM_FN static void project(const KindInput& in, const CameraValues& cam, const ViewOptions& view, int k, Record& r, Bounds& b, real* values) {
+        int ids[kLanes];
+        for (int j = 0; j < kLanes; j++) ids[j] = k;
+        project_lanes(in, cam, view, ids, 1, &r, &b, values);
     }
 
     SM_FN static bool touches(const Record& r, real x0, real y0, real x1, real y1) {
@@ -121,39 +136,50 @@ struct GaussianExact {
         sums[kGaussianMoments + 2] += abs_of(local * fma(splat(r.screen.l21), u, splat(r.screen.l22) * w));
     }
 
-    SM_FN static void finish(const KindInput& in, const CameraValues& cam, const ViewOptions&, int k, const Record& r, const real* sums,
-                             const real* values_gradient, const KindGradient& out, double* camera) {
+    // `sums` [count, stride]: the moments, then the channels' gradients.
+    SM_FN static void finish_lanes(const KindInput& in, const CameraValues& cam, const int* ids, int count, const Record* const* records,
+                                   const real* sums, int stride, int moments, const KindGradient& out, double* camera) {
         const GaussianInput g = gaussian(in);
-        int ids[kLanes];
-        for (int j = 0; j < kLanes; j++) ids[j] = k;
-        F moments[kGaussianMoments], colour[3], camera_sum[kCameraGradient];
-        for (int j = 0; j < kGaussianMoments; j++) moments[j] = splat(sums[j]);
-        for (int c = 0; c < 3; c++) colour[c] = splat(values_gradient[c]);
+        F own[kGaussianMoments + 1], colour[3], camera_sum[kCameraGradient];
+        for (int k = 0; k < kLanes; k++) {
+            const real* row = sums + (long long)(k < count ? k : count - 1) * stride;
+            for (int j = 0; j <= kGaussianMoments; j++) put(own[j], k, row[j]);
+            for (int c = 0; c < 3; c++) put(colour[c], k, row[moments + c]);
+        }
         for (int j = 0; j < kCameraGradient; j++) camera_sum[j] = splat(0);
         GaussianVjp v;
         F* camera_lanes = camera ? camera_sum : nullptr;
-        gaussian_vjp_geometry(g, cam, ids, moments, splat(sums[kGaussianMoments]), v, camera_lanes);
+        gaussian_vjp_geometry(g, cam, ids, own, own[kGaussianMoments], v, camera_lanes);
         real* rest = out.tensors[5];
         gaussian_vjp_colour(g, cam, ids, colour, v, camera_lanes, [&](int term, int c, F value) {
-            if (rest) rest[((long long)k * g.sh_rest_count + term) * 3 + c] = at(value, 0);
+            if (rest) scatter(rest, ids, count, 3 * g.sh_rest_count, 3 * term + c, value);
         });
-        const long long n = k;
+        for (int c = 0; c < 4 && out.tensors[1]; c++) scatter(out.tensors[1], ids, count, 4, c, v.quaternion[c]);
         for (int c = 0; c < 3; c++) {
-            if (out.tensors[0]) out.tensors[0][3 * n + c] = at(v.mean[c], 0);
-            if (out.tensors[2]) out.tensors[2][3 * n + c] = at(v.scale[c], 0);
-            if (out.tensors[4]) out.tensors[4][3 * n + c] = at(v.dc[c], 0);
+            if (out.tensors[0]) scatter(out.tensors[0], ids, count, 3, c, v.mean[c]);
+            if (out.tensors[2]) scatter(out.tensors[2], ids, count, 3, c, v.scale[c]);
+            if (out.tensors[4]) scatter(out.tensors[4], ids, count, 3, c, v.dc[c]);
         }
-        for (int c = 0; c < 4 && out.tensors[1]; c++) out.tensors[1][4 * n + c] = at(v.quaternion[c], 0);
-        if (out.screen) out.screen[2 * n] = at(v.screen[0], 0), out.screen[2 * n + 1] = at(v.screen[1], 0);
-        if (out.absolute) {
-            const real l11 = r.screen.l11 < 0 ? -r.screen.l11 : r.screen.l11;
-            out.absolute[2 * n] = sums[kGaussianMoments + 1] * l11 / kHalfLog2e;
-            out.absolute[2 * n + 1] = sums[kGaussianMoments + 2] / kHalfLog2e;
+        if (out.tensors[3]) scatter(out.tensors[3], ids, count, 1, 0, v.opacity);
+        for (int c = 0; c < 2 && out.screen; c++) scatter(out.screen, ids, count, 2, c, v.screen[c]);
+        for (int k = 0; k < count; k++) {
+            const long long n = ids[k];
+            const real* row = sums + (long long)k * stride;
+            if (out.absolute) {
+                const real l11 = records[k]->screen.l11;
+                out.absolute[2 * n] = row[kGaussianMoments + 1] * (l11 < 0 ? -l11 : l11) / kHalfLog2e;
+                out.absolute[2 * n + 1] = row[kGaussianMoments + 2] / kHalfLog2e;
+            }
+            for (int c = 0; c < g.feature_count && out.tensors[6]; c++) out.tensors[6][n * g.feature_count + c] = row[moments + 3 + c];
+            for (int j = 0; j < kCameraGradient && camera; j++) camera[j] += at(camera_sum[j], k);
         }
-        if (out.tensors[3]) out.tensors[3][n] = at(v.opacity, 0);
-        for (int c = 0; c < g.feature_count && out.tensors[6]; c++) out.tensors[6][n * g.feature_count + c] = values_gradient[3 + c];
-        if (camera)
-            for (int j = 0; j < kCameraGradient; j++) camera[j] += at(camera_sum[j], 0);
+    }
+    SM_FN static void finish(const KindInput& in, const CameraValues& cam, const ViewOptions&, int k, const Record& r, const real* sums,
+                             const real* values_gradient, const KindGradient& out, double* camera) {
+        int ids[kLanes];
+        for (int j = 0; j < kLanes; j++) ids[j] = k;
+        const Record* records[1] = {&r};
+        finish_lanes(in, cam, ids, 1, records, sums, 0, (int)(values_gradient - sums), out, camera);
     }
 };
 

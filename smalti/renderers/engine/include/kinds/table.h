@@ -9,7 +9,7 @@
 
 namespace smalti {
 
-constexpr int kKindVersion = 2;  // of this table and of everything it hands over
+constexpr int kKindVersion = 3;  // of this table and of everything it hands over
 
 // Gradients that land in tables (textures, voxels): written down per chunk of tiles and added up in that order, so that the
 // sum is the same for any number of threads.
@@ -216,13 +216,15 @@ struct ExactKind {
     int constant_channels;
     int table_tensors;  // bits of the tensors that are looked up bilinearly or trilinearly
     int (*moments)(const KindInput&, const ViewOptions&);
-    void (*project)(const KindInput&, const CameraValues&, const ViewOptions&, int k, void* record, Bounds&, real* values);
+    // Primitives [begin, end); `records`, `bounds` and `values` are those of `begin` and the following.
+    void (*project)(const KindInput&, const CameraValues&, const ViewOptions&, int begin, int end, char* records, Bounds* bounds, real* values);
     bool (*touches)(const void* record, real x0, real y0, real x1, real y1);
     BlockMask (*blocks)(const void* record, int x0, int y0);
     void (*emit)(const KindInput&, const CameraValues&, const void* record, int k, const Rays&, ExactBlock&);
     void (*emit_back)(const KindInput&, const CameraValues&, const void* record, int k, const Rays&, ExactBack&, F* sums);
-    void (*finish)(const KindInput&, const CameraValues&, const ViewOptions&, int k, const void* record, const real* sums,
-                   const real* values_gradient, const KindGradient&, double* camera);
+    // Of at most kLanes primitives. `records`: of all; `sums` [count, stride]: the moments, then the channels' gradients.
+    void (*finish)(const KindInput&, const CameraValues&, const ViewOptions&, const int* ids, int count, const char* records, const real* sums,
+                   int stride, int moments, const KindGradient&, double* camera);
     // Null for kinds that may not be composited in runs (exact_run.h).
     void (*run)(const RunInput&, ExactBlock&);
     void (*run_back)(const RunInput&, const RunBackInput&, F& behind);
@@ -279,14 +281,47 @@ BlockMask touched_blocks(const typename Kind::Record& r, int x0, int y0, long) {
     return mask;
 }
 
+// One primitive after another, or a primitive per lane if the kind has `project_lanes` and `finish_lanes` (gaussian_exact.h).
+template <class Kind>
+auto project_range(const KindInput& in, const CameraValues& cam, const ViewOptions& view, int begin, int end, typename Kind::Record* records,
+                   Bounds* bounds, real* values, int) -> decltype(Kind::project_lanes(in, cam, view, nullptr, 0, records, bounds, values)) {
+    for (int from = begin; from < end; from += kLanes) {
+        int ids[kLanes];
+        for (int k = 0; k < kLanes; k++) ids[k] = std::min(from + k, end - 1);
+        const int at = from - begin;
+        Kind::project_lanes(in, cam, view, ids, std::min(kLanes, end - from), records + at, bounds + at, values + (size_t)at * view.channels);
+    }
+}
+template <class Kind>
+void project_range(const KindInput& in, const CameraValues& cam, const ViewOptions& view, int begin, int end, typename Kind::Record* records,
+                   Bounds* bounds, real* values, long) {
+    for (int k = begin; k < end; k++)
+        Kind::project(in, cam, view, k, records[k - begin], bounds[k - begin], values + (size_t)(k - begin) * view.channels);
+}
+template <class Kind>
+auto finish_some(const KindInput& in, const CameraValues& cam, const ViewOptions&, const int* ids, int count, const typename Kind::Record* records,
+                 const real* sums, int stride, int moments, const KindGradient& gradient, double* camera, int)
+    -> decltype(Kind::finish_lanes(in, cam, ids, count, &records, sums, stride, moments, gradient, camera)) {
+    const typename Kind::Record* own[kLanes];
+    int lanes[kLanes];
+    for (int k = 0; k < kLanes; k++) lanes[k] = ids[std::min(k, count - 1)], own[k] = records + lanes[k];
+    Kind::finish_lanes(in, cam, lanes, count, own, sums, stride, moments, gradient, camera);
+}
+template <class Kind>
+void finish_some(const KindInput& in, const CameraValues& cam, const ViewOptions& view, const int* ids, int count,
+                 const typename Kind::Record* records, const real* sums, int stride, int moments, const KindGradient& gradient, double* camera, long) {
+    for (int k = 0; k < count; k++, sums += stride)
+        Kind::finish(in, cam, view, ids[k], records[ids[k]], sums, sums + moments, gradient, camera);
+}
+
 template <class Kind>
 const ExactKind& exact_kind(const char* name) {
     typedef typename Kind::Record Record;
     static const ExactKind table = {
         kKindVersion, name, (int)sizeof(Record), Kind::kConstantChannels, Kind::kTableTensors,
         [](const KindInput& in, const ViewOptions& view) { return Kind::moments(in, view); },
-        [](const KindInput& in, const CameraValues& cam, const ViewOptions& view, int k, void* record, Bounds& bounds, real* values) {
-            Kind::project(in, cam, view, k, *static_cast<Record*>(record), bounds, values);
+        [](const KindInput& in, const CameraValues& cam, const ViewOptions& view, int begin, int end, char* records, Bounds* bounds, real* values) {
+            project_range<Kind>(in, cam, view, begin, end, reinterpret_cast<Record*>(records), bounds, values, 0);
         },
         [](const void* record, real x0, real y0, real x1, real y1) { return Kind::touches(*static_cast<const Record*>(record), x0, y0, x1, y1); },
         [](const void* record, int x0, int y0) { return touched_blocks<Kind>(*static_cast<const Record*>(record), x0, y0, 0); },
@@ -296,9 +331,9 @@ const ExactKind& exact_kind(const char* name) {
         [](const KindInput& in, const CameraValues& cam, const void* record, int k, const Rays& rays, ExactBack& back, F* sums) {
             Kind::emit_back(in, cam, *static_cast<const Record*>(record), k, rays, back, sums);
         },
-        [](const KindInput& in, const CameraValues& cam, const ViewOptions& view, int k, const void* record, const real* sums,
-           const real* values_gradient, const KindGradient& gradient, double* camera) {
-            Kind::finish(in, cam, view, k, *static_cast<const Record*>(record), sums, values_gradient, gradient, camera);
+        [](const KindInput& in, const CameraValues& cam, const ViewOptions& view, const int* ids, int count, const char* records, const real* sums,
+           int stride, int moments, const KindGradient& gradient, double* camera) {
+            finish_some<Kind>(in, cam, view, ids, count, reinterpret_cast<const Record*>(records), sums, stride, moments, gradient, camera, 0);
         },
         KindRuns<Kind, kind_runs<Kind>(0)>::forward, KindRuns<Kind, kind_runs<Kind>(0)>::backward, kind_at_key<Kind>(0),
     };
