@@ -505,7 +505,7 @@ private:
         }
     }
 
-    SM_FN static M same_code(I codes, int code) { return both(le_int(codes, splat_int(code)), le_int(splat_int(code), codes)); }
+    SM_FN static M same_code(I codes, int code) { return eq_int(codes, splat_int(code)); }
     SM_FN static int uniform_code(I codes) {
         const int first = smalti::at(codes, 0);
         return every(same_code(codes, first)) ? first : -1;
@@ -515,12 +515,11 @@ private:
     template <class Body>
     SM_FN static void for_codes(const Rank& rank, const Body& body) {
         if (rank.code >= 0) return body(rank.code, ge(splat(0), splat(0)));
-        I left = splat_int(1);
-        for (int k = 0; k < kLanes; k++) {
-            if (!smalti::at(left, k)) continue;
+        M left = ge(splat(0), splat(0));
+        for (int k = 0; k < kLanes; k = first_lane(left)) {
             const int code = smalti::at(rank.codes, k);
             const M mask = same_code(rank.codes, code);
-            left = select_int(mask, I{}, left);
+            left = both(left, not_of(mask));
             body(code, mask);
         }
     }

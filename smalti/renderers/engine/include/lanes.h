@@ -72,6 +72,8 @@ SM_FN void put(I& v, int, int x) { v = x; }
 SM_FN I splat_int(int x) { return x; }
 SM_FN I select_int(M m, I a, I b) { return m ? a : b; }
 SM_FN M le_int(I a, I b) { return a <= b; }
+SM_FN M eq_int(I a, I b) { return a == b; }
+SM_FN int first_lane(M m) { return m ? 0 : 1; }
 SM_FN M not_of(M m) { return !m; }
 SM_FN bool every(M m) { return m; }
 SM_FN real real_sqrt(real x) { return sqrt_of(x); }
@@ -135,6 +137,8 @@ SM_FN M ge(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
 SM_FN M gt(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
 SM_FN M lt(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
 SM_FN M le_int(I a, I b) { return _mm512_cmp_epi32_mask((__m512i)a, (__m512i)b, _MM_CMPINT_LE); }
+SM_FN M eq_int(I a, I b) { return _mm512_cmp_epi32_mask((__m512i)a, (__m512i)b, _MM_CMPINT_EQ); }
+SM_FN int first_lane(M m) { return m ? __builtin_ctz(m) : kLanes; }
 SM_FN M both(M a, M b) { return M(a & b); }
 SM_FN M either(M a, M b) { return M(a | b); }
 SM_FN F select(M m, F a, F b) { return _mm512_mask_mov_ps(b, m, a); }
@@ -166,7 +170,7 @@ SM_FN F fnma(F a, F b, F c) { return _mm256_fnmadd_ps(a, b, c); }
 SM_FN F sqrt_of(F x) { return _mm256_sqrt_ps(x); }
 SM_FN F min_of(F a, F b) { return _mm256_min_ps(a, b); }
 SM_FN F max_of(F a, F b) { return _mm256_max_ps(a, b); }
-SM_FN bool any(M m) { return _mm256_movemask_ps((__m256)m) != 0; }
+SM_FN int lane_bits(M m) { return _mm256_movemask_ps((__m256)m); }
 SM_FN F recip(F x) {
     F r = _mm256_rcp_ps(x);  // 12 bits, so two Newton steps
     r = fma(r, fnma(x, r, splat(1)), r);
@@ -181,7 +185,7 @@ SM_FN F recip(F x) { return real(1) / x; }
 SM_FN F sqrt_of(F x) { return _mm_sqrt_ps(x); }
 SM_FN F min_of(F a, F b) { return _mm_min_ps(a, b); }
 SM_FN F max_of(F a, F b) { return _mm_max_ps(a, b); }
-SM_FN bool any(M m) { return _mm_movemask_ps((__m128)m) != 0; }
+SM_FN int lane_bits(M m) { return _mm_movemask_ps((__m128)m); }
 #else
 SM_FN F sqrt_of(F x) {
     for (int k = 0; k < kLanes; k++) x[k] = std::sqrt(x[k]);
@@ -189,10 +193,10 @@ SM_FN F sqrt_of(F x) {
 }
 SM_FN F min_of(F a, F b) { return a < b ? a : b; }
 SM_FN F max_of(F a, F b) { return a > b ? a : b; }
-SM_FN bool any(M m) {
-    lane_int bits = 0;
-    for (int k = 0; k < kLanes; k++) bits |= m[k];
-    return bits != 0;
+SM_FN int lane_bits(M m) {
+    int bits = 0;
+    for (int k = 0; k < kLanes; k++) bits |= int(m[k] & 1) << k;
+    return bits;
 }
 #endif
 #endif
@@ -201,6 +205,9 @@ SM_FN M ge(F a, F b) { return a >= b; }
 SM_FN M gt(F a, F b) { return a > b; }
 SM_FN M lt(F a, F b) { return a < b; }
 SM_FN M le_int(I a, I b) { return a <= b; }
+SM_FN M eq_int(I a, I b) { return a == b; }
+SM_FN bool any(M m) { return lane_bits(m) != 0; }
+SM_FN int first_lane(M m) { return any(m) ? __builtin_ctz(lane_bits(m)) : kLanes; }
 SM_FN M both(M a, M b) { return a & b; }
 SM_FN M either(M a, M b) { return a | b; }
 SM_FN F select(M m, F a, F b) { return m ? a : b; }
