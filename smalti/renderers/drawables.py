@@ -325,8 +325,9 @@ class TriangleDrawable:
     def _mipmap_count(self) -> int:
         if self.texture is None or self.mipmaps is None or not len(self):
             return 0
+        height, width = self.texture.shape[:2]
         try:
-            return mipmap_count(*self.texture.shape[:2], len(self.mipmaps))
+            return mipmap_count(height, width, len(self.mipmaps))
         except ValueError as error:
             raise ValueError(f"TriangleDrawable.mipmaps: {error}") from error
 
