@@ -62,9 +62,10 @@ struct TriangleKind {
         if (in.tensors[kTexture]) {
             F values[4];
             if (texture_mipmaps(in)) {
+                const TriangleHit own = h;  // what goes to functions that stand apart cannot stay in registers
                 TextureFootprint footprint;
-                texture_footprint(in, r, h, footprint);
-                const MipmapTexels texels = mipmap_texels<false>(in, r, h, footprint);
+                texture_footprint(in, r, own, footprint);
+                const MipmapTexels texels = mipmap_texels<false>(in, r, own, footprint);
                 for (int c = 0; c < 4; c++) values[c] = texels.values[c];
             } else {
                 TexturePlace place;
@@ -183,8 +184,9 @@ private:
             MipmapTexels texels;
             F values[4], along_x[4], along_y[4], g[4], gx = zero, gy = zero;
             if (mipmaps) {
-                texture_footprint(in, r, h, footprint);
-                texels = mipmap_texels<true>(in, r, h, footprint);
+                const TriangleHit own = h;
+                texture_footprint(in, r, own, footprint);
+                texels = mipmap_texels<true>(in, r, own, footprint);
                 for (int c = 0; c < 4; c++) values[c] = texels.values[c], along_x[c] = texels.along_x[c], along_y[c] = texels.along_y[c];
             } else {
                 texture_place(in, r, texture_level(in, r, 0), h.beta, h.hit, place);
@@ -207,11 +209,12 @@ private:
             d1 = fma(gx, splat(r.attribute[1]), gy * splat(r.attribute[4]));
             d2 = fma(gx, splat(r.attribute[2]), gy * splat(r.attribute[5]));
             if (mipmaps) {
-                mipmap_texels_back(in, r, h, footprint, g, back);
+                const TriangleHit own = h;
+                mipmap_texels_back(in, r, own, footprint, g, back);
                 F felt = zero;
                 for (int c = 0; c < channels; c++) felt = fma(g[c], zero_unless(h.hit, texels.along_width[c]), felt);
                 F of_1 = zero, of_2 = zero, of_z = zero;
-                if (any(gt(abs_of(felt), zero))) texture_footprint_back(r, h, footprint, felt, s, sums, of_1, of_2, of_z);
+                if (any(gt(abs_of(felt), zero))) texture_footprint_back(r, own, footprint, felt, s, sums, of_1, of_2, of_z);
                 if (!detached) d1 = d1 + of_1, d2 = d2 + of_2, depth = depth + of_z;
             } else {
                 for (int l = 0; l < kLanes; l++)
