@@ -214,6 +214,26 @@ def test_kernels_of_cuda_agree_with_the_engine() -> None:
         assert float((a - b).norm()) <= 1e-10 * (1 + float(b.norm()))
 
 
+@pytest.mark.parametrize("wrap", [False, True])
+def test_gradients_of_a_texture_through_its_levels(wrap: bool) -> None:
+    """Against central differences: the levels are made anew from the texture that is moved."""
+    generator = torch.Generator().manual_seed(7)
+    texture = torch.rand(19, 26, 4, generator=generator, dtype=torch.float64)
+    weights = torch.rand(41, 41, 3, generator=generator, dtype=torch.float64)
+
+    def loss(texture: Tensor) -> Tensor:
+        drawable = wall(texture, 2.3, wrap=wrap, edges="antialiased")
+        return (render([drawable], away(6.0, tilt=0.8), settings=RAY).color * weights).sum()
+
+    leaf = texture.clone().requires_grad_()
+    loss(leaf).backward()
+    assert leaf.grad is not None
+    for _ in range(5):
+        along = torch.randn(texture.shape, generator=generator, dtype=torch.float64)
+        difference = float(loss(texture + 1e-5 * along) - loss(texture - 1e-5 * along)) / 2e-5
+        assert float((leaf.grad * along).sum()) == pytest.approx(difference, rel=1e-7, abs=1e-7)
+
+
 # ---- what they are good for
 def test_they_are_nearer_to_a_supersampled_picture() -> None:
     """A fine check from afar, against 64 rays to the pixel: noise without, grey as it should be with."""
