@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 import smalti
-from smalti.renderers.drawables import GaussianDrawable
+from smalti.renderers.drawables import BoxDrawable, GaussianDrawable, TriangleDrawable
 from smalti.renderers.engine.cuda import KernelEngine
 from smalti.renderers.engine.kernel_source import KernelSource
 from smalti.renderers.engine.launch import Device
@@ -227,7 +227,37 @@ def draw_everything(device: str) -> None:
             assert frame.features is not None
             (frame.color * case.cotangent + frame.features.sum(-1, keepdim=True)).sum().backward()
             print("drawn:", float(frame.alpha.detach().mean()))
+        draw_mix(case, device)
     torch.use_deterministic_algorithms(False)
+
+
+def draw_mix(case: Case, device: str) -> None:
+    """The general compositor's kernels: pictures and fragments of Gaussians, textured triangles and boxes."""
+    generator = torch.Generator().manual_seed(2)
+    uniform = lambda *shape: torch.rand(*shape, generator=generator)  # noqa: E731
+    shift = torch.tensor([0.0, 0.0, 4.0])
+    tensors = {
+        "corners": 2 * uniform(60, 3, 3) - 1 + shift,
+        "uvs": uniform(60, 3, 2),
+        "texture": uniform(16, 16, 4),
+        "centres": 2 * uniform(6, 3) - 1 + shift,
+        "payload": uniform(6, 8, 8, 8, 4),
+    }
+    leaves = {name: tensor.to(device).requires_grad_() for name, tensor in tensors.items()}
+    fixed = [tensor.to(device) for tensor in (uniform(60), uniform(6, 4), 0.2 + 0.3 * uniform(6, 3))]
+    drawables = [
+        case.drawable,
+        TriangleDrawable(leaves["corners"], fixed[0], texture=leaves["texture"], uvs=leaves["uvs"]),
+        BoxDrawable(leaves["centres"], *fixed[1:], leaves["payload"], step=0.05),
+    ]
+    settings = smalti.RenderSettings(order="ray", depth=True, normals=True, statistics=True)
+    frame = smalti.render(drawables, case.camera, settings=settings)
+    (frame.color * case.cotangent).sum().backward()
+    found = smalti.fragments(drawables, case.camera, 8)
+    color, alpha = smalti.composite(found, found.colors)
+    ((color * case.cotangent).sum() + found.local.square().sum()).backward()
+    assert all(leaf.grad is not None and bool(leaf.grad.isfinite().all()) for leaf in leaves.values())
+    print("mixed:", float(frame.alpha.detach().mean()), float(alpha.detach().mean()))
 
 
 if __name__ == "__main__":

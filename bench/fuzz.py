@@ -29,6 +29,7 @@ from smalti.renderers.drawables import (
 )
 from smalti.renderers.engine.library import EngineError
 from smalti.renderers.fragments import composite, fragments
+from smalti.renderers.mipmaps import mipmaps
 
 NAN, INF = float("nan"), float("inf")
 SMALL = (NAN, INF, -INF, 0.0, -0.0, 1e-45, -1e-42, 1e-38, 1e-30, 1e-20, 1e-12, -1.0)
@@ -129,6 +130,8 @@ def triangle(d: Draws, n: int) -> TriangleDrawable:
     if d.integer(2):
         size = d.choice(((1, 1), (2, 3), (5, 4)))
         values |= {"texture": d.uniform(*size, d.choice((3, 4))), "uvs": d.normal(n, 3, 2)}
+        if d.integer(2) and size != (1, 1):
+            values["mipmaps"] = mipmaps(values["texture"], 1 + d.integer(2))
     else:
         values["colors"] = d.uniform(n, 3, 3)
     if d.integer(2):

@@ -20,6 +20,7 @@ from smalti.renderers.drawables import (
     SurfelDrawable,
     TriangleDrawable,
 )
+from smalti.renderers.mipmaps import mipmaps
 
 Tensors = dict[str, Tensor]
 
@@ -90,7 +91,7 @@ def _neural(seed: int, width: int) -> Tensors:
     return {**tensors, **network}
 
 
-def _triangles(seed: int, textured: bool = False) -> Tensors:
+def _triangles(seed: int, textured: bool = False, levels: int = 0) -> Tensors:
     d = _Draws(seed + 200)
     corners = 0.5 * d.normal(5, 1, 3) + 0.7 * d.normal(5, 3, 3)
     corners[-1] = torch.tensor([[-9.0, -8, 1.5], [9.0, -8, 1.7], [0.0, 16.0, 1.4]], dtype=torch.float64)
@@ -104,7 +105,10 @@ def _triangles(seed: int, textured: bool = False) -> Tensors:
     }
     if textured:
         del tensors["colors"]
-        tensors |= {"texture": 0.2 + 0.7 * d.uniform(5, 6, 4), "uvs": d.uniform(5, 3, 2)}
+        size = (29, 34) if levels else (5, 6)
+        tensors |= {"texture": 0.2 + 0.7 * d.uniform(*size, 4), "uvs": d.uniform(5, 3, 2)}
+    if levels:
+        tensors["mipmaps"] = mipmaps(tensors["texture"], levels)
     return tensors
 
 
@@ -195,6 +199,7 @@ PARTS = (
     ),
     Part("triangle", "hard", _triangles, _drawable(TriangleDrawable)),
     Part("triangle", "hard, texture", lambda s: _triangles(s, True), _drawable(TriangleDrawable, wrap=True)),
+    Part("triangle", "hard, mipmaps", lambda s: _triangles(s, True, 4), _drawable(TriangleDrawable, wrap=True)),
     Part(
         "triangle",
         "antialiased",
@@ -213,6 +218,12 @@ PARTS = (
         "soft, texture",
         lambda s: _triangles(s, True),
         _drawable(TriangleDrawable, edges="soft", sigma=2e-3, wrap=True),
+    ),
+    Part(
+        "triangle",
+        "soft, mipmaps",
+        lambda s: _triangles(s, True, 2),
+        _drawable(TriangleDrawable, edges="soft", sigma=2e-3),
     ),
     Part("box", "exponential", _boxes, _drawable(BoxDrawable, step=0.125)),
     Part("box", "no window", _boxes, _drawable(BoxDrawable, step=0.125, fade_scale=0.0)),
@@ -234,6 +245,7 @@ NOT_DIFFERENTIABLE = (
     ("triangle", "-", "neighbours", "indices"),
     ("triangle", "-", "sigma", "a number, not a tensor"),
     ("triangle", "hard", "corners (coverage)", "coverage is a step; the row `corners` is colour and depth"),
+    ("triangle", "mipmaps", "how many levels", "discrete; which of them are mixed, and how, has its gradient"),
     ("triangle", "detach_barycentrics", "corners (colour)", "cut on request, as Blocks World does"),
     ("box", "-", "step, fade_scale, fade_exponent", "numbers, not tensors"),
     ("box", "-", "where cells lie", "the arc lengths of samples are numbers (docs/kinds.md section 4)"),

@@ -23,6 +23,7 @@ FIELD_OF_VIEW = 0.60
 DISTANCE = 3.5
 LOWEST, HIGHEST = -0.25, 0.92  # sine of the cameras' elevation
 TEST_EVERY = 4
+VALIDATION_EVERY = 6  # of the training views, where settings are chosen
 BALL_CENTRE, BALL_RADIUS, BALL_SIGMA = (0.10, 0.10, 0.52), 0.42, 0.15
 BALL_DENSITY = 1.5
 """Peak per unit of length: an optical depth of about 0.55 through the middle, an opacity of 0.43."""
@@ -240,13 +241,13 @@ def _regions(mi: Any, parts: list[Any], matrix: np.ndarray, pixels: int) -> np.n
 
 
 def write_dataset(folder: Path, size: Size, variant: str = "") -> None:
-    """Pictures, `transforms_train.json`, `transforms_test.json` and `regions.npz` (test view -> rows of `REGIONS`).
+    """Pictures, `transforms_train.json`, `transforms_test.json` and `regions.npz` (split -> view -> rows of `REGIONS`).
 
     Does nothing where a file `done.json` says that the same was made before. Raises ImportError without Mitsuba.
     """
     from PIL import Image
 
-    stamp = {"pixels": size.pixels, "views": size.views, "samples": size.samples, "version": 1}
+    stamp = {"pixels": size.pixels, "views": size.views, "samples": size.samples, "version": 2}
     mark = folder / "done.json"
     if mark.is_file() and json.loads(mark.read_text()) == stamp:
         return
@@ -259,7 +260,7 @@ def write_dataset(folder: Path, size: Size, variant: str = "") -> None:
     distance = {"type": "aov", "aovs": "distance:depth"}
     parts = [_scene(mi, folder, distance, only) for only in ("mesh", "superquadric", "wire")]
     frames: dict[str, list[dict[str, Any]]] = {"train": [], "test": []}
-    regions = []
+    regions: dict[str, list[np.ndarray]] = {"train": [], "test": []}
     for index in range(size.views):
         split = "test" if index % TEST_EVERY == TEST_EVERY // 2 else "train"
         matrix = opengl_world_from_camera(camera_position(index, size.views))
@@ -267,13 +268,31 @@ def write_dataset(folder: Path, size: Size, variant: str = "") -> None:
         frames[split].append({"file_path": f"./{name}", "transform_matrix": matrix.round(9).tolist()})
         drawn = mi.render(volume, sensor=_sensor(mi, matrix, size.pixels), spp=size.samples, seed=index)
         Image.fromarray(_straight(np.array(drawn, dtype=np.float64)), "RGBA").save(folder / f"{name}.png")
-        if split == "test":
-            regions.append(_regions(mi, parts, matrix, size.pixels))
-    np.savez_compressed(folder / "regions.npz", regions=np.stack(regions))
+        regions[split].append(_regions(mi, parts, matrix, size.pixels))
+    np.savez_compressed(folder / "regions.npz", train=np.stack(regions["train"]), test=np.stack(regions["test"]))
+    _write_transforms(folder, frames)
+    mark.write_text(json.dumps(stamp))
+
+
+def _write_transforms(folder: Path, frames: dict[str, list[dict[str, Any]]]) -> None:
     for split, entries in frames.items():
         content = {"camera_angle_x": FIELD_OF_VIEW, "frames": entries}
         (folder / f"transforms_{split}.json").write_text(json.dumps(content, indent=1) + "\n")
-    mark.write_text(json.dumps(stamp))
+
+
+def write_validation(source: Path, target: Path) -> None:
+    """A dataset of the training views of `source` alone: every sixth is held out, for choosing settings by."""
+    (target / "train").mkdir(parents=True, exist_ok=True)
+    entries = json.loads((source / "transforms_train.json").read_text())["frames"]
+    for entry in entries:
+        name = f"{entry['file_path']}.png"
+        (target / name).write_bytes((source / name).read_bytes())
+    held = set(range(VALIDATION_EVERY // 2, len(entries), VALIDATION_EVERY))
+    rows = {"train": [row for row in range(len(entries)) if row not in held], "test": sorted(held)}
+    _write_transforms(target, {split: [entries[row] for row in chosen] for split, chosen in rows.items()})
+    with np.load(source / "regions.npz") as regions:
+        known = regions["train"]
+    np.savez_compressed(target / "regions.npz", train=known[rows["train"]], test=known[rows["test"]])
 
 
 def usable_variant(mi: Any) -> str:

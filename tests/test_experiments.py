@@ -43,13 +43,14 @@ def test_mix_and_each_family_alone(tmp_path: Path) -> None:
     pytest.importorskip("mitsuba", reason="the scene is drawn by Mitsuba 3: pip install smalti[test]")
     found = report_of("mixed.py", "--out", str(tmp_path))
     rows = {row["variant"]: row for row in found["runs"]}
-    assert len(rows) == 10
+    assert len(rows) == 11
     for row in rows.values():
         assert 30_000 < row["bytes"] <= 40_000  # equal bytes
         assert 5 < row["psnr"] < 40
         assert sum(row["share_of_squared_error"].values()) == pytest.approx(1.0)
         assert set(row["psnr_by_region"]) == {"mesh", "superquadrics", "ball", "wires", "empty"}
-    assert set(rows["mix"]["layers"]) == {"surface", "on-hull", "in-space"}
+    assert set(rows["mix"]["layers"]) == {"surface", "missing"}
+    assert set(rows["mix-former"]["layers"]) == {"surface", "on-hull", "in-space"}
     singles = {name: row["psnr"] for name, row in rows.items() if not name.startswith("mix")}
     assert found["best_single"] == max(singles, key=lambda name: singles[name])
     assert found["gain_of_mix"] == pytest.approx(rows["mix"]["psnr"] - max(singles.values()))

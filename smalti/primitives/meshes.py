@@ -36,14 +36,16 @@ from smalti.primitives.topology import (
     vertex_normals,
 )
 from smalti.renderers.drawables import TriangleDrawable
+from smalti.renderers.mipmaps import mipmaps
 
 
 class Meshes(FaceStructure):
     """See the module. Metadata: `edges` hard, antialiased or soft, `sigma` of the soft ones (squared NDC);
-    `smooth_normals`; `wrap` of the texture in u; `detach_barycentrics`. For new meshes: `texture_size`, 0 for colours
-    per vertex; `texel_opacity`, whether a texture has an alpha of its own; `initial_opacity` of texels or else faces, 1
-    for exactly opaque faces without a parameter; `resolution` of the grid on which points become a solid; `level` of
-    the icosphere.
+    `smooth_normals`; `wrap` of the texture in u; `mipmaps`, how many coarser levels of it far faces are drawn with: 0
+    for the texture alone, 24 for all (level k mixes what lies less than 2^k texels apart, so where faces have cells of
+    their own it mixes those); `detach_barycentrics`. For new meshes: `texture_size`, 0 for colours per vertex;
+    `texel_opacity`, whether a texture has an alpha of its own; `initial_opacity` of texels or else faces, 1 for exactly
+    opaque faces without a parameter; `resolution` of the grid on which points become a solid; `level` of the icosphere.
     """
 
     name: ClassVar[str] = "meshes"
@@ -52,7 +54,7 @@ class Meshes(FaceStructure):
     @classmethod
     def default_metadata(cls) -> dict[str, Any]:
         return {
-            **{"edges": "antialiased", "sigma": 1e-4, "smooth_normals": False, "wrap": False},
+            **{"edges": "antialiased", "sigma": 1e-4, "smooth_normals": False, "wrap": False, "mipmaps": 0},
             **{"detach_barycentrics": False, "texture_size": 0, "texel_opacity": False, "initial_opacity": 1.0},
             **{"resolution": 32, "level": 3},
         }
@@ -62,6 +64,7 @@ class Meshes(FaceStructure):
         return {
             "edges": (values["edges"] in ("hard", "antialiased", "soft"), "hard, antialiased or soft"),
             "sigma": (values["sigma"] > 0, "positive"),
+            "mipmaps": (0 <= values["mipmaps"] <= 24, "0 to 24"),
             "texture_size": (values["texture_size"] >= 0, "not negative"),
             "initial_opacity": (0 < values["initial_opacity"] <= 1, "above 0 and at most 1"),
             "resolution": (4 <= values["resolution"] <= 256, "4 to 256"),
@@ -235,19 +238,21 @@ class Meshes(FaceStructure):
     def drawables(self, camera: Camera, time: float = 0.0) -> Sequence[TriangleDrawable]:
         values, faces = self.parameters, self.faces
         smooth = bool(self.metadata["smooth_normals"])
-        texture = values.get("raw_texture")
+        texture = values["raw_texture"].sigmoid() if "raw_texture" in values else None
+        levels = int(self.metadata["mipmaps"])
         drawn = TriangleDrawable(
             corners=gathered(values["vertices"], faces),
             opacities=self.opacities(),
             colors=gathered(values["raw_colors"].sigmoid(), faces) if texture is None else None,
             normals=gathered(vertex_normals(values["vertices"], faces), faces) if smooth else None,
-            texture=None if texture is None else texture.sigmoid(),
+            texture=texture,
             uvs=None if texture is None else self.constants["uvs"].to(values["vertices"].dtype),
             neighbours=self.neighbours() if self.metadata["edges"] == "antialiased" else None,
             edges=self.metadata["edges"],
             sigma=float(self.metadata["sigma"]),
             wrap=bool(self.metadata["wrap"]),
             detach_barycentrics=bool(self.metadata["detach_barycentrics"]),
+            mipmaps=None if texture is None or levels == 0 else mipmaps(texture, levels),
         )
         return [drawn]
 

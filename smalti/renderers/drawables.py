@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from smalti.renderers.mipmaps import mipmap_count
 from smalti.renderers.shapes import check_grid, check_harmonics, check_shapes
 
 
@@ -266,6 +267,9 @@ class TriangleDrawable:
     """Texture repeats in u instead of clamping."""
     detach_barycentrics: bool = False
     """Colour and features pass no gradient to the corners (Blocks World's setting)."""
+    mipmaps: Float[Tensor, "m c"] | None = None
+    """Coarser levels of the texture (`smalti.renderers.mipmaps.mipmaps`, which carries their gradient to it), looked up
+    where a pixel covers more than a texel; None: the texture alone. Differentiable, and so is the level chosen."""
 
     def __post_init__(self) -> None:
         n = len(self)
@@ -277,6 +281,11 @@ class TriangleDrawable:
             if n:  # nobody reads the texture of no faces
                 check_grid("TriangleDrawable.texture", self.texture, "[h, w, 3 or 4]", (3, 4))
             shapes["texture"] = tuple(self.texture.shape)
+            if self.mipmaps is not None:
+                shapes["mipmaps"] = (len(self.mipmaps), self.texture.shape[2])
+                self._mipmap_count()
+        elif self.mipmaps is not None:
+            raise ValueError("TriangleDrawable: mipmaps need their texture")
         check_shapes(self, self.corners, shapes)
         if self.neighbours is not None and self.neighbours.is_floating_point():
             raise ValueError(f"TriangleDrawable.neighbours: expected integers, got {self.neighbours.dtype}")
@@ -306,10 +315,21 @@ class TriangleDrawable:
 
     def inputs(self) -> Inputs:
         tensors = [self.corners, self.opacities, self.colors, self.features, self.normals, self.texture, self.uvs]
+        levels = self._mipmap_count()
+        tensors.append(self.mipmaps if levels else None)
         height, width, depth = (0, 0, 0) if self.texture is None else self.texture.shape
         mode = ("hard", "antialiased", "soft").index(self.edges)
-        switches = [mode, int(self.wrap), int(self.detach_barycentrics)]
+        switches = [mode, int(self.wrap), int(self.detach_barycentrics), levels]
         return Inputs(tensors, [self.neighbours], [self.feature_count, height, width, depth, *switches], [self.sigma])
+
+    def _mipmap_count(self) -> int:
+        if self.texture is None or self.mipmaps is None or not len(self):
+            return 0
+        height, width = self.texture.shape[:2]
+        try:
+            return mipmap_count(height, width, len(self.mipmaps))
+        except ValueError as error:
+            raise ValueError(f"TriangleDrawable.mipmaps: {error}") from error
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -150,19 +150,33 @@ def composite(
 def _over(tau: Tensor, alpha: Tensor, least: float) -> tuple[Tensor, Tensor, Tensor]:
     """Weights of pieces and of the thin events after each, and what is left; a ray ends where T falls below `least`."""
     passed = torch.stack([torch.exp(-tau), 1 - alpha], dim=-1).flatten(-2)
-    before = torch.cat([torch.ones_like(passed[..., :1]), passed[..., :-1]], dim=-1).cumprod(-1)
-    alive = before.detach() >= least
+    first = torch.ones_like(passed[..., :1])
+    alive = torch.cat([first, _running(passed.detach(), torch.mul)[..., :-1]], dim=-1) >= least
     passed = torch.where(alive, passed, 1.0)
-    before = torch.cat([torch.ones_like(passed[..., :1]), passed[..., :-1]], dim=-1).cumprod(-1)
+    products = torch.cat([first, _running(passed, torch.mul)], dim=-1)
+    before = products[..., :-1]
     absorbed = torch.stack([-torch.expm1(-tau), alpha], dim=-1).flatten(-2)
     weights = (torch.where(alive, absorbed, 0.0) * before).unflatten(-1, (-1, 2))
-    return weights[..., 0], weights[..., 1], passed.prod(-1)
+    return weights[..., 0], weights[..., 1], products[..., -1]
 
 
 def _added(tau: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """As `_over`, of pieces alone, by the additive rule: w = min(A + tau, 1) - A."""
-    sums = torch.cat([torch.zeros_like(tau[..., :1]), tau.cumsum(-1)], dim=-1).clamp_max(1)
+    sums = torch.cat([torch.zeros_like(tau[..., :1]), _running(tau, torch.add)], dim=-1).clamp_max(1)
     return sums.diff(dim=-1), torch.zeros_like(tau), 1 - sums[..., -1]
+
+
+def _running(values: Tensor, combine: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Running sums or products along the last axis, by doubling.
+
+    Deterministic algorithms refuse torch's cumsum on CUDA, and with it the derivative of cumprod; nor is anything
+    divided by `1 - alpha` here.
+    """
+    step = 1
+    while step < values.shape[-1]:
+        values = torch.cat([values[..., :step], combine(values[..., step:], values[..., :-step])], dim=-1)
+        step *= 2
+    return values
 
 
 def _behind(color: Tensor, left: Tensor, background: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from small_families import blocks, mesh, picture
+from small_families import a_camera, blocks, mesh, picture
 from torch import Tensor
 
 from smalti.primitives.family import FamilyError, LossContext, RowMap
@@ -96,6 +96,27 @@ def test_texels_may_have_an_opacity_of_their_own() -> None:
     assert float(alpha.max()) == pytest.approx(1 - 0.4**2, abs=1e-6)
     family.cap_opacities(0.5)
     assert float(picture(family)[..., 3].detach().max()) == pytest.approx(0.75, abs=1e-6)
+
+
+def test_far_meshes_look_at_coarser_levels_where_asked() -> None:
+    """Stripes of one texel from afar: their mean, and all texels feel it; without levels a few of them do."""
+    surface = icosphere(2)
+    uvs = torch.stack([surface.vertices[:, 0], surface.vertices[:, 1]], dim=1).mul(0.45).add(0.5)[surface.faces]
+    given = Surface(surface.vertices, surface.faces, uvs=uvs)
+    found: dict[int, tuple[float, float]] = {}
+    for levels in (0, 24):
+        metadata = {"texture_size": 64, "mipmaps": levels, "edges": "hard"}
+        family = Meshes.from_surface(given, 10, torch.Generator(), metadata)
+        stripes = torch.where(torch.arange(64) % 2 == 1, 4.0, -4.0)
+        family.replace({"raw_texture": stripes[None, :, None].expand(64, 64, 3).clone()})
+        rgba = picture(family, a_camera(12, 9))
+        inside = rgba[..., 3].detach() == 1
+        rgba[..., :3].sum().backward()
+        felt = family.parameters["raw_texture"].grad
+        assert felt is not None
+        found[levels] = float((rgba[..., :3].detach()[inside] - 0.5).abs().mean()), float((felt != 0).double().mean())
+    assert found[24][0] < 0.02 < 0.2 < found[0][0]
+    assert found[0][1] < 0.2 < 0.6 < found[24][1]
 
 
 # -- structure --------------------------------------------------------------------------------------------------------

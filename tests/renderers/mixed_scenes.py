@@ -18,6 +18,7 @@ from smalti.renderers.drawables import (
     SurfelDrawable,
     TriangleDrawable,
 )
+from smalti.renderers.mipmaps import mipmaps
 
 
 class Draws:
@@ -76,9 +77,15 @@ def triangles(count: int, seed: int = 4, **other: Any) -> TriangleDrawable:
     return TriangleDrawable(**{**values, **other})
 
 
+OF_ALL_FACES = ("texture", "mipmaps")
+"""Tensors whose rows are no primitives."""
+
+
 def textured(count: int, seed: int = 5, **other: Any) -> TriangleDrawable:
     draws = Draws(seed)
-    values = {"texture": draws.uniform(5, 7, 4), "uvs": draws.normal(count, 3, 2), "wrap": True}
+    values: dict[str, Any] = {"texture": draws.uniform(5, 7, 4), "uvs": draws.normal(count, 3, 2), "wrap": True}
+    if "texture" not in other:
+        values["mipmaps"] = single(mipmaps(values["texture"], 2))
     return triangles(count, seed, colors=None, **{**values, **other})
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 import torch
 from mixed_scenes import KINDS, boxes, every_kind, neurals, triangles
 from scenes import simple_camera
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from smalti.renderers.backends import BackendError
 from smalti.renderers.drawables import BoxDrawable, Drawable, SurfelDrawable, TriangleDrawable
@@ -188,6 +190,26 @@ def test_additive_boxes_are_added_up_in_torch_too() -> None:
     for a, b in zip(gradients(frame.color, leaves), gradients(color, leaves), strict=True):
         if a is not None and b is not None:
             assert (a - b).norm() <= 1e-7 * a.norm()
+
+
+@pytest.mark.parametrize("additive", [False, True])
+def test_compositing_needs_nothing_that_deterministic_algorithms_refuse(additive: bool) -> None:
+    """On CUDA torch refuses cumsum then; what is called here is what is called there."""
+    called: set[str] = set()
+
+    class Recorder(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            called.add(func.overloadpacket.__name__)
+            return func(*args, **(kwargs or {}))
+
+    drawables = [boxes(2, accumulation="additive")] if additive else [boxes(2), triangles(3)]
+    ready, leaves = leaves_of(drawables)
+    found = fragments(ready, simple_camera(8, 8), 40)
+    with Recorder():
+        color, alpha = composite(found, found.colors[..., :3])
+        torch.autograd.grad(color.sum() + alpha.sum(), leaves, allow_unused=True)
+    assert "gather" in called
+    assert not [name for name in called if "cumsum" in name or "histc" in name or "put" in name]
 
 
 def test_refusals() -> None:

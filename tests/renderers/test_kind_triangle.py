@@ -28,6 +28,9 @@ LOOKS: dict[str, dict[str, Any]] = {
     "rgb": {"texture": (6, 9, 3)},
     "rgba, wrapped": {"texture": (6, 9, 4), "wrap": True},
     "detached": {"texture": (6, 9, 3), "detach_barycentrics": True},
+    "mipmaps": {"texture": (37, 50, 3), "mipmaps": 9},
+    "mipmaps, rgba, wrapped": {"texture": (21, 40, 4), "mipmaps": 2, "wrap": True},
+    "mipmaps, detached": {"texture": (16, 15, 4), "mipmaps": 9, "detach_barycentrics": True},
 }
 VIEWS = {"ray": RAY, "near plane": replace(RAY, near=3.5), "centre": replace(RAY, order="centre")}
 
@@ -74,7 +77,7 @@ def test_engine_draws_what_the_oracle_draws(mode: str, look: str, view: str) -> 
 
 
 @doubles
-@pytest.mark.parametrize("look", ["colors", "corner normals", "rgba, wrapped"])
+@pytest.mark.parametrize("look", ["colors", "corner normals", "rgba, wrapped", "mipmaps", "mipmaps, rgba, wrapped"])
 @pytest.mark.parametrize("mode", ["antialiased", "soft"])
 def test_gradients_by_central_differences(mode: str, look: str, backend: Backend) -> None:
     """Every tensor and the camera, along random directions, coverage included; a quarter of the triangles is cut."""

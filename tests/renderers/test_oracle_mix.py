@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mixed_scenes import KINDS, boxes, every_kind, mapped, triangles
+from mixed_scenes import KINDS, OF_ALL_FACES, boxes, every_kind, mapped, triangles
 from on_axis import RAY, RED, block, draw, gaussian, numbers, one_pixel, surfel, wall
 from scenes import gaussians, simple_camera
 from test_oracle_neural import looking, product, rotation
@@ -122,7 +122,7 @@ def test_order_of_drawables_and_rows() -> None:
     """Away from ties the order in which things are given is no matter."""
     camera, scene = looking(16, 12), every_kind(6)
     before = draw(*scene, camera=camera, settings=replace(EVERYTHING))
-    shuffled = [mapped(d, lambda name, t: t if name == "texture" else t.flip(0)) for d in reversed(scene)]
+    shuffled = [mapped(d, lambda name, t: t if name in OF_ALL_FACES else t.flip(0)) for d in reversed(scene)]
     after = draw(*shuffled, camera=camera, settings=EVERYTHING)
     assert 0.3 < float(before.alpha.mean()) < 0.999
     close(after, before, 1e-12)
@@ -212,7 +212,7 @@ def test_seen_and_not_seen() -> None:
 def test_nothing_of_a_kind(kind: str) -> None:
     """A drawable without primitives, alone and beside others."""
     some = KINDS[kind](4)
-    none = mapped(some, lambda name, t: t if name == "texture" else t[:0])
+    none = mapped(some, lambda name, t: t if name in OF_ALL_FACES else t[:0])
     assert len(none) == 0
     camera = looking(5, 4)
     alone = draw(none, camera=camera, settings=EVERYTHING)
@@ -249,7 +249,7 @@ def test_hostile_numbers(kind: str, value: float) -> None:
         for leaf in leaves:
             assert leaf.grad is None or not math.isnan(float(leaf.grad.sum())) or abs(value) > 1e100, hostile
         # All faces share a texture; of an EWA Gaussian that is not drawn the colour is not looked at.
-        if math.isnan(value) and hostile != "texture" and not (kind == "gaussian" and hostile.startswith("sh")):
+        if math.isnan(value) and hostile not in OF_ALL_FACES and not (kind == "gaussian" and hostile.startswith("sh")):
             assert frame.visibility.skipped == 1, hostile
 
 

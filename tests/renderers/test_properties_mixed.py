@@ -17,7 +17,7 @@ from backends import Backend, found_backends
 from compare import relative_error
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mixed_scenes import KINDS, every_kind, mapped
+from mixed_scenes import KINDS, OF_ALL_FACES, every_kind, mapped
 from scenes import Scene, gaussians, simple_camera
 from torch import Tensor
 
@@ -87,7 +87,7 @@ def require_same(engine: Backend, got: Frame, want: Frame, slack: float = 1.0, p
 
 def rows_of(drawable: Any, rows: Tensor | slice) -> Any:
     """Some of its primitives; a texture belongs to all."""
-    changed = mapped(drawable, lambda name, value: value if name == "texture" else value[rows])
+    changed = mapped(drawable, lambda name, value: value if name in OF_ALL_FACES else value[rows])
     neighbours = getattr(drawable, "neighbours", None)
     return changed if neighbours is None else replace(changed, neighbours=neighbours[rows])
 
@@ -126,8 +126,8 @@ def test_splitting_a_batch_changes_nothing(engine: Backend, name: str, order: Re
         assert torch.equal(got.ids[key], want.ids[key])
     for key, gradient in expected.items():
         number, _, field = key.rpartition(".")
-        if number == "0" and field == "texture":
-            joined = found["0.texture"] + found["1.texture"]
+        if number == "0" and field in OF_ALL_FACES:
+            joined = found[f"0.{field}"] + found[f"1.{field}"]
         elif number == "0":
             joined = torch.cat([found[f"0.{field}"], found[f"1.{field}"]])
         else:

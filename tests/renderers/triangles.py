@@ -14,6 +14,7 @@ from torch import Tensor
 from smalti.cameras.camera import Camera
 from smalti.renderers.drawables import TriangleDrawable
 from smalti.renderers.frame import Frame
+from smalti.renderers.mipmaps import mipmaps
 from smalti.renderers.render import render
 from smalti.renderers.settings import RenderSettings
 
@@ -53,7 +54,9 @@ class TriangleScene:
 
 
 def triangles(count: int, seed: int = 0, size: float = 0.7, **other: Any) -> TriangleDrawable:
-    """`count` triangles around the origin; `texture`: (h, w, channels); other values replace fields."""
+    """`count` triangles around the origin; `texture`: (h, w, channels), with so many levels of `mipmaps`; other values
+    replace fields.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(*shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
@@ -70,6 +73,8 @@ def triangles(count: int, seed: int = 0, size: float = 0.7, **other: Any) -> Tri
         values["colors"] = uniform(count, 3, 3)
     else:
         values |= {"texture": uniform(*shape), "uvs": uniform(count, 3, 2, low=-0.6, high=1.6)}
+        if levels := other.pop("mipmaps", 0):
+            values["mipmaps"] = single(mipmaps(values["texture"], levels))
     if other.pop("smooth", False):
         values["normals"] = uniform(count, 3, 3, low=-1) + values["corners"]
         values["normals"] = single(values["normals"])

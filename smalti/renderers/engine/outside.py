@@ -6,6 +6,7 @@ Kinds that are built in never come here.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import hashlib
 import importlib.util
@@ -81,8 +82,8 @@ def compiled(kind: OutsideKind, name: str) -> Path:
         folder = tempfile.mkdtemp(dir=path.parent, prefix="making-")
     except OSError as error:
         _log.warning("%s cannot be written (%s); set SMALTI_CACHE to a writable folder", path.parent, error)
-        folder = tempfile.mkdtemp(prefix="smalti-kind-")
-        path = Path(folder) / path.name
+        path = _own_folder() / path.name
+        folder = tempfile.mkdtemp(dir=path.parent, prefix="making-")
     try:
         source, made = Path(folder) / "unit.cpp", Path(folder) / "unit.so"
         source.write_text(unit(kind, str(kind.path)))
@@ -94,9 +95,21 @@ def compiled(kind: OutsideKind, name: str) -> Path:
             file.write(hashlib.sha256(made.read_bytes()).digest() + _MARK)
         os.replace(made, path)
     finally:
-        if path.parent != Path(folder):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
     return path
+
+
+@cache
+def _own_folder() -> Path:
+    """What stands in for a cache that cannot be written; gone when this process ends."""
+    folder, owner = tempfile.mkdtemp(prefix="smalti-kinds-"), os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == owner:  # not what a fork inherited
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+    return Path(folder)
 
 
 def unit(kind: OutsideKind, header: str) -> str:

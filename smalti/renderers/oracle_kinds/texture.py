@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -18,6 +20,23 @@ def bilinear(texture: Float[Tensor, "h w c"], uv: Float[Tensor, "k 2"], wrap: bo
     rows = [(top.long() + k).clamp(max=height - 1) for k in range(2)]
     upper, lower = ((1 - fx) * texture[r, columns[0]] + fx * texture[r, columns[1]] for r in rows)
     return (1 - fy) * upper + fy * lower
+
+
+def mipmapped(
+    levels: Sequence[Float[Tensor, "h w c"]], uv: Float[Tensor, "k 2"], width: Float[Tensor, "k"], wrap: bool
+) -> Float[Tensor, "k c"]:
+    """From the two levels whose texels are next to `width` texels of the first wide, in shares that make it that."""
+    found = uv.new_zeros(len(uv), levels[0].shape[2])
+    for k, level in enumerate(levels):
+        size = 2.0**k
+        share = torch.ones_like(width)
+        if k + 1 < len(levels):
+            share = 2 - width / size
+        if k > 0:
+            share = torch.where(width < size, 2 * width / size - 1, share)
+        seen = (share.detach() > 0).nonzero()[:, 0]
+        found = found.index_add(0, seen, share[seen, None] * bilinear(level, uv[seen], wrap))
+    return found
 
 
 def trilinear(

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from smalti.cameras.camera import Camera
 from smalti.renderers.drawables import TriangleDrawable
+from smalti.renderers.mipmaps import mipmap_count, mipmap_sizes
 from smalti.renderers.oracle_kinds.events import Events, View, faded, usable_rows
 from smalti.renderers.oracle_kinds.outlines import Outlines
-from smalti.renderers.oracle_kinds.texture import bilinear
+from smalti.renderers.oracle_kinds.texture import bilinear, mipmapped
 
 SOFT_MIN = 1e-4
 """`soft`: share of the opacity below which an event is dropped."""
@@ -61,14 +62,14 @@ class TriangleKind:
             hits = self._meet(view, pixel, row)
             drawn = hits.drawn & (hits.coverage > 0) & (hits.z >= view.settings.near) & hits.z.isfinite()
             if self.drawable.texture is not None:
-                color, share = self._shade(self.rows[row], hits.barycentrics)
+                color, share = self._shade(row, hits.barycentrics, hits.z)
                 drawn &= color.isfinite().all(-1) & share.isfinite()
         pixel, row = pixel[drawn], row[drawn]
         hits = self._meet(view, pixel, row)
 
         primitive = self.rows[row]
         barycentrics = hits.barycentrics.detach() if self.drawable.detach_barycentrics else hits.barycentrics
-        color, opacity = self._shade(primitive, barycentrics)
+        color, opacity = self._shade(row, barycentrics, hits.z)
         alpha = (self.drawable.opacities[primitive].clamp(0, 1) * opacity).clamp(0, 1) * hits.coverage
         features = None
         if self.drawable.features is not None:
@@ -124,16 +125,50 @@ class TriangleKind:
         exists = (across >= 0) & (across < len(usable))
         return ~exists | (side[across.clamp(0, len(usable) - 1)] != self.side[:, None])
 
-    def _shade(self, primitive: Tensor, barycentrics: Tensor) -> tuple[Tensor, Tensor]:
+    def _shade(self, row: Tensor, barycentrics: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """Colour, and what the texture's alpha makes of the opacity."""
+        drawable, primitive = self.drawable, self.rows[row]
         opaque = barycentrics.new_ones(len(primitive))
-        if self.drawable.colors is not None:
-            return (barycentrics[:, :, None] * self.drawable.colors[primitive]).sum(1), opaque
-        assert self.drawable.texture is not None
-        assert self.drawable.uvs is not None
-        uv = (barycentrics[:, :, None] * self.drawable.uvs[primitive]).sum(1)
-        texel = bilinear(self.drawable.texture, uv, self.drawable.wrap)
+        if drawable.colors is not None:
+            return (barycentrics[:, :, None] * drawable.colors[primitive]).sum(1), opaque
+        assert drawable.texture is not None
+        assert drawable.uvs is not None
+        uv = (barycentrics[:, :, None] * drawable.uvs[primitive]).sum(1)
+        levels = self._levels(drawable.texture)
+        if len(levels) == 1:
+            texel = bilinear(drawable.texture, uv, drawable.wrap)
+        else:
+            width = self._pixel_width(row, barycentrics, z).clamp(1, 2.0 ** (len(levels) - 1))
+            texel = mipmapped(levels, uv, width, drawable.wrap)
         return texel[:, :3], texel[:, 3] if texel.shape[1] == 4 else opaque
+
+    def _levels(self, texture: Tensor) -> list[Tensor]:
+        mipmaps = self.drawable.mipmaps
+        if mipmaps is None:
+            return [texture]
+        height, width = texture.shape[:2]
+        sizes = mipmap_sizes(height, width, mipmap_count(height, width, len(mipmaps)))
+        parts = mipmaps.split([rows * columns for rows, columns in sizes])
+        return [texture, *(part.reshape(*size, -1) for part, size in zip(parts, sizes, strict=True))]
+
+    def _pixel_width(self, row: Tensor, barycentrics: Tensor, z: Tensor) -> Tensor:
+        """Texels that a step of one pixel crosses, where the ray meets the triangle (the root of the mean square over
+        all directions on the screen).
+        """
+        drawable = self.drawable
+        assert drawable.texture is not None
+        assert drawable.uvs is not None
+        # Of the barycentrics over z, which are affine on the screen: [k, corner, x or y].
+        slopes = self.edges[row][:, :, :2] / self.camera.intrinsics[:2]
+        slopes = slopes / _dot(self.q[row][:, 0], self.edges[row][:, 0])[:, None, None]
+        slopes = z[:, None, None] * (slopes - barycentrics[:, :, None] * slopes.sum(1, keepdim=True))
+        if drawable.detach_barycentrics:
+            slopes = slopes.detach()
+        height, width = drawable.texture.shape[:2]
+        places = drawable.uvs[self.rows[row]] * drawable.uvs.new_tensor([width, height])
+        texels = ((places - places[:, :1])[:, :, :, None] * slopes[:, :, None]).sum(1)
+        # Not of nothing, where a root has no slope; narrower than a texel is one all the same.
+        return (texels.square().sum((1, 2)) / 2).clamp(min=0.25).sqrt()
 
     def _normals(self, directions: Tensor, row: Tensor, barycentrics: Tensor) -> Tensor:
         """Unit normals in world axes, turned towards the camera."""

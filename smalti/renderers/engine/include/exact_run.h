@@ -2,6 +2,8 @@
 // stored but what the way back needs. The numbers are those of the general sweep (exact.h), which a run interrupts only where
 // nothing is open and whatever waits lies behind the whole run.
 #pragma once
+#include <vector>
+
 #include "composite_cpu.h"
 #include "exact.h"
 

@@ -3,9 +3,7 @@
 // Per pixel there are three edge functions f_i, affine on the screen; g_i = k_i f_i = w_i / det, 1/z = g_0 + g_1 + g_2 and
 // beta_i = g_i z. Where an edge passes a pixel centre so closely that rounding would decide who owns it, an exact test does.
 #pragma once
-#include "triangle_finish.h"
-#include "triangle_hit.h"
-#include "triangle_texture.h"
+#include "triangle_mipmap.h"
 #ifndef SMALTI_CUDA
 #include "../composite_cpu.h"
 #endif
@@ -15,7 +13,7 @@ namespace smalti {
 struct TriangleKind {
     typedef TriangleRecord Record;
     static constexpr bool kConstantChannels = false;
-    static constexpr int kTableTensors = 1 << kTexture;
+    static constexpr int kTableTensors = 1 << kTexture | 1 << kMipmaps;
 
     SM_FN static int moments(const KindInput& in, const ViewOptions& view) { return triangle_sums(in, view.normals).count; }
 
@@ -62,10 +60,18 @@ struct TriangleKind {
         F channels[kTriangleChannels];
         F alpha = splat(min_of_real(max_of_real(r.opacity, 0), 1));
         if (in.tensors[kTexture]) {
-            TexturePlace place;
             F values[4];
-            texture_place(in, r, h.beta, h.hit, place);
-            texture_values<false>(in, place, h.hit, values, nullptr, nullptr);
+            if (texture_mipmaps(in)) {
+                const TriangleHit own = h;  // what goes to functions that stand apart cannot stay in registers
+                TextureFootprint footprint;
+                texture_footprint(in, r, own, footprint);
+                const MipmapTexels texels = mipmap_texels<false>(in, r, own, footprint);
+                for (int c = 0; c < 4; c++) values[c] = texels.values[c];
+            } else {
+                TexturePlace place;
+                texture_place(in, r, texture_level(in, r, 0), h.beta, h.hit, place);
+                texture_values<false>(in, kTexture, place, h.hit, values, nullptr, nullptr);
+            }
             keep_finite(h.hit, values, texture_depth(in));
             for (int c = 0; c < 3; c++) channels[c] = values[c];
             if (texture_depth(in) == 4) alpha = min_of(max_of(splat(r.opacity) * values[3], splat(0)), splat(1));
@@ -172,11 +178,20 @@ private:
         F d1 = zero, d2 = zero;  // d loss / d beta_1 and beta_2, beta_0 being the rest
         F opacity = splat(min_of_real(max_of_real(r.opacity, 0), 1)), of_opacity = h.weight;
         if (in.tensors[kTexture]) {
+            const int channels = texture_depth(in), mipmaps = texture_mipmaps(in);
             TexturePlace place;
-            const int channels = texture_depth(in);
+            TextureFootprint footprint;
+            MipmapTexels texels;
             F values[4], along_x[4], along_y[4], g[4], gx = zero, gy = zero;
-            texture_place(in, r, h.beta, h.hit, place);
-            texture_values<true>(in, place, h.hit, values, along_x, along_y);
+            if (mipmaps) {
+                const TriangleHit own = h;
+                texture_footprint(in, r, own, footprint);
+                texels = mipmap_texels<true>(in, r, own, footprint);
+                for (int c = 0; c < 4; c++) values[c] = texels.values[c], along_x[c] = texels.along_x[c], along_y[c] = texels.along_y[c];
+            } else {
+                texture_place(in, r, texture_level(in, r, 0), h.beta, h.hit, place);
+                texture_values<true>(in, kTexture, place, h.hit, values, along_x, along_y);
+            }
             keep_finite(h.hit, values, channels);
             value = zero_unless(h.hit, value), depth = zero_unless(h.hit, depth);
             for (int c = 0; c < channels; c++) along_x[c] = zero_unless(h.hit, along_x[c]), along_y[c] = zero_unless(h.hit, along_y[c]);
@@ -193,9 +208,19 @@ private:
             corner_sums(h, gy, sums + s.attribute + 1, 2);
             d1 = fma(gx, splat(r.attribute[1]), gy * splat(r.attribute[4]));
             d2 = fma(gx, splat(r.attribute[2]), gy * splat(r.attribute[5]));
-            for (int l = 0; l < kLanes; l++)
-                if (!lane(h.hit, l)) place.base[l] = -1;
-            back.bilinear(kTexture, place.base, place.step_x, place.step_y, place.fx, place.fy, g, channels);
+            if (mipmaps) {
+                const TriangleHit own = h;
+                mipmap_texels_back(in, r, own, footprint, g, back);
+                F felt = zero;
+                for (int c = 0; c < channels; c++) felt = fma(g[c], zero_unless(h.hit, texels.along_width[c]), felt);
+                F of_1 = zero, of_2 = zero, of_z = zero;
+                if (any(gt(abs_of(felt), zero))) texture_footprint_back(r, own, footprint, felt, s, sums, of_1, of_2, of_z);
+                if (!detached) d1 = d1 + of_1, d2 = d2 + of_2, depth = depth + of_z;
+            } else {
+                for (int l = 0; l < kLanes; l++)
+                    if (!lane(h.hit, l)) place.base[l] = -1;
+                back.bilinear(kTexture, place.base, place.step_x, place.step_y, place.fx, place.fy, g, channels);
+            }
         } else {
             for (int c = 0; c < 3; c++) {
                 const F g = zero_unless(h.hit, gradient.channels[c]);

@@ -12,6 +12,8 @@ struct TriangleSums {
     int depth;                // 3: of the corners' own z, where the barycentrics are clamped; not in hard mode
     int outline;              // 4 x 2: of the polygon's corners on the screen; not in hard mode
     int attribute;            // 9 of the colours (corner, channel) or 6 of the places in the texture (corner, axis; texels)
+    int footprint;            // with mipmaps: what the width of a pixel in the texture felt of the slopes of g on the screen. By
+                              // texture and screen axis (2 x 2), in units of a_im (triangle_mipmap.h); and alike for all g_m (2)
     int features;             // 3 per channel (corner)
     int normals;              // 9 (corner, axis), or 3 of the face's own
     int count;
@@ -23,7 +25,8 @@ SM_FN TriangleSums triangle_sums(const KindInput& in, int normals) {
     const bool hard = triangle_mode(in) == kHard;
     s.outline = s.depth + (hard ? 0 : 3);
     s.attribute = s.outline + (hard ? 0 : 8);
-    s.features = s.attribute + (in.tensors[kColors] ? 9 : 6);
+    s.footprint = s.attribute + (in.tensors[kColors] ? 9 : 6);
+    s.features = s.footprint + (texture_mipmaps(in) ? 6 : 0);
     s.normals = s.features + 3 * triangle_features(in);
     s.count = s.normals + (normals ? (in.tensors[kNormals] ? 9 : 3) : 0);
     return s;
@@ -65,6 +68,27 @@ SM_FN void triangle_normal_back(const TriangleView& t, const TriangleRecord& r, 
     for (int j = 0; j < 3; j++) out[1][j] += to1[j], out[2][j] += to2[j], out[0][j] -= to1[j] + to2[j];
 }
 
+// Gradient of the slopes of g on the screen. The slope of g_m along the screen's x is element (m, 0) of Q^-1 over fx.
+SM_FN void triangle_footprint_back(const TriangleView& t, const CameraValues& cam, const TriangleRecord& r, const real* sums,
+                                   double (*out)[3]) {
+    double row[3][3];
+    wide_cross(t.side2, t.q[0], row[1]);
+    wide_cross(t.q[0], t.side1, row[2]);
+    for (int c = 0; c < 3; c++) {
+        row[1][c] /= t.det, row[2][c] /= t.det;
+        row[0][c] = t.normal[c] / t.det - row[1][c] - row[2][c];
+    }
+    for (int m = 0; m < 3; m++) {
+        double felt[2] = {sums[4], sums[5]};
+        for (int j = 0; j < 2 && m; j++) felt[j] += (double)r.attribute[m] * sums[j] + (double)r.attribute[3 + m] * sums[2 + j];
+        felt[0] /= cam.fx, felt[1] /= cam.fy;
+        for (int j = 0; j < 3; j++) {
+            const double along = felt[0] * row[j][0] + felt[1] * row[j][1];
+            for (int c = 0; c < 3; c++) out[j][c] -= along * row[m][c];
+        }
+    }
+}
+
 SM_FN void triangle_finish(const KindInput& in, const CameraValues& cam, const ViewOptions& view, int k, const TriangleRecord& r,
                            const real* sums, const KindGradient& out, double* camera) {
     const TriangleSums s = triangle_sums(in, view.normals);
@@ -85,6 +109,8 @@ SM_FN void triangle_finish(const KindInput& in, const CameraValues& cam, const V
         for (int j = 0; j < 3; j++) g[j][2] += sums[s.depth + j];
         triangle_outline_back(t, cam, sums + s.outline, g);
     }
+
+    if (texture_mipmaps(in) && !triangle_detached(in)) triangle_footprint_back(t, cam, r, sums + s.footprint, g);
 
     const real* R = cam.rotation;
     for (int j = 0; j < 3; j++)

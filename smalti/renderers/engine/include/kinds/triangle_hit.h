@@ -79,13 +79,8 @@ SM_FN F from_lanes(const real* values) {
 }
 
 // Rays that the edges' signs do not place for certain: looked at one by one. Rare, unless vertices lie on pixel centres.
-#ifdef SMALTI_CUDA
-__device__ __noinline__
-#else
-inline __attribute__((noinline))
-#endif
-M triangle_doubts(const KindInput& in, const CameraValues& cam, const TriangleRecord& r, int k, const Rays& rays, const F* f, M hit,
-                  M doubt) {
+SMALTI_APART M triangle_doubts(const KindInput& in, const CameraValues& cam, const TriangleRecord& r, int k, const Rays& rays, const F* f,
+                               M hit, M doubt) {
     TriangleView t;
     triangle_view(in, cam, k, t);
     real inside[kLanes];

@@ -17,6 +17,33 @@ SM_FN F whole_part(F x) {
 #endif
 }
 
+// The texture, or one of its coarser levels, as one triangle sees it.
+struct TextureLevel {
+    int tensor, offset;  // where it begins, reals
+    int width, height;
+    real scale[2];       // its texels per texel of the texture, x and y
+    int texel[2];        // TriangleRecord::texel, and corner 0's place from there
+    real first[2];
+};
+
+SM_FN int coarser(int size, int levels) { return size >> levels > 0 ? size >> levels : 1; }
+
+SM_FN TextureLevel texture_level(const KindInput& in, const TriangleRecord& r, int number) {
+    const int size[2] = {texture_width(in), texture_height(in)};
+    TextureLevel level = {kTexture, 0, size[0], size[1], {1, 1}, {r.texel[0], r.texel[1]}, {r.attribute[0], r.attribute[3]}};
+    if (number == 0) return level;
+    level.tensor = kMipmaps;
+    for (int k = 1; k < number; k++) level.offset += coarser(size[0], k) * coarser(size[1], k) * texture_depth(in);
+    level.width = coarser(size[0], number), level.height = coarser(size[1], number);
+    for (int c = 0; c < 2; c++) {
+        const int texels = c ? level.height : level.width;
+        const double scale = texels / (double)size[c], at = ((double)level.texel[c] + level.first[c] + 0.5) * scale - 0.5;
+        const double whole = wide_max(wide_min(wide_floor(at), texels - 1), 0);
+        level.scale[c] = (real)scale, level.texel[c] = (int)whole, level.first[c] = (real)(at - whole);
+    }
+    return level;
+}
+
 // Where a block of pixels looks: the texel above and to the left, steps to its neighbours (0 at a border), and how far beyond it.
 struct TexturePlace {
     int base[kLanes], step_x[kLanes], step_y[kLanes];
@@ -24,14 +51,14 @@ struct TexturePlace {
     M free_x, free_y;  // not clamped: moving the place moves the value
 };
 
-SM_FN void texture_place(const KindInput& in, const TriangleRecord& r, const F* beta, M hit, TexturePlace& place) {
-    const int width = texture_width(in), height = texture_height(in), depth = texture_depth(in);
-    const real* a = r.attribute;
+SM_FN void texture_place(const KindInput& in, const TriangleRecord& r, const TextureLevel& level, const F* beta, M hit, TexturePlace& place) {
+    const int width = level.width, height = level.height, depth = texture_depth(in);
+    const real *a = r.attribute, *scale = level.scale;
     // Rays that miss look at the first texel.
-    F x = zero_unless(hit, fma(beta[1], splat(a[1]), fma(beta[2], splat(a[2]), splat(a[0]))));
-    F y = zero_unless(hit, fma(beta[1], splat(a[4]), fma(beta[2], splat(a[5]), splat(a[3]))));
-    const F left = splat((real)-r.texel[0]), right = splat((real)(width - 1 - r.texel[0]));
-    const F top = splat((real)-r.texel[1]), bottom = splat((real)(height - 1 - r.texel[1]));
+    F x = zero_unless(hit, fma(beta[1], splat(a[1] * scale[0]), fma(beta[2], splat(a[2] * scale[0]), splat(level.first[0]))));
+    F y = zero_unless(hit, fma(beta[1], splat(a[4] * scale[1]), fma(beta[2], splat(a[5] * scale[1]), splat(level.first[1]))));
+    const F left = splat((real)-level.texel[0]), right = splat((real)(width - 1 - level.texel[0]));
+    const F top = splat((real)-level.texel[1]), bottom = splat((real)(height - 1 - level.texel[1]));
     place.free_x = both(ge(x, left), ge(right, x));
     place.free_y = both(ge(y, top), ge(bottom, y));
     y = min_of(max_of(y, top), bottom);
@@ -42,17 +69,17 @@ SM_FN void texture_place(const KindInput& in, const TriangleRecord& r, const F* 
         x = min_of(max_of(x, left), right);
     const F whole_x = whole_part(x), whole_y = whole_part(y);
     place.fx = x - whole_x, place.fy = y - whole_y;
-    F column = whole_x + splat((real)r.texel[0]);
+    F column = whole_x + splat((real)level.texel[0]);
     if (wraps) column = fnma(whole_part((column + splat(real(0.5))) * splat(real(1) / width)), splat((real)width), column);
     column = min_of(max_of(column, splat(0)), splat((real)(width - 1)));
-    const F row = min_of(max_of(whole_y + splat((real)r.texel[1]), splat(0)), splat((real)(height - 1)));
+    const F row = min_of(max_of(whole_y + splat((real)level.texel[1]), splat(0)), splat((real)(height - 1)));
 #ifdef SMALTI_CUDA
     const int i = (int)column, j = (int)row;
-    place.base[0] = (j * width + i) * depth;
+    place.base[0] = level.offset + (j * width + i) * depth;
     place.step_x[0] = i + 1 < width ? depth : wraps ? -i * depth : 0;
     place.step_y[0] = j + 1 < height ? width * depth : 0;
 #else
-    const I i = truncated(column), j = truncated(row), base = (j * width + i) * depth;
+    const I i = truncated(column), j = truncated(row), base = (j * width + i) * depth + level.offset;
     const I step_x = select_int(le_int(i, splat_int(width - 2)), splat_int(depth), wraps ? -i * depth : I{});
     const I step_y = select_int(le_int(j, splat_int(height - 2)), splat_int(width * depth), I{});
     for (int k = 0; k < kLanes; k++) place.base[k] = (int)base[k], place.step_x[k] = (int)step_x[k], place.step_y[k] = (int)step_y[k];
@@ -62,13 +89,13 @@ SM_FN void texture_place(const KindInput& in, const TriangleRecord& r, const F* 
 // Values of three or four channels at the place and, if asked for, their derivatives along x and y (texels); 0 where a ray misses.
 #ifdef SMALTI_CUDA
 template <bool derivatives>
-SM_FN void texture_values(const KindInput& in, const TexturePlace& place, M hit, F* values, F* along_x, F* along_y) {
+SM_FN void texture_values(const KindInput& in, int tensor, const TexturePlace& place, M hit, F* values, F* along_x, F* along_y) {
     const int depth = texture_depth(in);
     for (int c = 0; c < depth; c++) {
         values[c] = 0;
         if (derivatives) along_x[c] = along_y[c] = 0;
         if (!hit) continue;
-        const real* p = in.tensors[kTexture] + place.base[0] + c;
+        const real* p = in.tensors[tensor] + place.base[0] + c;
         const int x = place.step_x[0], y = place.step_y[0];
         const real upper = p[x] - p[0], lower = p[x + y] - p[y];
         const real above = fma(place.fx, upper, p[0]), below = fma(place.fx, lower, p[y]);
@@ -119,9 +146,8 @@ SM_FN Voxel texel_at(const real* p, const real* end) {
 }
 
 template <bool derivatives>
-SM_FN void texture_values(const KindInput& in, const TexturePlace& place, M hit, F* values, F* along_x, F* along_y) {
-    const real* texture = in.tensors[kTexture];
-    const real* end = texture + (long long)texture_height(in) * texture_width(in) * texture_depth(in);
+SM_FN void texture_values(const KindInput& in, int tensor, const TexturePlace& place, M hit, F* values, F* along_x, F* along_y) {
+    const real *texture = in.tensors[tensor], *end = texture + in.sizes[tensor];
     TexelLanes value, slope_x, slope_y;
     value.clear();
     if (derivatives) slope_x.clear(), slope_y.clear();

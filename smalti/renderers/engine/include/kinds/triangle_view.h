@@ -5,6 +5,13 @@
 #include "../wide_math.h"
 #include "kind.h"
 
+// Code that few triangles need, kept out of the way of the others.
+#ifdef SMALTI_CUDA
+#define SMALTI_APART __device__ __noinline__
+#else
+#define SMALTI_APART inline __attribute__((noinline))
+#endif
+
 namespace smalti {
 
 constexpr int kTriangleChannels = 64;  // of the picture, at most, where triangles are drawn
@@ -13,7 +20,7 @@ constexpr double kSoftCut = 9.210340371976184;  // ln(1e4): a soft edge ends whe
 enum TriangleMode { kHard = 0, kAntialiased = 1, kSoft = 2 };
 
 // The order of TriangleDrawable.inputs().
-enum TriangleTensor { kCorners, kFaceOpacities, kColors, kCornerFeatures, kNormals, kTexture, kUvs };
+enum TriangleTensor { kCorners, kFaceOpacities, kColors, kCornerFeatures, kNormals, kTexture, kUvs, kMipmaps };
 SM_FN int triangle_features(const KindInput& in) { return in.integers[0]; }
 SM_FN int texture_height(const KindInput& in) { return in.integers[1]; }
 SM_FN int texture_width(const KindInput& in) { return in.integers[2]; }
@@ -21,6 +28,7 @@ SM_FN int texture_depth(const KindInput& in) { return in.integers[3]; }
 SM_FN int triangle_mode(const KindInput& in) { return in.integers[4]; }
 SM_FN bool texture_wraps(const KindInput& in) { return in.integers[5] != 0; }
 SM_FN bool triangle_detached(const KindInput& in) { return in.integers[6] != 0; }
+SM_FN int texture_mipmaps(const KindInput& in) { return in.integers[7]; }  // coarser levels
 
 SM_FN int next_corner(int i) { return i == 2 ? 0 : i + 1; }
 
