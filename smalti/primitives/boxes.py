@@ -136,7 +136,9 @@ class Boxes(Family):
 
     @classmethod
     def on_uv_grid(cls, surface: Surface, across: int, down: int, metadata: Mapping[str, Any] | None = None) -> Self:
-        """MVP's placement: one box per cell of a regular grid of texture coordinates that the surface covers."""
+        """MVP's placement: one box per cell of a regular grid of texture coordinates that the surface covers, around
+        what lies in it.
+        """
         return cls._on_surface(surface, uv_grid(surface, across, down), metadata or {})
 
     @classmethod
@@ -153,14 +155,19 @@ class Boxes(Family):
 
     @classmethod
     def _on_surface(cls, surface: Surface, seats: Seats, metadata: Mapping[str, Any]) -> Self:
-        """MVP's base scale with the surface's largest half side as its unit, and never short of the neighbour."""
+        """MVP's base scale with the surface's largest half side as its unit, and never short of what a seat stands for,
+        or of the neighbour.
+        """
         low, high = surface.vertices.amin(0), surface.vertices.amax(0)
         radius = 0.5 * float((high - low).max())
         count = len(seats.positions)
         if count == 1:
             whole = Seats((0.5 * (low + high))[None], torch.eye(3)[None].to(low), seats.colors)
             return cls._placed(whole, COVER * (0.5 * (high - low)).clamp_min(0.05 * radius)[None], metadata)
-        half = (spacing(seats.positions) / (2 * NEIGHBOUR_SHARE)).clamp_min(radius / base_scale(count))
+        least = radius / base_scale(count)
+        if seats.half_extents is not None:
+            return cls._placed(seats, (seats.half_extents / NEIGHBOUR_SHARE).clamp_min(least), metadata)
+        half = (spacing(seats.positions) / (2 * NEIGHBOUR_SHARE)).clamp_min(least)
         return cls._placed(seats, half[:, None].expand(-1, 3), metadata)
 
     @classmethod

@@ -81,40 +81,87 @@ class Seats:
     rotations: Float[Tensor, "n 3 3"]
     """Proper; columns are tangent, bitangent, normal."""
     colors: Float[Tensor, "n 3"]
+    half_extents: Float[Tensor, "n 3"] | None = None
+    """Along those axes, of what a place stands for; None where that is not known."""
+
+
+SUBCELLS = 3
+"""Places per side at which a cell of a texture is asked for its surface."""
 
 
 @torch.no_grad()
 def uv_grid(surface: Surface, across: int, down: int) -> Seats:
-    """Places at the centres of `across` x `down` cells of the texture; cells in which the surface has nothing are left
-    out. Tangents follow u. ValueError where the surface has no texture coordinates.
+    """Places in `across` x `down` cells of the texture, at their centres or where the surface lies nearest to them;
+    cells in which it has nothing are left out. Tangents follow u. Extents reach around the cell's piece of the surface,
+    as far as it hangs together (of two charts in one cell, the one at its place counts).
+
+    A cell is asked in 3 x 3 places, so a piece smaller than a third of one may be missed. ValueError where the surface
+    has no texture coordinates.
     """
     if surface.uvs is None:
         raise ValueError("uv_grid: the surface has no texture coordinates; spread points over it instead")
-    u = (torch.arange(across) + 0.5) / across
-    v = (torch.arange(down) + 0.5) / down
-    cells = torch.stack([u.repeat(down), v.repeat_interleave(across)], dim=1).double()
+    fine_across, fine_down = SUBCELLS * across, SUBCELLS * down
+    u = (torch.arange(fine_across) + 0.5) / fine_across
+    v = (torch.arange(fine_down) + 0.5) / fine_down
+    found, face, weight, tangents = _texture_places(
+        surface, torch.stack([u.repeat(fine_down), v.repeat_interleave(fine_across)], dim=1).double()
+    )
+    points = surface.at(face.to(surface.faces.device), weight.to(surface.vertices))
+    column, row = found % fine_across, found // fine_across
+    cell = row // SUBCELLS * across + column // SUBCELLS
+    middle = SUBCELLS // 2
+    away = (column % SUBCELLS - middle).square() + (row % SUBCELLS - middle).square()
+    # The nearest to the middle of each cell: sorted by cell and distance, the first of its cell.
+    order = torch.argsort(cell * (2 * SUBCELLS**2) + away, stable=True)
+    first = torch.ones(len(order), dtype=torch.bool)
+    first[1:] = cell[order][1:] != cell[order][:-1]
+    seats = order[first].to(points.positions.device)
+    along_u = tangents[0].to(points.normals)
+    rotations = tangent_frames(points.normals[seats], along_u[seats])
+    owner = torch.empty_like(order).scatter(0, order, first.cumsum(0) - 1).to(seats.device)
+    offset = points.positions - points.positions[seats][owner]
+    # A cell as its place would have it, were the surface flat: what lies beyond twice that belongs to another chart.
+    size = (tangents[0].norm(dim=1) / across + tangents[1].norm(dim=1) / down).to(offset)[seats]
+    together = offset.norm(dim=1) <= 2 * size[owner]
+    turn = rotations[owner]
+    local = (offset[:, None, :] @ turn)[:, 0].abs()
+    for tangent, count in zip(tangents, (fine_across, fine_down), strict=True):  # and the places' own surroundings
+        local += (tangent.to(offset)[:, None, :] @ turn)[:, 0].abs() / (2 * count)
+    index = owner[:, None].expand(-1, 3)
+    half = torch.zeros_like(rotations[:, 0]).scatter_reduce(0, index, local * together[:, None], "amax")
+    return Seats(points.positions[seats], rotations, points.colors[seats], half)
+
+
+def _texture_places(
+    surface: Surface, places: Float[Tensor, "p 2"]
+) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
+    """Of the places in the texture at which there is surface: their rows, faces and barycentrics, and the derivatives
+    of the position by u and by v.
+    """
+    assert surface.uvs is not None
     corners = surface.uvs.double().cpu()
     edge_1, edge_2 = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     area = edge_1[:, 0] * edge_2[:, 1] - edge_1[:, 1] * edge_2[:, 0]
     safe = torch.where(area == 0, torch.ones_like(area), area)
-    faces, weights = [], []
-    for cell in cells.split(256):
-        offset = cell[:, None] - corners[None, :, 0]
+    rows, faces, weights = [], [], []
+    for first, part in enumerate(places.split(256)):
+        offset = part[:, None] - corners[None, :, 0]
         second = (offset[..., 0] * edge_2[:, 1] - offset[..., 1] * edge_2[:, 0]) / safe
         third = (edge_1[:, 0] * offset[..., 1] - edge_1[:, 1] * offset[..., 0]) / safe
         inside = torch.stack([1 - second - third, second, third], dim=-1)
         least = torch.where(area == 0, -torch.inf, inside.amin(-1))
         best = least.argmax(dim=1)
         found = least.gather(1, best[:, None])[:, 0] >= -1e-9
+        rows.append(256 * first + found.nonzero()[:, 0])
         faces.append(best[found])
-        weights.append(inside[torch.arange(len(cell)), best][found])
-    face, weight = torch.cat(faces), torch.cat(weights)
-    points = surface.at(face.to(surface.faces.device), weight.to(surface.vertices))
+        weights.append(inside[torch.arange(len(part)), best][found])
+    face = torch.cat(faces)
     along = surface.corners[face.to(surface.faces.device)].double().cpu()
-    # d position / d u, from the two edges' change of (u, v).
-    tangent = (along[:, 1] - along[:, 0]) * edge_2[face, 1:] - (along[:, 2] - along[:, 0]) * edge_1[face, 1:]
-    tangent = (tangent / safe[face, None]).to(points.normals)
-    return Seats(points.positions, tangent_frames(points.normals, tangent), points.colors)
+    # From the two edges' change of (u, v).
+    side_1, side_2, scale = along[:, 1] - along[:, 0], along[:, 2] - along[:, 0], safe[face, None]
+    by_u = (side_1 * edge_2[face, 1:] - side_2 * edge_1[face, 1:]) / scale
+    by_v = (side_2 * edge_1[face, :1] - side_1 * edge_2[face, :1]) / scale
+    return torch.cat(rows), face, torch.cat(weights), (by_u, by_v)
 
 
 @torch.no_grad()

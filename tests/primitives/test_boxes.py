@@ -74,6 +74,40 @@ def test_a_uv_grid_sits_at_cell_centres_with_tangents_along_u() -> None:
         uv_grid(Surface(vertices, faces), 2, 2)
 
 
+def uncovered(family: Boxes, spots: torch.Tensor) -> int:
+    """How many points lie in no box, or where its window is all but shut."""
+    turn = matrix_from_quaternion(family.parameters["quaternions"].detach())
+    offset = spots[:, None] - family.positions().detach()[None]
+    local = (offset[..., None, :] @ turn)[..., 0, :] / family.sizes().detach()
+    return int((local.abs().amax(dim=2) > 0.9).all(dim=1).sum())
+
+
+@pytest.mark.parametrize("grid", [(4, 4), (5, 7), (16, 3)])
+@pytest.mark.parametrize("shape", ["long strip", "half a ball", "triangle"])
+def test_boxes_on_a_uv_grid_leave_no_gap(shape: str, grid: tuple[int, int]) -> None:
+    """Where cells are longer than wide, curved, or covered in part, away from their middles; but for slivers."""
+    u, v = torch.meshgrid(torch.linspace(0, 1, 21), torch.linspace(0, 1, 21), indexing="xy")
+    u, v = u.reshape(-1), v.reshape(-1)
+    longitude, latitude = math.pi * u, math.pi * (0.9 * v - 0.45)
+    vertices = {
+        "long strip": torch.stack([10 * u, 0.7 * v, 0 * u], 1),
+        "half a ball": torch.stack(
+            [longitude.cos() * latitude.cos(), longitude.sin() * latitude.cos(), latitude.sin()], 1
+        ),
+        "triangle": torch.stack([u, v, 0 * u], 1),
+    }[shape]
+    corner = torch.arange(20 * 21).reshape(20, 21)[:, :20].reshape(-1)
+    lower = torch.stack([corner, corner + 1, corner + 21], 1)
+    faces = torch.cat([lower, torch.stack([corner + 1, corner + 22, corner + 21], 1)])
+    if shape == "triangle":
+        faces = faces[(u[faces] + v[faces] <= 1 + 1e-6).all(1)]
+    surface = Surface(vertices, faces, None, torch.stack([u, v], 1)[faces])
+    family = Boxes.on_uv_grid(surface, *grid, {"voxels": 2})
+    spots = surface.sample(3000, torch.Generator().manual_seed(0)).positions
+    assert uncovered(family, spots) <= 6
+    assert float(family.sizes().detach().max()) < 2.5 * float((vertices.amax(0) - vertices.amin(0)).max()) / min(grid)
+
+
 @pytest.mark.parametrize("activation", ["softplus", "relu"])
 def test_new_boxes_have_the_opacity_asked_for(activation: str) -> None:
     given = {"initial_opacity": 0.3, "density_activation": activation, "voxels": 2, "count": 0}

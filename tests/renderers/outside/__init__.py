@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from smalti.renderers.outside import OutsideKind
+from smalti.cameras.camera import Camera
+from smalti.renderers.engine.outside import find_compiler
+from smalti.renderers.frame import Frame
+from smalti.renderers.outside import OutsideDrawable, OutsideKind
+from smalti.renderers.render import render
+from smalti.renderers.settings import RenderSettings
+
+SETTINGS = RenderSettings(order="ray", depth=True)
 
 BETA_HEADER = Path(__file__).resolve().parents[3] / "examples" / "outside_family" / "smalti_beta" / "beta_kernel.h"
 BETA_NAMES = {"centre": 3, "quaternion": 4, "semi_axes": 3, "opacity": 1, "shape": 1}
@@ -64,3 +72,28 @@ def changed_beta(folder: Path, *changes: tuple[str, str]) -> OutsideKind:
     path = folder / "changed.h"
     path.write_text(text)
     return beta_kind(path)
+
+
+def a_camera(dtype: torch.dtype = torch.float64) -> Camera:
+    eye, target, up = torch.tensor([[0.3, -0.4, -3.0], [0, 0, 0], [0, -1, 0]], dtype=dtype).unbind(0)
+    return Camera.look_at(eye, target, up, 0.9, (60, 44))
+
+
+def some(kind: OutsideKind, count: int = 8, dtype: torch.dtype = torch.float64) -> OutsideDrawable:
+    generator = torch.Generator().manual_seed(3)
+    rows = (fog_rows if kind is FOG else beta_rows)(count, generator)
+    return OutsideDrawable(
+        kind, rows.to(dtype), torch.rand(count, 3, generator=generator, dtype=torch.float64).to(dtype)
+    )
+
+
+def draw(drawable: OutsideDrawable, **options: bool) -> Frame:
+    return render([drawable], a_camera(drawable.dtype), settings=replace(SETTINGS, **options))
+
+
+def compiler_script(folder: Path, command: str) -> Path:
+    """To be named in CXX: a shell script that asks the real compiler for its version and else runs `command`."""
+    script = folder / "compiler"
+    script.write_text(f'#!/bin/sh\n[ "$1" = --version ] && exec {find_compiler()[0]} --version\n{command}\n')
+    script.chmod(0o755)
+    return script
