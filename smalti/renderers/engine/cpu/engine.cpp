@@ -2,7 +2,7 @@
 // Functions return 0, or a code that library.py turns into an error; nothing throws across this border.
 #include "adam.h"
 #include "composite_stage.h"
-#include "exact_stage.h"
+#include "exact_fragments.h"
 #include "gaussian_stage.h"
 #include "image_loss.h"
 #include "kinds.h"

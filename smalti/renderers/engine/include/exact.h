@@ -7,17 +7,14 @@
 // A rank is composited once nothing nearer can come: primitives arrive by their nearest z. The list grows without bound, so
 // the order is exact; `widest` says how long it got.
 //
-// Going back, the block is composited anew with a log of (T, position, open density) per rank, and then walked from back to
+// Going back, the block is composited anew with a log of T (with position and open density inside segments) per rank, and then walked from back to
 // front: no division by 1 - alpha, and the same decisions, because it is the same code.
 #pragma once
+#include "absorption.h"
+#include "exact_store.h"
 #include "kinds/kind.h"
-#include "lane_math.h"
-
 #ifdef SMALTI_CUDA
 #include "fixed_sums_cuda.h"
-#else
-#include <cstdlib>
-#include <new>
 #endif
 
 namespace smalti {
@@ -25,94 +22,6 @@ namespace smalti {
 constexpr real kTie = real(1.9073486328125e-06);  // 2^-19: events nearer to one another than this share of z are one depth
 constexpr int kWaiting = 16;                      // ranks that may wait before the list is looked through
 constexpr int kNominalWindow = 64;                // longer lists are counted as fall-backs
-
-#ifdef SMALTI_CUDA
-#define SM_METHOD __device__
-// A growing array in memory that was counted out beforehand. Past its end it only remembers that it was asked.
-template <class T>
-struct Store {
-    T* values = nullptr;
-    int count = 0, capacity = 0;
-    bool overflown = false;
-    SM_FN void clear() { count = 0; }
-    SM_FN int size() const { return count; }
-    SM_FN bool empty() const { return count == 0; }
-    SM_FN void push_back(const T& x) {
-        if (count < capacity)
-            values[count++] = x;
-        else
-            overflown = true;
-    }
-    SM_FN void pop_back() { count--; }
-    SM_FN void resize(int n) {
-        if (n > capacity) overflown = true, n = capacity;
-        for (; count < n; count++) values[count] = T();
-        count = n;
-    }
-    // `n` more, not set to anything; their place. Past the end it is the first.
-    SM_FN int add(int n) {
-        const int at = count;
-        if (n > capacity - count) return overflown = true, 0;
-        count += n;
-        return at;
-    }
-    SM_FN T& operator[](int k) { return values[k]; }
-    SM_FN const T& operator[](int k) const { return values[k]; }
-    SM_FN T& back() { return values[count - 1]; }
-    SM_FN T* begin() { return values; }
-    SM_FN T* end() { return values + count; }
-};
-#else
-#define SM_METHOD inline
-// A growing array of plain values. Unlike std::vector it sets nothing to zero that is written anyway, and a full one grows out of line.
-template <class T>
-class Store {
-public:
-    Store() = default;
-    Store(const Store&) = delete;
-    Store& operator=(const Store&) = delete;
-    ~Store() { std::free(values_); }
-    SM_FN void clear() { count_ = 0; }
-    SM_FN int size() const { return count_; }
-    SM_FN bool empty() const { return count_ == 0; }
-    SM_FN int add(int n) {
-        const int at = count_;
-        if (n > capacity_ - count_) grow(n);
-        count_ += n;
-        return at;
-    }
-    SM_FN void push_back(T x) {
-        const int at = add(1);  // may move all
-        values_[at] = x;
-    }
-    SM_FN void pop_back() { count_--; }
-    SM_FN void resize(int n) {
-        if (n <= count_) {
-            count_ = n;
-            return;
-        }
-        for (int k = add(n - count_); k < n; k++) values_[k] = T();
-    }
-    SM_FN T& operator[](int k) { return values_[k]; }
-    SM_FN const T& operator[](int k) const { return values_[k]; }
-    SM_FN T& back() { return values_[count_ - 1]; }
-    SM_FN T* begin() { return values_; }
-    SM_FN T* end() { return values_ + count_; }
-
-private:
-    __attribute__((noinline)) void grow(int n) {
-        static_assert(__is_trivially_copyable(T), "values are moved as bytes");
-        const long long wanted = (long long)count_ + n, doubled = 2ll * capacity_ + 64, next = wanted > doubled ? wanted : doubled;
-        T* values = next < 1ll << 31 ? static_cast<T*>(std::aligned_alloc(64, (next * sizeof(T) + 63) / 64 * 64)) : nullptr;
-        if (!values) throw std::bad_alloc();
-        if (count_) std::memcpy(static_cast<void*>(values), values_, count_ * sizeof(T));
-        std::free(values_);
-        values_ = values, capacity_ = (int)next;
-    }
-    T* values_ = nullptr;
-    int count_ = 0, capacity_ = 0;
-};
-#endif
 
 enum RankType { kThin = 0, kBegin = 1, kEnd = 2, kChain = 3 };  // chain: the end of an event and the begin of the next
 
@@ -137,56 +46,6 @@ struct Rank {
     I codes;   // where lanes differ; else not set
     int code;  // where it is the same in all lanes, else -1
     int id;    // of the primitive, with `code`
-};
-
-// (1 - exp(-x)) / x and its derivative, (1 - (1 + x) exp(-x)) / x and its derivative, and exp(-x); x >= 0.
-struct Absorption {
-    F decay, phi, dphi, psi, dpsi;
-};
-
-SM_FN F polynomial(F x, const double* c, int n) {
-    F sum = splat((real)c[n - 1]);
-    for (int k = n - 2; k >= 0; k--) sum = fma(sum, x, splat((real)c[k]));
-    return sum;
-}
-
-template <bool derivatives>
-SM_FN Absorption absorption(F x, bool with_depth) {
-    // Taylor below 0.2, where the closed forms cancel; the terms left out are below 1e-13.
-    constexpr double phi[10] = {1., -1. / 2, 1. / 6, -1. / 24, 1. / 120, -1. / 720, 1. / 5040, -1. / 40320, 1. / 362880, -1. / 3628800};
-    constexpr double dphi[9] = {-1. / 2, 1. / 3, -1. / 8, 1. / 30, -1. / 144, 1. / 840, -1. / 5760, 1. / 45360, -1. / 403200};
-    // psi = sum_{k>=1} (-1)^(k+1) k x^k / (k+1)!
-    constexpr double psi[10] = {0., 1. / 2, -1. / 3, 1. / 8, -1. / 30, 1. / 144, -1. / 840, 1. / 5760, -1. / 45360, 1. / 403200};
-    constexpr double dpsi[9] = {1. / 2, -2. / 3, 3. / 8, -4. / 30, 5. / 144, -6. / 840, 7. / 5760, -8. / 45360, 9. / 403200};
-    Absorption a = {};
-    a.decay = exp_of(-x);
-    const M small = lt(x, splat(real(0.2)));
-    const F inverse = splat(1) / max_of(x, splat(real(0.1)));
-    const F far_phi = (splat(1) - a.decay) * inverse;
-    a.phi = select(small, polynomial(x, phi, 10), far_phi);
-    a.dphi = a.psi = a.dpsi = F{};
-    if (derivatives) a.dphi = select(small, polynomial(x, dphi, 9), (a.decay - far_phi) * inverse);
-    if (with_depth) {
-        const F far_psi = fnma(a.decay, splat(1) + x, splat(1)) * inverse;
-        a.psi = select(small, polynomial(x, psi, 10), far_psi);
-        if (derivatives) a.dpsi = select(small, polynomial(x, dpsi, 9), a.decay - far_psi * inverse);
-    }
-    return a;
-}
-
-// A sum kept in two parts, so that what was added and taken away again leaves nothing behind (Knuth's TwoSum).
-struct LongSum {
-    F high = F{}, low = F{};
-    SM_FN void add(F x) {
-        const F sum = high + x, part = sum - high;
-        low = low + ((high - (sum - part)) + (x - part));
-        high = sum;
-    }
-    SM_FN F value() const { return high + low; }
-    SM_FN void clear_where(M m) {
-        high = select(m, F{}, high);
-        low = select(m, F{}, low);
-    }
 };
 
 struct ExactOptions {
@@ -432,17 +291,6 @@ private:
         for (int c = 0; c < channels; c++) sums[c] = fma(weight, channel(event, c), sums[c]);
     }
 
-    // Makes the end of event e - 1, which is where e begins, a chain; false if lanes have parted there.
-    SM_FN bool rechain(int e) {
-        const int end = 4 * (e - 1) + kEnd;
-        if (ranks_.empty()) return false;
-        Rank* found = &ranks_.back();  // there it is, unless lanes have parted since
-        for (int k = (int)order_.size(); found->code != end && k-- > head_;) found = &rank_at(k);
-        if (found->code != end) return false;
-        found->code = 4 * (e - 1) + kChain;
-        return true;
-    }
-
     SM_FN Rank& rank_at(int k) { return ranks_[order_[k]]; }
     SM_FN const Rank& rank_at(int k) const { return ranks_[order_[k]]; }
     SM_FN int log_size(bool opened) const { return opened ? log_stride_ : 1; }
@@ -450,60 +298,9 @@ private:
 
     SM_FN int id_of(int code) const { return events_[code >> 2].id; }
 
-    SM_FN M precedes(const Rank& b, const Rank& a) const {
-        const F margin = abs_of(a.key) * splat(kTie);
-        const M close = lt(b.key, a.key + margin);
-        if (!any(close)) return close;
-        const M sooner = lt(b.key, a.key - margin);
-        if (a.code >= 0 && b.code >= 0) return b.id < a.id ? close : sooner;
-        if (!any(both(close, not_of(sooner)))) return sooner;
-        I of_a = codes_of(a), of_b = codes_of(b);
-        for (int k = 0; k < kLanes; k++) put(of_a, k, id_of(smalti::at(of_a, k))), put(of_b, k, id_of(smalti::at(of_b, k)));
-        return either(sooner, both(close, not_of(le_int(of_a, of_b))));
-    }
-
-    SM_FN void insert(F key, int code) {
-        int at = ranks_.add(1), to = at;
-        Rank& own = ranks_[at];
-        own.key = key, own.code = code, own.id = id_;
-        order_.push_back(at);
-        if (options_.centre) return;  // the list comes by key already, and an event's order among its own is kept
-        // Far behind are those that it certainly precedes in all lanes: halving finds them, for the rest every tie is looked at.
-        if (to - head_ > 8) {
-            const F margin = abs_of(key) * splat(16 * kTie) + key;
-            int from = head_;
-            while (from < to) {
-                const int middle = (from + to) / 2;
-                if (every(lt(margin, rank_at(middle).key)))
-                    to = middle;
-                else
-                    from = middle + 1;
-            }
-        }
-        while (to > head_ && every(precedes(own, rank_at(to - 1)))) to--;
-        if (to < at) {
-            for (; at > to; at--) order_[at] = order_[at - 1];
-            order_[to] = (int)ranks_.size() - 1;
-        }
-        while (at > head_) {
-            Rank &a = rank_at(at - 1), &b = rank_at(at);
-            const M swap = precedes(b, a);
-            if (!any(swap)) break;
-            if (every(swap)) {
-                const int kept = order_[at];
-                order_[at] = order_[at - 1], order_[at - 1] = kept;
-            } else {
-                const F key_a = a.key, key_b = b.key;
-                const I codes_a = codes_of(a), codes_b = codes_of(b);
-                a.key = select(swap, key_b, key_a), b.key = select(swap, key_a, key_b);
-                a.codes = select_int(swap, codes_b, codes_a), b.codes = select_int(swap, codes_a, codes_b);
-                a.code = uniform_code(a.codes), b.code = uniform_code(b.codes);
-                if (a.code >= 0) a.id = id_of(a.code);
-                if (b.code >= 0) b.id = id_of(b.code);
-            }
-            at--;
-        }
-    }
+    SM_FN bool rechain(int e);
+    SM_FN M precedes(const Rank& b, const Rank& a) const;
+    SM_FN void insert(F key, int code);
 
     SM_FN static M same_code(I codes, int code) { return eq_int(codes, splat_int(code)); }
     SM_FN static int uniform_code(I codes) {
@@ -576,289 +373,8 @@ private:
     Store<char> log_codes_;  // per rank: something was open
 };
 
-SM_METHOD void ExactBlock::open(int e, M mask) {
-    const Event& event = events_[e];
-    const F density = zero_unless(mask, event.density);
-    density_.add(density);
-    for (int c = 0; c < options_.channels; c++) density_colour_[c].add(density * channel(event, c));
-    open_ = open_ + select_int(mask, splat_int(1), I{});
-    any_open_ = true;
-    if (options_.statistics) {
-        events_[e].g_value = select(mask, running_, events_[e].g_value);
-    }
-}
-
-SM_METHOD void ExactBlock::close(int e, M mask) {
-    const Event& event = events_[e];
-    const F density = zero_unless(mask, event.density);
-    density_.add(-density);
-    for (int c = 0; c < options_.channels; c++) density_colour_[c].add(-(density * channel(event, c)));
-    open_ = open_ - select_int(mask, splat_int(1), I{});
-    const M shut = le_int(open_, I{});
-    density_.clear_where(shut);
-    for (int c = 0; c < options_.channels; c++) density_colour_[c].clear_where(shut);
-    any_open_ = !every(shut);
-    if (options_.statistics) {
-        const F weight = zero_unless(mask, density * (running_ - event.g_value));
-        count(e, weight, splat(1), splat(1), event.z0);
-    }
-}
-
-// Statistics of one event's weight; `before` and `after` are T around a thin event (1, 1 for a segment: its pieces tell).
-SM_METHOD void ExactBlock::count(int e, F weight, F before, F after, F depth) {
-    const Event& event = events_[e];
-    BlockStatistics& s = answers;
-    for (int k = 0; k < kLanes; k++) {
-        const real w = at(weight, k), z = at(depth, k);
-        if (!(w > 0)) continue;
-        // Segments are counted where they end, so one that began sooner may come later; ties fall to the lower index.
-        const int first = at(s.first, k);
-        const real least = at(s.depth_first, k), margin = kTie * (least < 0 ? -least : least);
-        const bool sooner = z < least - margin || (z < least + margin && event.id < first);
-        if (first < 0 || (event.thick && !options_.centre && sooner)) put(s.first, k, event.id), put(s.depth_first, k, z);
-        if (at(before, k) > real(0.5) && at(after, k) <= real(0.5)) put(s.median, k, event.id), put(s.depth_median, k, z);
-        if (w > at(s.dominant_weight, k)) put(s.dominant_weight, k, w), put(s.dominant, k, event.id);
-    }
-#ifdef SMALTI_CUDA
-    if (contributions.plain && weight > 0) {
-        contributions.add(event.id, weight);
-        atomic_max(contribution_max + event.id, weight);
-    }
-#else
-    if (report) report(report_to, event.id, weight);
-#endif
-}
-
-SM_METHOD void ExactBlock::composite(const Rank& rank) {
-    const F tmin = splat(options_.transmittance_min);
-    if (options_.logged) {
-        const int at = log_.add(log_size(any_open_));
-        log_codes_.push_back(any_open_);
-        log_[at] = T;
-        if (any_open_) {
-            log_[at + 1] = z_, log_[at + 2] = met_;
-            for (int k = 0; k < kLanes; k++) put(log_[at + 3], k, (real)smalti::at(open_, k));
-            log_[at + 4] = density_.value();
-            for (int c = 0; c < channels; c++) log_[at + 5 + c] = density_colour_[c].value();
-        }
-    }
-    if (any_open_) {
-        // Among ties lengths may be negative by a hair: signed, they leave every segment's tau whole.
-        const F length = zero_unless(ge(met_, tmin), rank.key - z_);
-        const F density = max_of(density_.value(), F{}), tau = density * length;
-        F share = F{}, after;
-        if (options_.additive) {
-            const F weight = min_of(tau, max_of(T, F{}));  // T is -1 outside of the picture
-            share = select(gt(density, F{}), weight / density, F{});
-            after = T - weight;
-            absorbed = absorbed + weight;
-            if (options_.depth) sums[channels] = fma(weight, (z_ + rank.key) * splat(real(0.5)), sums[channels]);
-        } else if (options_.logged) {
-            after = T * exp_of(-tau);
-        } else {
-            const Absorption a = absorption<false>(tau, options_.depth);
-            share = T * a.phi * length;
-            after = T * a.decay;
-            absorbed = fma(T, a.phi * tau, absorbed);
-            if (options_.depth) sums[channels] = fma(T, fma(a.phi * tau, z_, length * a.psi), sums[channels]);
-        }
-        for (int c = 0; c < (options_.logged ? 0 : channels); c++) sums[c] = fma(share, density_colour_[c].value(), sums[c]);
-        if (options_.statistics) {
-            running_ = running_ + share;
-            for (int k = 0; k < kLanes; k++) {
-                const real before = smalti::at(T, k);
-                if (!(before > real(0.5) && smalti::at(after, k) <= real(0.5) && smalti::at(length, k) > 0)) continue;
-                put(answers.median, k, opened_last(k));
-                const real need = options_.additive ? before - real(0.5) : real_log(2 * before);
-                put(answers.depth_median, k, smalti::at(z_, k) + need / smalti::at(density, k));
-            }
-        }
-        T = after;
-    }
-    z_ = rank.key;
-    if (rank.code >= 0 && (rank.code & 3) == kThin) return composite_thin(rank.code >> 2, ge(T, tmin), ge(F{}, F{}));
-    for_codes(rank, [&](int code, M mask) {
-        const int e = code >> 2;
-        switch (code & 3) {
-            case kThin: composite_thin(e, both(mask, ge(T, tmin)), mask); break;
-            case kBegin:
-                open(e, mask);
-                met_ = select(both(mask, gt(events_[e].value, F{})), T, met_);
-                break;
-            case kEnd:
-                close(e, mask);
-                met_ = select(both(mask, gt(events_[e].value, F{})), T, met_);
-                break;
-            default:
-                // Open first: something stays open in between, and the exact zero at the end of all is kept.
-                open(e + 1, mask);
-                close(e, mask);
-                met_ = select(both(mask, gt(max_of(events_[e].value, events_[e + 1].value), F{})), T, met_);
-        }
-    });
-}
-
-// `mask`: lanes whose event it is; `lit`: those of them that are not yet opaque.
-SM_FN void ExactBlock::composite_thin(int e, M lit, M mask) {
-    const Event& event = events_[e];
-    const F alpha = zero_unless(lit, alpha_of(event)), before = T, weight = alpha * T;
-    T = fnma(alpha, T, T);
-    if (!options_.logged) {  // the picture is not wanted again
-        absorbed = absorbed + weight;
-        add_channels(event, weight);
-        if (options_.depth) sums[channels] = fma(weight, z_of(event), sums[channels]);
-    }
-    if (options_.statistics) count(e, weight, before, T, z_of(event));
-    met_ = select(both(mask, gt(event.value, F{})), T, met_);
-}
-
-SM_METHOD void ExactBlock::back_until(const F* cotangent, int end) {
-    const F tmin = splat(options_.transmittance_min), depth_cotangent = options_.depth ? cotangent[channels] : F{};
-    F &gradient_density = gradient_density_, &pending = pending_;
-    bool& was_open = was_open_;
-    Store<F>& gradient_colour = gradient_colour_;
-    while (back_at_ > end) {
-        const int r = --back_at_;
-        const Rank& rank = rank_at(r);
-        back_log_ -= log_size(log_codes_[r] != 0);
-        const F* log = &log_[back_log_];
-        const bool opened = log_codes_[r] != 0;
-        const F T0 = log[0], z = opened ? log[1] : F{};
-        F T1 = T0, length = F{}, density = F{}, tau = F{};
-        Absorption a = {};
-        if (opened) {
-            length = zero_unless(ge(log[2], tmin), rank.key - z);
-            density = max_of(log[4], F{});
-            tau = density * length;
-            if (options_.additive) {
-                T1 = T0 - min_of(tau, T0);
-            } else {
-                a = absorption<true>(tau, options_.depth);
-                T1 = T0 * a.decay;
-            }
-        }
-        // ---- the events of this rank
-        bool has_z = false;
-        auto take_begin = [&](int e, M mask) {
-            Event& event = events_[e];
-            F* g = channel_gradient(e);
-            F g_density = gradient_density - event.g_value;
-            for (int c = 0; c < channels; c++) {
-                const F difference = gradient_colour[c] - g[c];
-                g_density = fma(channel(event, c), difference, g_density);
-                g[c] = select(mask, event.density * difference, g[c]);
-            }
-            const F inverse = splat(1) / (event.z1 - event.z0), g_tau = g_density * inverse;
-            event.g_value = select(mask, g_tau, event.g_value);
-            event.g_z0 = event.g_z0 + zero_unless(mask, g_tau * event.density);
-            event.g_z1 = event.g_z1 - zero_unless(mask, g_tau * event.density);
-        };
-        auto take_end = [&](int e, M mask) {
-            Event& event = events_[e];
-            F* g = channel_gradient(e);
-            event.g_value = select(mask, gradient_density, event.g_value);
-            for (int c = 0; c < channels; c++) g[c] = select(mask, gradient_colour[c], g[c]);
-        };
-        for_codes(rank, [&](int code, M mask) {
-            const int e = code >> 2;
-            switch (code & 3) {
-                case kThin: {
-                    Event& event = events_[e];
-                    const M hit = both(mask, ge(T1, tmin));
-                    const F alpha = zero_unless(hit, alpha_of(event));
-                    F along = options_.depth ? z_of(event) * depth_cotangent : F{};
-                    const F weight = alpha * T1;
-                    for (int c = 0; c < channels; c++) along = fma(channel(event, c), cotangent[c], along);
-                    if (weighed(event)) {
-                        event.density = event.density + weight;
-                    } else {
-                        F* g = channel_gradient(e);
-                        for (int c = 0; c < channels; c++) g[c] = fma(weight, cotangent[c], g[c]);
-                    }
-                    F g_alpha = zero_unless(hit, T1 * (along - behind));
-                    behind = fma(alpha, along - behind, behind);
-                    if (event.thick) {
-                        g_alpha = g_alpha * exp_of(-event.value);
-                        event.g_z0 = fma(splat(real(0.5)) * weight, depth_cotangent, event.g_z0);
-                        event.g_z1 = fma(splat(real(0.5)) * weight, depth_cotangent, event.g_z1);
-                    } else {
-                        event.g_z0 = fma(weight, depth_cotangent, event.g_z0);
-                    }
-                    event.g_value = event.g_value + g_alpha;
-                    break;
-                }
-                case kBegin: take_begin(e, mask); break;
-                case kEnd: take_end(e, mask); break;
-                default:
-                    take_begin(e + 1, mask);
-                    take_end(e, mask);
-            }
-        });
-        F at_rank = pending;
-        pending = F{};
-        has_z = any(gt(abs_of(at_rank), F{}));
-        if (opened) {
-            // Where nothing is open, what later segments felt has no business with earlier ones: start anew, free of rounding.
-            const M shut = lt(log[3], splat(real(0.5)));
-            gradient_density = select(shut, F{}, gradient_density);
-            F along = F{};
-            for (int c = 0; c < channels; c++) {
-                gradient_colour[c] = select(shut, F{}, gradient_colour[c]);
-                along = fma(log[5 + c], cotangent[c], along);
-            }
-            const M inside = ge(log[2], tmin);
-            if (options_.additive) {
-                // Lombardi et al. 2021: `behind` is d loss / d T of what follows: the colour that saturates the ray, or its end.
-                const F mean = select(gt(density, F{}), along / max_of(density, splat(real(1e-30))), F{}) +
-                               (z + rank.key) * splat(real(0.5)) * depth_cotangent;
-                const M full = both(inside, both(ge(tau, T0), gt(T0, F{})));
-                const F weight = min_of(tau, T0), share = select(gt(density, F{}), weight / density, F{});
-                const F g_tau = zero_unless(both(inside, not_of(full)), mean - behind);
-                const F colour_part = select(gt(density, F{}), -share * (along / density), F{});
-                gradient_density = gradient_density + zero_unless(inside, fma(g_tau, length, colour_part));
-                // w (along / density): the weight's own part is in g_tau; along / density loses by density.
-                for (int c = 0; c < channels; c++) gradient_colour[c] = fma(zero_unless(inside, share), cotangent[c], gradient_colour[c]);
-                behind = select(full, mean, behind);
-                const F g_length = g_tau * density, g_ends = zero_unless(inside, weight * depth_cotangent) * splat(real(0.5));
-                at_rank = at_rank + (g_ends + g_length);
-                pending = g_ends - g_length;
-                has_z = true;
-            } else {
-                const F share = T0 * a.phi * length;
-                F g_tau = fma(length * along, a.dphi, -(a.decay * behind)), g_length = a.phi * along;
-                F g_start = F{};
-                F relative = length * a.phi * along;
-                if (options_.depth) {
-                    g_tau = fma(depth_cotangent, fma(a.decay, z, length * a.dpsi), g_tau);
-                    g_length = fma(depth_cotangent, a.psi, g_length);
-                    g_start = depth_cotangent * (a.phi * tau);
-                    relative = fma(depth_cotangent, fma(a.phi * tau, z, length * a.psi), relative);
-                }
-                g_tau = zero_unless(inside, T0 * g_tau);
-                g_length = zero_unless(inside, fma(T0, g_length, g_tau * density));
-                g_start = zero_unless(inside, T0 * g_start);
-                gradient_density = fma(g_tau, length, gradient_density);
-                for (int c = 0; c < channels; c++) gradient_colour[c] = fma(zero_unless(inside, share), cotangent[c], gradient_colour[c]);
-                behind = select(inside, fma(a.decay, behind, relative), behind);
-                at_rank = at_rank + g_length;
-                pending = g_start - g_length;
-                has_z = true;
-            }
-        }
-        if (!opened) gradient_density = F{};
-        if (!opened && was_open)
-            for (auto& g : gradient_colour) g = F{};
-        was_open = opened;
-        if (!has_z) continue;
-        for_codes(rank, [&](int code, M mask) {
-            Event& event = events_[code >> 2];
-            const F g = zero_unless(mask, at_rank);
-            if ((code & 3) >= kEnd)
-                event.g_z1 = event.g_z1 + g;
-            else
-                event.g_z0 = event.g_z0 + g;
-        });
-    }
-}
-
 }  // namespace smalti
+
+#include "exact_order.h"
+#include "exact_sweep.h"
+#include "exact_sweep_back.h"

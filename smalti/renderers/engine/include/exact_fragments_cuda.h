@@ -4,7 +4,7 @@
 
 namespace smalti {
 
-// The `most` nearest events of every pixel, [h, w, most, ...]; the CPU's are the same (cpu/exact_stage.h).
+// The `most` nearest events of every pixel, [h, w, most, ...]; the CPU's are the same (cpu/exact_fragments.h).
 struct ExactFragmentValues {
     int *primitive, *count;  // -1 at first; count [h, w]: all events that the ray met
     unsigned char* thick;
