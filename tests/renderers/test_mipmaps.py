@@ -18,6 +18,7 @@ from triangles import TriangleScene
 
 from smalti.cameras.camera import Camera
 from smalti.renderers.drawables import TriangleDrawable
+from smalti.renderers.engine.exact_source import drawn_source
 from smalti.renderers.mipmaps import mipmap_count, mipmap_sizes, mipmaps
 from smalti.renderers.render import render
 from smalti.renderers.settings import RenderSettings
@@ -212,6 +213,12 @@ def test_kernels_of_cuda_agree_with_the_engine() -> None:
     assert float((got - expected).abs().max()) <= 1e-12
     for a, b in zip(own, wanted, strict=True):
         assert float((a - b).norm()) <= 1e-10 * (1 + float(b.norm()))
+
+
+def test_cuda_compiles_them_for_those_who_have_some() -> None:
+    """Calls cost the kernels of all triangles registers."""
+    sources = [drawn_source(textured(2, mipmaps=None)), drawn_source(textured(2))]
+    assert [source.struct for source in sources] == ["PlainTriangleKind", "TriangleKind"]
 
 
 @pytest.mark.parametrize("wrap", [False, True])

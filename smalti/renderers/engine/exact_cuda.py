@@ -10,14 +10,13 @@ from torch import Tensor
 
 from smalti.renderers.engine.exact_lists import TileLists, device_scene, list_scene
 from smalti.renderers.engine.exact_request import view_options
-from smalti.renderers.engine.exact_source import FRAGMENTS, PICTURES, ExactSource, kind_source
+from smalti.renderers.engine.exact_source import FRAGMENTS, PICTURES, ExactSource, drawn_source
 from smalti.renderers.engine.exact_sums import ADD_FIXED, ADD_FLOATS, MEASURE, FixedTables, FixedVector
 from smalti.renderers.engine.fragments import new_values
 from smalti.renderers.engine.launch import THREADS, Device
 from smalti.renderers.engine.library import KIND_TENSORS, EngineError
 from smalti.renderers.engine.parameters import address
 from smalti.renderers.engine.request import CAMERA_GRADIENT, Gradients, Request, Tensors
-from smalti.renderers.outside import drawn_kind
 
 MOST_SUMS = 192
 """Moments and channels of one primitive (kMostSums)."""
@@ -119,7 +118,7 @@ class ExactKernelEngine:
 
     def _list(self, request: Request, tensors: Tensors, draws: str) -> TileLists:
         """Make the lists, which are kept for the way back."""
-        kinds = tuple(dict.fromkeys(kind_source(drawn_kind(d)) for d in request.drawables))
+        kinds = tuple(dict.fromkeys(drawn_source(d) for d in request.drawables))
         bare = device_scene(self.runner, ExactSource(kinds, request.dtype, (draws,)), request)
         self._lists, request.visibility = list_scene(bare, request, tensors, self.band_bytes)
         return self._lists

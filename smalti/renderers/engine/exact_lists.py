@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from smalti.renderers.engine.exact_request import kind_input, view_options
-from smalti.renderers.engine.exact_source import FRAGMENTS, ExactSource, exact_structures, kind_source
+from smalti.renderers.engine.exact_source import FRAGMENTS, ExactSource, drawn_source, exact_structures
 from smalti.renderers.engine.launch import THREADS, Device
 from smalti.renderers.engine.library import ERRORS, EngineError
 from smalti.renderers.engine.parameters import address
 from smalti.renderers.engine.request import Gradients, Request, Tensors, camera_values
 from smalti.renderers.frame import Visibility
-from smalti.renderers.outside import drawn_kind
 
 TILE = 16
 
@@ -69,7 +68,7 @@ class DeviceScene:
             structure, indices = kind_input(c, drawable, inputs, tensors[at : at + count])
             kept += [structure, *indices]
             table[k].input = structure
-            table[k].kind = self.source.kinds.index(kind_source(drawn_kind(drawable)))
+            table[k].kind = self.source.kinds.index(drawn_source(drawable))
             table[k].first = first
             table[k].records = self.record_starts[k]
             if out is not None:

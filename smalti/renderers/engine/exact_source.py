@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 
+from smalti.renderers.drawables import Drawable, TriangleDrawable
 from smalti.renderers.engine.kernel_source import ENGINE, INCLUDE, engine_digest
 from smalti.renderers.engine.library import EngineError
 from smalti.renderers.engine.parameters import structures
-from smalti.renderers.outside import OutsideKind, header_digest
+from smalti.renderers.outside import OutsideKind, drawn_kind, header_digest
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ BUILT_IN = {
         _built_in("gaussian_ray", "gaussian_ray.h", "GaussianRayKind"),
         _built_in("surfel", "surfel.h", "SurfelKind"),
         _built_in("neural", "neural.h", "NeuralKind"),
-        _built_in("triangle", "triangle.h", "TriangleKind"),
+        _built_in("triangle", "triangle.h", "PlainTriangleKind"),
+        _built_in("triangle with mipmaps", "triangle.h", "TriangleKind"),
         _built_in("box", "box.h", "BoxKind"),
     )
 }
@@ -59,6 +61,13 @@ def kind_source(kind: str | OutsideKind) -> ExactKindSource:
     if kind not in BUILT_IN:
         raise EngineError(f"the kind {kind!r} cannot be drawn on CUDA yet; move the scene to the CPU")
     return BUILT_IN[kind]
+
+
+def drawn_source(drawable: Drawable) -> ExactKindSource:
+    """The source of the kind that draws it."""
+    kind = drawn_kind(drawable)
+    mipmapped = isinstance(drawable, TriangleDrawable) and drawable.mipmaps is not None
+    return kind_source("triangle with mipmaps" if mipmapped and kind == "triangle" else kind)
 
 
 @dataclass(frozen=True)

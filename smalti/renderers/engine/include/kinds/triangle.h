@@ -10,7 +10,9 @@
 
 namespace smalti {
 
-struct TriangleKind {
+// `mipmapped`: whether some may have mipmaps. On CUDA their calls would cost all others registers.
+template <bool mipmapped>
+struct Triangles {
     typedef TriangleRecord Record;
     static constexpr bool kConstantChannels = false;
     static constexpr int kTableTensors = 1 << kTexture | 1 << kMipmaps;
@@ -61,7 +63,7 @@ struct TriangleKind {
         F alpha = splat(min_of_real(max_of_real(r.opacity, 0), 1));
         if (in.tensors[kTexture]) {
             F values[4];
-            if (texture_mipmaps(in)) {
+            if (mipmapped && texture_mipmaps(in)) {
                 const TriangleHit own = h;  // what goes to functions that stand apart cannot stay in registers
                 TextureFootprint footprint;
                 texture_footprint(in, r, own, footprint);
@@ -178,7 +180,7 @@ private:
         F d1 = zero, d2 = zero;  // d loss / d beta_1 and beta_2, beta_0 being the rest
         F opacity = splat(min_of_real(max_of_real(r.opacity, 0), 1)), of_opacity = h.weight;
         if (in.tensors[kTexture]) {
-            const int channels = texture_depth(in), mipmaps = texture_mipmaps(in);
+            const int channels = texture_depth(in), mipmaps = mipmapped ? texture_mipmaps(in) : 0;
             TexturePlace place;
             TextureFootprint footprint;
             MipmapTexels texels;
@@ -293,5 +295,8 @@ private:
         }
     }
 };
+
+typedef Triangles<true> TriangleKind;
+typedef Triangles<false> PlainTriangleKind;
 
 }  // namespace smalti
