@@ -55,3 +55,13 @@ def test_mix_and_each_family_alone(tmp_path: Path) -> None:
     assert found["best_single"] == max(singles, key=lambda name: singles[name])
     assert found["gain_of_mix"] == pytest.approx(rows["mix"]["psnr"] - max(singles.values()))
     assert (tmp_path / "mixed.png").stat().st_size > 10_000
+
+
+def test_mipmaps_from_near_and_far() -> None:
+    """Nearer to the supersampled picture wherever a pixel is wider than a texel, and the same picture where none is."""
+    found = report_of("mipmaps.py")
+    for row in found["pictures"]:
+        near = row["shape"] == "sphere" and row["texels_per_pixel"] < 1
+        assert (row["with"] == row["without"]) if near else (row["with"] > row["without"] + 2), row
+    assert len(found["pictures"]) == 18
+    assert len(found["milliseconds"]) == 4
