@@ -263,7 +263,8 @@ private:
     SM_FN int append(F z0, F z1, F value, const F* colours, bool thick) {
         const int e = events_.add(1);
         Event& event = events_[e];
-        event.value = value, event.z0 = z0, event.z1 = z1;
+        event.value = value, event.z0 = z0;
+        if (thick || wants_local) event.z1 = z1;  // fragments tell it of thin events, too
         if (options_.logged || options_.statistics) {
             event.g_value = event.g_z0 = F{};
             if (thick) event.g_z1 = F{};

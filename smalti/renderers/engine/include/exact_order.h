@@ -44,15 +44,15 @@ SM_FN void ExactBlock::insert(F key, int code) {
                 from = middle + 1;
         }
     }
-    while (to > head_ && every(precedes(own, rank_at(to - 1)))) to--;
+    M swap = ge(F{}, F{});
+    while (to > head_ && every(swap = precedes(own, rank_at(to - 1)))) to--;
     if (to < at) {
         for (; at > to; at--) order_[at] = order_[at - 1];
         order_[to] = (int)ranks_.size() - 1;
     }
-    while (at > head_) {
+    // From here on lanes part: `swap` says which of them go on.
+    for (; at > head_ && any(swap); swap = --at > head_ ? precedes(rank_at(at), rank_at(at - 1)) : swap) {
         Rank &a = rank_at(at - 1), &b = rank_at(at);
-        const M swap = precedes(b, a);
-        if (!any(swap)) break;
         if (every(swap)) {
             const int kept = order_[at];
             order_[at] = order_[at - 1], order_[at - 1] = kept;
@@ -65,7 +65,6 @@ SM_FN void ExactBlock::insert(F key, int code) {
             if (a.code >= 0) a.id = id_of(a.code);
             if (b.code >= 0) b.id = id_of(b.code);
         }
-        at--;
     }
 }
 
