@@ -30,8 +30,8 @@ from smalti.trainers.run import Run
 from smalti.trainers.trainer import Trainer
 
 DATA = Path(os.environ.get("SMALTI_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
-BYTES_PER_FACE = 36
-"""Three vertex numbers, and half a vertex with its colour."""
+BYTES_PER_FACE = 24
+"""Three vertex numbers of 32 bits, and half a vertex with its colour."""
 MESH = {
     "name": "surface", "family": "meshes", "initializer": "hull", "regularizers": {"smoothness": 0.1, "opacity": 0.0},
     "learning_rates": {"vertices": 1e-3, "raw_colors": 2.5e-2}, "metadata": {"texture_size": 0},

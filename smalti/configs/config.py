@@ -93,9 +93,9 @@ class LayerConfig(Section):
     (icospheres inside bounds), `file`.
     """
     settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
-    """The initialiser's own: `count` (points, random, grid, missing, spheres), `margin` (share by which the bounds grow;
-    random, grid, missing, spheres), `faces` (hull), `level` (spheres), `primitives` (hull, spheres: so many on the surface instead
-    of the surface itself), `occupied` (grid: only where points are), `path` and `layer` (file).
+    """The initialiser's own: `count` (points, random, grid, missing, spheres), `margin` (share by which the bounds
+    grow; random, grid, missing, spheres), `faces` (hull), `level` (spheres), `primitives` (hull, spheres: so many on
+    the surface instead of the surface itself), `occupied` (grid: only where points are), `path` and `layer` (file).
     """
     learning_rates: dict[str, NotNegative] = Field(default_factory=dict)
     """Rates by parameter name, over the family's own defaults; rates of positions are per unit of scene extent."""

@@ -26,6 +26,7 @@ from smalti.cameras.similarity import Similarity
 from smalti.primitives.family import Family, FamilyError, LossContext
 from smalti.primitives.metadata import Ranges
 from smalti.primitives.payload import identity_grid, sampled_slab
+from smalti.primitives.picking import picked
 from smalti.primitives.placement import Seats, base_scale, point_cells, spacing, spread_seats, uv_grid
 from smalti.primitives.registry import check_points
 from smalti.primitives.softplus import inverse_softplus
@@ -252,9 +253,7 @@ class Boxes(Family):
         values = {key: value.detach().cpu() for key, value in self.parameters.items()}
         densities = self.densities().cpu().double()
         side = torch.tensor(densities.shape[1:])
-        total = (densities * self.volumes().cpu()[:, None, None, None]).flatten().cumsum(0)
-        places = torch.rand(count, dtype=torch.float64, generator=generator) * total[-1]
-        flat = torch.searchsorted(total, places, right=True).clamp_max(len(total) - 1)
+        flat = picked((densities * self.volumes().cpu()[:, None, None, None]).flatten(), count, generator)
         row, z, y, x = torch.unravel_index(flat, densities.shape)
         voxel = torch.stack([x, y, z], dim=1) + torch.rand(count, 3, generator=generator) - 0.5
         local = (2.0 * voxel / (side.flip(0) - 1) - 1.0).clamp(-1.0, 1.0) * values["log_half_extents"][row].exp()

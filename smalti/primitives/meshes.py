@@ -25,6 +25,7 @@ from smalti.primitives.family import Family, FamilyError, LossContext
 from smalti.primitives.mesh_structure import FaceStructure
 from smalti.primitives.metadata import Ranges
 from smalti.primitives.neighbours import nearest_of
+from smalti.primitives.picking import picked
 from smalti.primitives.registry import check_points
 from smalti.primitives.surface import Surface, icosphere, uniform_barycentrics
 from smalti.primitives.surface_nets import smoothed, solid_from_points, surface_nets
@@ -288,9 +289,7 @@ class Meshes(FaceStructure):
         self, count: int, generator: torch.Generator
     ) -> tuple[Float[Tensor, "count 3"], Float[Tensor, "count 3"]]:
         """Even over the area, weighted by the faces' opacity; with the colours there."""
-        weights = (self.areas() * self.opacities()).cpu().double().cumsum(0)
-        places = torch.rand(count, dtype=torch.float64, generator=generator) * weights[-1]
-        rows = torch.searchsorted(weights, places, right=True).clamp_max(len(self) - 1).to(self.device)
+        rows = picked(self.areas() * self.opacities(), count, generator).to(self.device)
         barycentrics = uniform_barycentrics(count, generator).to(self.parameters["vertices"])
         points = self.surface().at(rows, barycentrics)
         texture = self.parameters.get("raw_texture")

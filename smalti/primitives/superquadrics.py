@@ -25,6 +25,7 @@ from smalti.cameras.similarity import Similarity
 from smalti.primitives.block_textures import atlas, pooled, total_variation
 from smalti.primitives.family import Family, FamilyError, LossContext
 from smalti.primitives.metadata import Ranges
+from smalti.primitives.picking import picked
 from smalti.primitives.placement import point_cells
 from smalti.primitives.registry import check_points
 from smalti.primitives.splats import noise_steps, noise_weights
@@ -297,9 +298,7 @@ class Superquadrics(Family):
         """Even over the drawn blocks' meshes, weighted by opacity; with the texture's colours."""
         rows, surface = self._drawn(), self.surface()
         opacity = self._drawn_opacities(rows).clamp_min(1e-6).repeat_interleave(len(self.shape.faces))
-        weights = (surface.areas() * opacity).cpu().double().cumsum(0)
-        places = torch.rand(count, dtype=torch.float64, generator=generator) * weights[-1]
-        found = torch.searchsorted(weights, places, right=True).clamp_max(len(weights) - 1).to(self.device)
+        found = picked(surface.areas() * opacity, count, generator).to(self.device)
         barycentrics = uniform_barycentrics(count, generator).to(surface.vertices)
         texture, uvs = self._atlas(rows)
         colors = texture_lookup(texture, (uvs[found] * barycentrics[..., None]).sum(dim=1))

@@ -98,6 +98,8 @@ def missing_points(
     is the mean of the pixels', by their error. Places are tried twice: all over the bounds, then around the good ones.
     """
     low, high = bounds.float().unbind(0)
+    if count == 0:
+        return torch.zeros(0, 3), torch.zeros(0, 3)
     wanted, kept = max(min(TRIED * count, MOST_TRIED), FEWEST_TRIED, 2 * count), list[Tensor]()
     while sum(map(len, kept)) < wanted and len(kept) < MOST_ROUNDS:
         kept.append(_not_empty(views, low + torch.rand(wanted, 3, generator=generator) * (high - low)))

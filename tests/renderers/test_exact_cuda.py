@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -15,9 +15,10 @@ from torch import Tensor
 from smalti.renderers.drawables import Drawable
 from smalti.renderers.engine import cubins, exact_cuda, nvrtc
 from smalti.renderers.engine.emulator import Emulator
+from smalti.renderers.engine.exact_lists import TileLists, list_scene
 from smalti.renderers.engine.exact_source import BUILT_IN, FRAGMENTS, PICTURES, ExactSource
 from smalti.renderers.engine.library import EngineError
-from smalti.renderers.frame import Frame
+from smalti.renderers.frame import Frame, Visibility
 from smalti.renderers.render import render
 from smalti.renderers.settings import RenderSettings
 
@@ -115,6 +116,22 @@ def test_threads_in_another_order(every_kind_emulator: Emulator) -> None:
     """Right kernels do not depend on which thread of a block runs first, nor on which block."""
     every_kind_emulator.direction = every_kind_emulator.block_direction = -1
     require_same([ray_gaussians(8), triangles(4), boxes(2)])
+
+
+@pytest.mark.parametrize("make", [ray_gaussians, neurals], ids=["thin", "thick"])
+def test_events_that_were_not_counted_are_an_error(
+    make: Callable[[int], Drawable], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never a picture without them."""
+
+    def with_none(*arguments: Any) -> tuple[TileLists, Visibility]:
+        lists, visibility = list_scene(*arguments)
+        return replace(lists, offsets=torch.zeros_like(lists.offsets)), visibility
+
+    monkeypatch.setattr(exact_cuda, "list_scene", with_none)
+    settings = RenderSettings(order="ray")
+    with pytest.raises(EngineError, match="more events than were counted"):
+        render([make(1)], simple_camera(36, 28), settings=settings, backend="emulator")
 
 
 def test_additive_boxes() -> None:

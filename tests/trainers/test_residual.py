@@ -97,6 +97,10 @@ def test_nothing_missing_gives_no_points() -> None:
     assert len(missing_points(views, BOUNDS, 50, torch.Generator())[0]) == 0
     empty = [replace(view, foreground=torch.zeros_like(view.foreground)) for view in views]
     assert len(missing_points(empty, BOUNDS, 50, torch.Generator())[0]) == 0
+    assert (
+        len(missing_points(views_of_a_rod_and_a_ball(ball_drawn=True, alpha=True), BOUNDS, 0, torch.Generator())[0])
+        == 0
+    )
 
 
 def test_views_are_compared_with_what_is_drawn() -> None:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from smalti.primitives.picking import picked
 from smalti.trainers.density.population import Population
 from smalti.trainers.density.rule import Change, DensityRule
 
@@ -35,23 +36,14 @@ class McmcRule(DensityRule):
         if excess > 0:
             return {"pruned": population.prune(_faintest(opacity, dead, excess).to(doomed.device))}
         rows = torch.nonzero(dead).squeeze(1)
-        hosts = self._draw(torch.where(dead, torch.zeros_like(opacity), opacity), len(rows), change)
+        hosts = picked(torch.where(dead, torch.zeros_like(opacity), opacity), len(rows), change.generator)
         population.relocate(rows.to(doomed.device), hosts.to(doomed.device))
         wanted = int(len(population) * self.config.mcmc.growth)
         granted = change.budget.grant(change.populations, population, wanted)
         opacity = population.family.opacities().cpu().nan_to_num(0.0)
-        hosts = self._draw(opacity, granted, change)
+        hosts = picked(opacity, granted, change.generator)
         population.multiply(hosts.to(doomed.device))
         return {"relocated": len(rows), "grown": granted, "refused": wanted - granted}
-
-    @staticmethod
-    def _draw(weights: Tensor, count: int, change: Change) -> Tensor:
-        """Rows drawn in proportion to `weights`, with replacement."""
-        if count == 0:
-            return torch.zeros(0, dtype=torch.int64)
-        cumulative = weights.double().cumsum(0)
-        places = torch.rand(count, dtype=torch.float64, generator=change.generator) * cumulative[-1]
-        return torch.searchsorted(cumulative, places, right=True).clamp_max(len(weights) - 1)
 
 
 def _faintest(opacity: Tensor, dead: Tensor, count: int) -> Bool[Tensor, "n"]:

@@ -239,7 +239,8 @@ public:
 #endif
     SM_FN bool overflown() const {
 #ifdef SMALTI_CUDA
-        return events_.overflown || channels_.overflown || ranks_.overflown || log_.overflown || emissions.overflown || locals_.overflown;
+        return events_.overflown || channels_.overflown || ranks_.overflown || order_.overflown || log_.overflown || log_codes_.overflown ||
+               emissions.overflown || locals_.overflown;
 #else
         return false;
 #endif

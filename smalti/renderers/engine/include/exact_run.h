@@ -20,7 +20,7 @@ struct RunLog {
     std::vector<F> values;  // [event][kStride]
     int count = 0;
 
-    // `most`: events that may come.
+    // `most`: events that may come, one per primitive listed.
     void start(int most) {
         runs.clear();
         count = 0;

@@ -14,6 +14,10 @@
 //                          const real* values_gradient, const KindGradient&, double* camera);
 //   };
 //
+// A kind may have more, for the CPU alone (table.h): `kRuns`, if a primitive has one thin event at most and its channels are
+// constant, and `kAtKey`, if events lie at Bounds::nearest, whatever the order (exact_run.h); `blocks`, faster than to ask `touches`
+// block by block; `project_lanes` and `finish_lanes`, a primitive per lane (gaussian_exact.h).
+//
 // `project` and `finish` are scalar, one primitive at a time. `emit` and `emit_back` see a block of pixels in lanes; emit_back calls
 // the same mathematics and takes the gradient of its events in the order in which emit gave them.
 // A Sink has:   int channels;  bool wants_local;  const real* (none)

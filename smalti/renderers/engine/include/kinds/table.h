@@ -231,7 +231,8 @@ struct ExactKind {
     bool at_key;  // events lie at Bounds::nearest, whatever the order
 };
 
-// A kind says `kRuns` if its events are thin and its channels constant; `kAtKey` if they all lie at Bounds::nearest.
+// A kind says `kRuns` if each primitive has one thin event at most (RunLog has room for no more) and its channels are constant;
+// `kAtKey` if events lie at Bounds::nearest.
 template <class Kind>
 constexpr auto kind_runs(int) -> decltype(Kind::kRuns) {
     return Kind::kRuns;
