@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from smalti.cli.failures import UsageError, reported
 from smalti.cli.runs import add_run_arguments
+from smalti.files import FORMATS
 
 if TYPE_CHECKING:
     from smalti.scene.scene import Scene
@@ -16,13 +17,14 @@ if TYPE_CHECKING:
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
+    known = ", ".join(extension for extension, row in FORMATS.items() if row.writer)
     result = argparse.ArgumentParser(prog="smalti export", description="Write a trained scene for other programs.")
     add_run_arguments(result, drawing=False)
     result.add_argument(
         "out",
         metavar="FILE",
         type=Path,
-        help="scene file, its extension decides the format (.ply); without one, a scene folder",
+        help=f"scene file, its extension decides the format ({known}); without one, a scene folder",
     )
     result.add_argument("--layers", metavar="A,B", help="only these layers of a scene of several (scene files)")
     return result
@@ -48,6 +50,8 @@ def main(argv: Sequence[str]) -> int:
     print(
         f"{done.path}: {done.primitives:,} primitives, {done.bytes / 1e6:.1f} MB, degree {data.sh_degree}, {filtered}"
     )
+    for notice in done.notices:
+        print(f"  note: {notice}")
     return 0
 
 

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SceneFormat:
-    """A scene file format and where its `reader(path) -> Splats` and `writer(path, splats, transform)` live."""
+    """A scene file format and where its reader and its writer live.
+
+    `reader(path) -> Splats`; `writer(path, splats, transform) -> tuple[str, ...] | None`: sentences on what the format
+    did not hold.
+    """
 
     title: str
     module: str
@@ -24,8 +28,22 @@ class SceneFormat:
 
 FORMATS: dict[str, SceneFormat] = {
     ".ply": SceneFormat("3DGS PLY", "smalti.files.ply", "read_ply", "write_ply"),
+    ".compressed.ply": SceneFormat(
+        "compressed PLY", "smalti.files.ply_compressed", "read_compressed_ply", "write_compressed_ply"
+    ),
+    ".splat": SceneFormat("splat", "smalti.files.splat", "read_splat", "write_splat"),
+    ".ksplat": SceneFormat("ksplat", "smalti.files.ksplat", "read_ksplat", None),
+    ".spz": SceneFormat("SPZ", "smalti.files.spz", "read_spz", "write_spz"),
 }
-"""Extension -> format. A new format is one module and one row; nothing else names it."""
+"""Extension -> format; of several that fit a name the longest counts. A new format is one module and one row; nothing
+else names it."""
+
+
+def extension_of(path: Path | str) -> str | None:
+    """The row of FORMATS that a file's name asks for: `.compressed.ply` before `.ply`; None where none fits."""
+    name = Path(path).name.lower()
+    fitting = [extension for extension in FORMATS if name.endswith(extension) and name != extension]
+    return max(fitting, key=len, default=None)
 
 
 def read_scene_file(path: Path | str) -> Splats:
@@ -33,22 +51,27 @@ def read_scene_file(path: Path | str) -> Splats:
     return _function(Path(path), "reader")(path)
 
 
-def write_scene_file(path: Path | str, splats: Splats, transform: Callable[[Splats], Splats] | None = None) -> None:
+def write_scene_file(
+    path: Path | str, splats: Splats, transform: Callable[[Splats], Splats] | None = None
+) -> tuple[str, ...]:
     """Write a scene file by its extension (`smalti export`); `transform` is applied chunk by chunk on the way out.
 
-    Its folder is made where there is none. Raises FileFormatError for an extension that nothing writes.
+    Its folder is made where there is none. Returns sentences on what the format did not hold. Raises FileFormatError
+    for an extension that nothing writes.
     """
     writer = _function(Path(path), "writer")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    writer(path, splats, transform)
+    return tuple(writer(path, splats, transform) or ())
 
 
 def _function(path: Path, role: str) -> Callable[..., Any]:
     from smalti.files.splats import FileFormatError
 
-    entry = FORMATS.get(path.suffix.lower())
+    extension = extension_of(path)
+    entry = FORMATS[extension] if extension else None
     name = getattr(entry, role) if entry else None
     if entry is None or name is None:
         known = ", ".join(extension for extension, row in FORMATS.items() if getattr(row, role))
-        raise FileFormatError(path, f"no {role} for the extension `{path.suffix}`", f"Formats with a {role}: {known}")
+        problem = f"no {role} for the extension `{extension or path.suffix}`"
+        raise FileFormatError(path, problem, f"Formats with a {role}: {known}")
     return getattr(import_module(entry.module), name)

@@ -16,23 +16,19 @@ Tools that do not know them skip comments, as the format demands.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Float
 
-from smalti.files.ply_header import Header, PlyError, read_header
-from smalti.files.splats import PARAMETERS, Splats
+from smalti.files.checked import CHUNK_ROWS, BadRows, empty_splats, parts_of, whole_file, with_notices
+from smalti.files.ply_header import Header, PlyError, header_of, metadata_comments, read_elements
+from smalti.files.splats import Splats
 
-CHUNK_ROWS = 16384
-"""Rows converted at a time: 4 MB of file at degree 3."""
 LOGIT_LIMIT = 20.0
 """Infinite logits (opacity exactly 0 or 1 in another tool) become this: sigmoid(20) = 1 - 2e-9."""
-_NAMED_ROWS = 5
 
 
 def column_names(rest_count: int) -> list[str]:
@@ -43,28 +39,24 @@ def column_names(rest_count: int) -> list[str]:
 
 
 def read_ply(path: Path | str) -> Splats:
-    """Read a 3DGS PLY. Memory: the result plus one chunk.
+    """Read a 3DGS PLY, or a compressed one (`ply_compressed`). Memory: the result plus one chunk.
 
     Infinite opacities are clamped to logits of +-20 and said in `notices`, so are columns that were not read.
-    Raises PlyError for ascii or big-endian files, packed ones, missing properties, a wrong length, and NaN or Inf
+    Raises PlyError for ascii or big-endian files, missing properties, a wrong length, and NaN or Inf
     anywhere else, naming property and rows.
     """
     path = Path(path)
     with path.open("rb") as stream:
-        header = read_header(stream, path)
+        found = read_elements(stream, path)
+        if "chunk" in found.names:
+            from smalti.files.ply_compressed import read_packed
+
+            return read_packed(stream, found)
+        header = header_of(stream, found)
         rest_count = header.rest_count()
         n = header.rows
-        splats = Splats(
-            means=np.empty((n, 3), np.float32),
-            log_scales=np.empty((n, 3), np.float32),
-            quaternions=np.empty((n, 4), np.float32),
-            logit_opacities=np.empty(n, np.float32),
-            sh_dc=np.empty((n, 3), np.float32),
-            sh_rest=np.empty((n, rest_count, 3), np.float32),
-            metadata=header.metadata(rest_count),
-            notices=header.notices(rest_count),
-        )
-        clamped, bad = 0, _BadRows()
+        splats = empty_splats(n, rest_count, header.metadata(rest_count), header.notices(rest_count))
+        clamped, bad = 0, BadRows(PlyError)
         for start in range(0, n, CHUNK_ROWS):
             count = min(CHUNK_ROWS, n - start)
             block = stream.read(count * header.dtype.itemsize)
@@ -80,7 +72,7 @@ def read_ply(path: Path | str) -> Splats:
         bad.raise_if_any(path, "Remove these splats (any splat editor can) or export the file again")
     if clamped:
         text = f"{clamped} opacities were infinite as logits (exactly 0 or 1) and became sigmoid(+-{LOGIT_LIMIT:g})"
-        splats = _with_notice(splats, text)
+        splats = with_notices(splats, text)
     return splats
 
 
@@ -96,35 +88,17 @@ def write_ply(path: Path | str, splats: Splats, transform: Callable[[Splats], Sp
     """
     path = Path(path)
     rest_count = splats.sh_rest.shape[1]
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
-    bad = _BadRows()
-    try:
-        with scratch.open("wb") as stream:
-            stream.write(_header_text(splats).encode("ascii"))
-            for start in range(0, len(splats), CHUNK_ROWS):
-                part = splats.rows(start, start + CHUNK_ROWS)
-                part = transform(part) if transform else part
-                bad.inspect(part, start)
-                _write_rows(stream, part, rest_count)
-            bad.raise_if_any(path, "Nothing was written; the scene itself holds these numbers")
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    bad = BadRows(PlyError)
+    with whole_file(path) as stream:
+        stream.write(_header_text(splats).encode("ascii"))
+        for start, part in parts_of(splats, transform):
+            bad.inspect(part, start)
+            _write_rows(stream, part, rest_count)
+        bad.raise_if_any(path, "Nothing was written; the scene itself holds these numbers")
 
 
 def _header_text(splats: Splats) -> str:
-    data = splats.metadata
-    lines = ["ply", "format binary_little_endian 1.0"]
-    lines += [
-        f"comment smalti.filter_variance {data.filter_variance!r}",
-        f"comment smalti.compensated {int(data.compensated)}",
-        f"comment smalti.sh_degree {splats.sh_degree}",
-        f"comment smalti.order {data.order}",
-        f"comment smalti.frame {data.frame}",
-        f"element vertex {len(splats)}",
-    ]
+    lines = ["ply", "format binary_little_endian 1.0", *metadata_comments(splats), f"element vertex {len(splats)}"]
     lines += [f"property float {name}" for name in column_names(splats.sh_rest.shape[1])]
     return "\n".join([*lines, "end_header", ""])
 
@@ -157,37 +131,6 @@ def _unpack(table: np.ndarray, part: Splats, rest_count: int) -> None:
     for channel in range(3):
         for k in range(rest_count):
             part.sh_rest[:, k, channel] = table[f"f_rest_{channel * rest_count + k}"]
-
-
-def _with_notice(splats: Splats, text: str) -> Splats:
-    return replace(splats, notices=(*splats.notices, text))
-
-
-class _BadRows:
-    """Collects where NaN and Inf stand, so that the error names them: property, count and the first rows."""
-
-    def __init__(self) -> None:
-        self.found: dict[str, list[int]] = {}
-        self.counts: dict[str, int] = {}
-
-    def inspect(self, part: Splats, start: int) -> None:
-        for name in PARAMETERS:
-            values = getattr(part, name)
-            if np.isfinite(values).all():
-                continue
-            rows = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1)) + start
-            kept = self.found.setdefault(name, [])
-            kept.extend(int(row) for row in rows[: _NAMED_ROWS - len(kept)])
-            self.counts[name] = self.counts.get(name, 0) + len(rows)
-
-    def raise_if_any(self, path: Path, remedy: str) -> None:
-        if not self.found:
-            return
-        texts = []
-        for name, rows in self.found.items():
-            more = ", ..." if self.counts[name] > len(rows) else ""
-            texts.append(f"{name} in {self.counts[name]} row(s): {', '.join(map(str, rows))}{more}")
-        raise PlyError(path, f"NaN or Inf in {'; '.join(texts)} (rows count from 0)", remedy)
 
 
 __all__ = ["CHUNK_ROWS", "Header", "PlyError", "column_names", "read_ply", "write_ply"]

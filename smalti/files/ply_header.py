@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from smalti.files.splats import FileFormatError, SplatMetadata
+from smalti.files.splats import FileFormatError, SplatMetadata, Splats
 
 HEADER_LIMIT = 65536
 """A header longer than this is no header."""
@@ -58,7 +58,11 @@ class Header:
         names = self.dtype.names or ()
         missing = [name for name in _REQUIRED if name not in names]
         if "packed_position" in names:
-            raise PlyError(self.path, "is a *compressed* PLY (packed_position ...)", _EXPORT)
+            raise PlyError(
+                self.path,
+                "has a packed_position without an element `chunk` before it: a damaged *compressed* PLY",
+                _EXPORT,
+            )
         if missing and {"red", "green", "blue"} & set(names):
             raise PlyError(
                 self.path,
@@ -92,35 +96,65 @@ class Header:
 
     def metadata(self, rest_count: int) -> SplatMetadata:
         """From `smalti.<key> <value>` comments; absent keys mean what a plain 3DGS file means. Raises PlyError."""
-        found: dict[str, str] = {}
-        for comment in self.comments:
-            key, _, value = comment.partition(" ")
-            if key.startswith("smalti."):
-                found[key.removeprefix("smalti.")] = value.strip()
-        try:
-            result = SplatMetadata(
-                filter_variance=float(found.get("filter_variance", "0.3")),
-                compensated={"0": False, "1": True}[found.get("compensated", "0")],
-                sh_degree=int(found["sh_degree"]) if "sh_degree" in found else None,
-                order=found.get("order", "centre"),
-                frame=found.get("frame", "input"),
-            )
-        except (ValueError, KeyError) as error:
-            raise PlyError(
-                self.path,
-                f"a `comment smalti.*` line has no meaning: {error}",
-                "Delete that line or write the file again",
-            ) from error
-        if result.sh_degree is not None and (result.sh_degree + 1) ** 2 - 1 > rest_count:
-            problem = (
-                f"says sh_degree {result.sh_degree}, but has {rest_count} coefficients per channel beyond degree 0"
-            )
-            raise PlyError(self.path, problem, "Correct the comment or export it again")
-        return result
+        return metadata_of(self.path, self.comments, rest_count)
 
 
-def read_header(stream: BinaryIO, path: Path) -> Header:
-    """Parse up to `end_header`, leave the stream at the first row, and check the file's length against the header."""
+def metadata_of(path: Path, comments: tuple[str, ...], rest_count: int) -> SplatMetadata:
+    """From `smalti.<key> <value>` comments; absent keys mean what a plain 3DGS file means. Raises PlyError."""
+    found: dict[str, str] = {}
+    for comment in comments:
+        key, _, value = comment.partition(" ")
+        if key.startswith("smalti."):
+            found[key.removeprefix("smalti.")] = value.strip()
+    try:
+        result = SplatMetadata(
+            filter_variance=float(found.get("filter_variance", "0.3")),
+            compensated={"0": False, "1": True}[found.get("compensated", "0")],
+            sh_degree=int(found["sh_degree"]) if "sh_degree" in found else None,
+            order=found.get("order", "centre"),
+            frame=found.get("frame", "input"),
+        )
+    except (ValueError, KeyError) as error:
+        raise PlyError(
+            path,
+            f"a `comment smalti.*` line has no meaning: {error}",
+            "Delete that line or write the file again",
+        ) from error
+    if result.sh_degree is not None and (result.sh_degree + 1) ** 2 - 1 > rest_count:
+        problem = f"says sh_degree {result.sh_degree}, but has {rest_count} coefficients per channel beyond degree 0"
+        raise PlyError(path, problem, "Correct the comment or export it again")
+    return result
+
+
+def metadata_comments(splats: Splats) -> list[str]:
+    """The header lines that `metadata_of` reads."""
+    data = splats.metadata
+    return [
+        f"comment smalti.filter_variance {data.filter_variance!r}",
+        f"comment smalti.compensated {int(data.compensated)}",
+        f"comment smalti.sh_degree {splats.sh_degree}",
+        f"comment smalti.order {data.order}",
+        f"comment smalti.frame {data.frame}",
+    ]
+
+
+@dataclass(frozen=True)
+class Elements:
+    """A header as it stands: what is announced, before it is asked what it means."""
+
+    path: Path
+    comments: tuple[str, ...]
+    elements: tuple[tuple[str, int, np.dtype], ...]
+    """Name, rows, and the type of one row (little endian, packed), in the file's order."""
+
+    @property
+    def names(self) -> list[str]:
+        """Of the elements, in order."""
+        return [name for name, _, _ in self.elements]
+
+
+def read_elements(stream: BinaryIO, path: Path) -> Elements:
+    """Parse up to `end_header` and leave the stream at the first row. Raises PlyError."""
     lines = _lines(stream, path)
     if lines[0] != "ply":
         raise PlyError(path, "does not begin with `ply`", "Is it another format with this extension?")
@@ -141,7 +175,42 @@ def read_header(stream: BinaryIO, path: Path) -> Header:
             raise PlyError(path, f"header line {number}: a list property (`{line}`), as in a mesh", _EXPORT)
         else:
             raise PlyError(path, f"header line {number} makes no sense: `{line[:80]}`", "Export the file again")
-    return _assemble(stream, path, elements, tuple(comments))
+    for name, _, properties in elements:
+        columns = [column for column, _ in properties]
+        twice = {column for column in columns if columns.count(column) > 1}
+        if twice:
+            raise PlyError(path, f"element {name} names the property {sorted(twice)[0]} twice", "Export the file again")
+    typed = tuple((name, count, np.dtype(properties)) for name, count, properties in elements)
+    return Elements(path, tuple(comments), typed)
+
+
+def header_of(stream: BinaryIO, found: Elements) -> Header:
+    """The header of an uncompressed 3DGS PLY; checks the file's length against it. Raises PlyError."""
+    if found.names[:1] != ["vertex"] or found.names.count("vertex") != 1:
+        raise PlyError(found.path, f"has the elements {found.names}; expected `vertex` first", _EXPORT)
+    require_length(stream, found)
+    return Header(found.path, found.elements[0][1], found.elements[0][2], found.comments, tuple(found.names[1:]))
+
+
+def require_length(stream: BinaryIO, found: Elements) -> None:
+    """Raises PlyError where the bytes after the header are not those it announces."""
+    position = stream.tell()
+    have, need = stream.seek(0, 2) - position, sum(count * row.itemsize for _, count, row in found.elements)
+    stream.seek(position)
+    if have < need:
+        _, rows, row = found.elements[0]
+        complete = min(have // max(row.itemsize, 1), rows)
+        raise PlyError(
+            found.path,
+            f"is truncated: {rows} rows announced, {have} of {need} bytes follow ({complete} whole rows)",
+            "Copy it again",
+        )
+    if have > need:
+        raise PlyError(
+            found.path,
+            f"has {have - need} bytes after its last row",
+            "Header and data do not belong together; export it again",
+        )
 
 
 def _lines(stream: BinaryIO, path: Path) -> list[str]:
@@ -177,38 +246,3 @@ def _require_binary_little_endian(lines: list[str], path: Path) -> None:
         raise PlyError(path, f"is `{words[1]}`; only binary_little_endian is read", _EXPORT)
     if words[1:] != ["binary_little_endian", "1.0"]:
         raise PlyError(path, f"has the unknown format `{' '.join(words[1:])}`", _EXPORT)
-
-
-def _assemble(
-    stream: BinaryIO, path: Path, elements: list[tuple[str, int, list[tuple[str, str]]]], comments: tuple[str, ...]
-) -> Header:
-    names = [name for name, _, _ in elements]
-    if "chunk" in names:
-        raise PlyError(path, "is a *compressed* PLY (element chunk)", _EXPORT)
-    if names[:1] != ["vertex"] or names.count("vertex") != 1:
-        raise PlyError(path, f"has the elements {names}; expected `vertex` first", _EXPORT)
-    sizes = []
-    for name, count, properties in elements:
-        columns = [column for column, _ in properties]
-        twice = {column for column in columns if columns.count(column) > 1}
-        if twice:
-            raise PlyError(path, f"element {name} names the property {sorted(twice)[0]} twice", "Export the file again")
-        sizes.append(count * np.dtype(properties).itemsize)
-    position = stream.tell()
-    have, need = stream.seek(0, 2) - position, sum(sizes)
-    stream.seek(position)
-    row = np.dtype(elements[0][2])
-    if have < need:
-        complete = have // max(row.itemsize, 1)
-        raise PlyError(
-            path,
-            f"is truncated: {elements[0][1]} rows announced, {have} of {need} bytes follow ({complete} whole rows)",
-            "Copy it again",
-        )
-    if have > need:
-        raise PlyError(
-            path,
-            f"has {have - need} bytes after its last row",
-            "Header and data do not belong together; export it again",
-        )
-    return Header(path, elements[0][1], row, comments, tuple(names[1:]))

@@ -22,6 +22,8 @@ class Exported:
     bytes: int
     metadata: SplatMetadata
     layers: tuple[str, ...]
+    notices: tuple[str, ...] = ()
+    """What the format did not hold, in sentences."""
 
 
 def export_scene(scene: Scene, path: Path | str, names: Sequence[str] | None = None) -> Exported:
@@ -47,9 +49,9 @@ def export_scene(scene: Scene, path: Path | str, names: Sequence[str] | None = N
     else:
         splats = _joined(layers, [_transform(layer, part)(part) for layer, part in zip(layers, parts, strict=True)])
         transform = None
-    write_scene_file(path, splats, transform)
+    notices = write_scene_file(path, splats, transform)
     names = tuple(layer.name for layer in layers)
-    return Exported(path, len(splats), path.stat().st_size, splats.metadata, names)
+    return Exported(path, len(splats), path.stat().st_size, splats.metadata, names, notices)
 
 
 def _require_splats(layers: list[Layer]) -> None:
