@@ -34,15 +34,18 @@ FORMATS: dict[str, SceneFormat] = {
     ".splat": SceneFormat("splat", "smalti.files.splat", "read_splat", "write_splat"),
     ".ksplat": SceneFormat("ksplat", "smalti.files.ksplat", "read_ksplat", None),
     ".spz": SceneFormat("SPZ", "smalti.files.spz", "read_spz", "write_spz"),
+    ".sog": SceneFormat("SOG", "smalti.files.sog", "read_sog", "write_sog"),
+    "meta.json": SceneFormat("SOG folder", "smalti.files.sog", "read_sog", None),
+    ".glb": SceneFormat("glTF with splats", "smalti.files.splats_glb", "read_splats_glb", "write_splats_glb"),
 }
-"""Extension -> format; of several that fit a name the longest counts. A new format is one module and one row; nothing
-else names it."""
+"""Extension (or a whole name, where there is no dot before it) -> format; of several extensions that fit the longest
+counts. A new format is one module and one row; nothing else names it."""
 
 
 def extension_of(path: Path | str) -> str | None:
     """The row of FORMATS that a file's name asks for: `.compressed.ply` before `.ply`; None where none fits."""
     name = Path(path).name.lower()
-    fitting = [extension for extension in FORMATS if name.endswith(extension) and name != extension]
+    fitting = [key for key in FORMATS if (name.endswith(key) and name != key if key[0] == "." else name == key)]
     return max(fitting, key=len, default=None)
 
 
