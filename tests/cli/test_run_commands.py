@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 from smalti.cli.main import main
 from smalti.configs.config import TrainConfig, parse_bytes
 from smalti.datasets.images import ImageCache
+from smalti.files import read_scene_file, write_scene_file
 from smalti.files.ply import read_ply
 from smalti.primitives.gaussians import Gaussians
 from smalti.scene.folder import load_scene
@@ -169,6 +171,28 @@ def test_export_is_the_scene_that_is_rendered(run: Run, tmp_path: Path, capsys: 
     again.add("gaussians", Gaussians(splats.to_parameters(), {"sh_degree": 2, "active_sh_degree": splats.sh_degree}))
     camera = run.dataset().views[0].camera.to(torch.float32)
     assert torch.equal(scene.render(camera).color, again.render(camera).color)
+
+
+@pytest.mark.parametrize("extension", [".compressed.ply", ".spz", ".splat"])
+def test_export_in_other_formats_says_what_they_do_not_hold(
+    run: Run,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    extension: str,
+) -> None:
+    def lossy(*arguments: Any) -> tuple[str, ...]:
+        return (*write_scene_file(*arguments), "much was lost")
+
+    monkeypatch.setattr("smalti.scene.exchange.write_scene_file", lossy)
+    path = tmp_path / f"scene{extension}"
+    assert main(["export", str(run.path), str(path)]) == 0
+    said = capsys.readouterr().out
+    assert f"{path}: 300 primitives" in said
+    assert "  note: much was lost\n" in said
+    assert len(read_scene_file(path)) == 300
+    assert main(["export", str(run.path), str(tmp_path / "scene.ksplat")]) == 2
+    assert "no writer for the extension `.ksplat`" in capsys.readouterr().err
 
 
 def test_export_makes_the_folder_and_writes_a_scene_folder_where_there_is_no_extension(
