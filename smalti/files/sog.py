@@ -75,7 +75,7 @@ def write_sog(
     if splats.sh_rest.shape[1] and len(splats):
         meta["shN"], error = _encode_rest(splats.sh_rest[order], palette_size, images)
         notices.append(error)
-    meta[METADATA_KEY] = metadata_to_plain(splats)
+    meta[METADATA_KEY] = metadata_to_plain(splats) | ({} if "shN" in meta else {"sh_degree": 0})
     height = max(4, 4 * math.ceil(len(splats) / side / 4))
     with whole_file(path) as stream, zipfile.ZipFile(stream, "w") as archive:
         for name, pixels in images.items():

@@ -43,6 +43,8 @@ from smalti.files.strict_json import (
 )
 
 EXTENSION = "KHR_gaussian_splatting"
+PART_LIMIT = 20_000
+"""Primitives that are looked at, over all nodes."""
 BYTES_PER_ROW = 8
 """A Gaussian takes 33 bytes and more; a file that places the same ones again and again may come down to these."""
 _TURN_REST = np.array([-1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1], np.float32)[:, None]
@@ -87,12 +89,15 @@ def read_splats_glb(path: Path | str, axes: str = "3dgs") -> Splats:
     with path.open("rb") as stream:
         glb = Glb.open(stream, path)
         notices: list[str] = []
-        primitives = list(_primitives(glb, notices))
-        count = sum(primitive.count for primitive in primitives)
+        primitives: list[_Primitive] = []
+        count = 0
+        for primitive in _primitives(glb, notices):
+            primitives.append(primitive)
+            count += primitive.count
+            if count * BYTES_PER_ROW > glb.length:
+                raise FileFormatError(path, f"places {count} Gaussians out of {glb.length} bytes", "Export it again")
         if not primitives:
             raise FileFormatError(path, f"holds no primitive with {EXTENSION}", "Is it a mesh?")
-        if count * BYTES_PER_ROW > glb.length:
-            raise FileFormatError(path, f"places {count} Gaussians out of {glb.length} bytes", "Export it again")
         rest_count = rest_count_of(max(primitive.degree for primitive in primitives))
         if any(primitive.extras != primitives[0].extras for primitive in primitives):
             notices.append("its parts have different metadata; the defaults were taken")
@@ -124,13 +129,19 @@ def _primitives(glb: Glb, notices: list[str]) -> Iterator[_Primitive]:
     unknown = [str(name)[:60] for name in required if name != EXTENSION] if isinstance(required, list) else []
     if unknown:
         raise FileFormatError(glb.path, f"requires {', '.join(unknown[:8])}, which is not read", "Export it plainly")
+    seen = other = 0
     for mesh, matrix in glb.placed_meshes():
         for plain in entry(glb.path, mesh, "primitives", list):
+            seen += 1
+            if seen > PART_LIMIT:
+                raise FileFormatError(glb.path, f"places more than {PART_LIMIT} primitives", "Export it again")
             extensions = plain.get("extensions") if isinstance(plain, dict) else None
-            if not isinstance(extensions, dict) or EXTENSION not in extensions:
-                notices.append("a primitive without Gaussians was left out")
-                continue
-            yield _primitive(glb, plain, _similarity(glb.path, matrix), notices)
+            if isinstance(extensions, dict) and EXTENSION in extensions:
+                yield _primitive(glb, plain, _similarity(glb.path, matrix), notices)
+            else:
+                other += 1
+    if other:
+        notices.append(f"{other} primitives without Gaussians were left out")
 
 
 def _primitive(
