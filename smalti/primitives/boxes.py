@@ -23,6 +23,7 @@ from torch import Tensor
 from smalti.cameras.camera import Camera
 from smalti.cameras.rotations import matrix_from_quaternion, quaternion_from_matrix, quaternion_multiply
 from smalti.cameras.similarity import Similarity
+from smalti.primitives.editing import ColorFunction, mapped, mirrored_frames, reflected
 from smalti.primitives.family import Family, FamilyError, LossContext
 from smalti.primitives.metadata import Ranges
 from smalti.primitives.payload import identity_grid, sampled_slab
@@ -275,6 +276,56 @@ class Boxes(Family):
         )
         for name in ("step", "density_unit"):
             self.metadata[name] *= similarity.scale
+
+    @classmethod
+    def common_metadata(cls) -> tuple[str, ...]:
+        return ("step",)
+
+    @torch.no_grad()
+    def adopt(self, metadata: Mapping[str, Any]) -> None:
+        """Raw densities follow `density_unit`; another `step` only samples the same boxes elsewhere."""
+        unit = float(metadata["density_unit"])
+        ratio = unit / float(self.metadata["density_unit"])
+        self.metadata = {**self.metadata, "density_unit": unit, "step": metadata["step"]}
+        super().adopt(metadata)
+        if ratio != 1.0:
+            self.replace({"raw_densities": self._raw(self._activated(self.parameters["raw_densities"]) * ratio)})
+
+    @torch.no_grad()
+    def mirror(self, plane: Float[Tensor, "4"]) -> None:
+        """The local x axis is reversed, and with it the payload's last axis."""
+        values = self.parameters
+        frames = mirrored_frames(plane, matrix_from_quaternion(values["quaternions"].double()), 0)
+        changed = {
+            "centres": reflected(plane, values["centres"]),
+            "quaternions": quaternion_from_matrix(frames).to(values["quaternions"]),
+            "colors": values["colors"].flip(3),
+            "raw_densities": values["raw_densities"].flip(3),
+        }
+        if "warps" in values:
+            changed["warps"] = values["warps"].flip(3) * values["warps"].new_tensor([-1.0, 1.0, 1.0])
+        self.replace(changed)
+
+    @torch.no_grad()
+    def base_colors(self) -> Float[Tensor, "n 3"]:
+        """Of the voxels, weighted by density."""
+        weight = self.densities().flatten(1).clamp_min(1e-12)[..., None]
+        colors = self.parameters["colors"].flatten(1, 3)
+        return ((colors * weight).sum(dim=1) / weight.sum(dim=1)).clamp(0, 1)
+
+    @torch.no_grad()
+    def recolor(self, function: ColorFunction, linear: bool) -> None:
+        held = self.parameters["colors"].detach()
+        self.replace({"colors": mapped(function, held if linear else held.clamp_min(0))})
+
+    @torch.no_grad()
+    def set_opacities(self, wanted: Float[Tensor, "n"]) -> None:
+        """Densities are multiplied; boxes without any stay empty."""
+        depths = -torch.log1p(-self.opacities().double().clamp_max(1 - 1e-12))
+        factor = -torch.log1p(-wanted.double().clamp(0, 1 - 1e-6)) / depths
+        raw = self.parameters["raw_densities"]
+        factor = torch.where(depths > 0, factor, torch.ones_like(factor)).to(raw)
+        self.replace({"raw_densities": self._raw(self._activated(raw) * factor[:, None, None, None])})
 
     def regularizers(self, context: LossContext) -> Mapping[str, Callable[[], Float[Tensor, ""]]]:
         """`volume` is MVP's prior: the sum of the products of half extents, over the extent cubed."""

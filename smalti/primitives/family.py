@@ -20,6 +20,7 @@ from torch import Tensor
 
 from smalti.cameras.camera import Camera
 from smalti.cameras.similarity import Similarity
+from smalti.primitives.editing import Editable
 from smalti.primitives.metadata import Ranges, checked_values
 from smalti.primitives.registry import FamilyError, family_names, find_family
 from smalti.primitives.rows import Restructure, RowMap
@@ -44,7 +45,7 @@ class LossContext:
     """Ratio of the longest axis to the second longest from which a primitive counts as a needle."""
 
 
-class Family(ABC):
+class Family(Editable, ABC):
     """A set of primitives of one sort: parameter tensors (leaves), constant tensors and plain metadata.
 
     Subclasses register under the entry-point group `smalti.families`.
@@ -190,7 +191,7 @@ class Family(ABC):
         """
         return None
 
-    def advance(self, degree: int) -> None:  # noqa: B027 - optional, most families have nothing to advance
+    def advance(self, degree: int) -> None:
         """Use detail of colour up to `degree`; families without such degrees ignore it."""
 
     # -- training -----------------------------------------------------------------------------------------------------
@@ -221,12 +222,12 @@ class Family(ABC):
             "anisotropy": needles,
         }
 
-    def begin_step(self, share: float, generator: torch.Generator) -> None:  # noqa: B027 - optional
+    def begin_step(self, share: float, generator: torch.Generator) -> None:
         """Before a training step, when `share` (0..1) of the run is over: what is scheduled is set, what is random and
         for this step alone (noise on opacities) is drawn. A function of parameters, metadata, share and generator.
         """
 
-    def end_step(self) -> None:  # noqa: B027 - optional
+    def end_step(self) -> None:
         """After a training step: what was for it alone is gone, renders are as they will be when saved and loaded."""
 
     # -- measures -----------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from smalti.primitives.editing import reflected
 from smalti.primitives.family import Family
 from smalti.primitives.rows import Restructure, RowMap
 from smalti.primitives.splats import noise_weights
@@ -67,6 +68,18 @@ class FaceStructure(Family):
         """Lengths of the edges."""
         corners = self.corners()
         return (corners - corners.roll(-1, dims=1)).norm(dim=2)
+
+    # -- edits --------------------------------------------------------------------------------------------------------
+    @classmethod
+    def references(cls) -> dict[str, str]:
+        return {"faces": "vertices"}
+
+    @torch.no_grad()
+    def mirror(self, plane: Float[Tensor, "4"]) -> None:
+        """The winding is reversed, so that what was outside stays outside."""
+        self.replace({"vertices": reflected(plane, self.parameters["vertices"])})
+        self.constants = {key: value.flip(1) for key, value in self.constants.items()}
+        self._hold(self.constants["faces"])
 
     # -- density control ----------------------------------------------------------------------------------------------
     def rearrange(self, rows: RowMap) -> dict[str, RowMap]:

@@ -51,6 +51,7 @@ class Meshes(FaceStructure):
 
     name: ClassVar[str] = "meshes"
     grows: ClassVar[bool] = False
+    color_logits: ClassVar[tuple[str, ...]] = ("raw_colors", "raw_texture")
 
     @classmethod
     def default_metadata(cls) -> dict[str, Any]:
@@ -301,6 +302,15 @@ class Meshes(FaceStructure):
     @torch.no_grad()
     def transform(self, similarity: Similarity) -> None:
         self.replace({"vertices": similarity.apply(self.parameters["vertices"])})
+
+    @torch.no_grad()
+    def base_colors(self) -> Float[Tensor, "f 3"]:
+        """In the middles of the faces."""
+        if "raw_colors" in self.parameters:
+            return self.parameters["raw_colors"].sigmoid()[self.faces].mean(dim=1)
+        texture = self.parameters["raw_texture"].sigmoid()
+        uvs = self.constants["uvs"].mean(dim=1).to(texture)
+        return texture_lookup(texture, uvs, bool(self.metadata["wrap"]))[:, :3]
 
     def regularizers(self, context: LossContext) -> Mapping[str, Callable[[], Float[Tensor, ""]]]:
         """`smoothness`: mean squared distance of vertices from the mean of their neighbours (uniform Laplacian), over

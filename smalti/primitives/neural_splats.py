@@ -20,6 +20,7 @@ from torch import Tensor
 from smalti.cameras.camera import Camera
 from smalti.cameras.rotations import matrix_from_quaternion
 from smalti.cameras.similarity import Similarity
+from smalti.primitives.editing import reflection
 from smalti.primitives.family import FamilyError, LossContext
 from smalti.primitives.metadata import Ranges
 from smalti.primitives.splats import SplatFamily
@@ -126,6 +127,25 @@ class NeuralSplats(SplatFamily):
         if self.metadata["frame"] == "world":
             turn = similarity.rotation.to(self.parameters["frequencies"])
             self.replace({"frequencies": self.parameters["frequencies"] @ turn.T})
+
+    @torch.no_grad()
+    def mirror(self, plane: Float[Tensor, "4"]) -> None:
+        """The frequencies are reflected in the field's own frame."""
+        super().mirror(plane)
+        held = self.parameters["frequencies"]
+        third = torch.diag(torch.tensor([1.0, 1.0, -1.0], dtype=torch.float64))
+        flip = reflection(plane)[0] if self.metadata["frame"] == "world" else third
+        self.replace({"frequencies": held @ flip.to(held)})
+
+    @torch.no_grad()
+    def set_opacities(self, wanted: Float[Tensor, "n"]) -> None:
+        """The density is multiplied; primitives that show nothing stay so."""
+        depths = self.central_depths().double()
+        factor = -torch.log1p(-wanted.double().clamp(0, 1 - 1e-6)) / depths
+        values = self.parameters
+        factor = torch.where(depths > 0, factor, torch.ones_like(factor)).to(values["offsets"])
+        changed = {"offsets": values["offsets"] * factor, "amplitudes": values["amplitudes"] * factor[:, None]}
+        self.replace(changed)
 
     def regularizers(self, context: LossContext) -> Mapping[str, Callable[[], Float[Tensor, ""]]]:
         """`anisotropy` is the paper's: mean over primitives of the unbiased deviation of the semi-axes over the least

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from smalti.cameras.rotations import matrix_from_quaternion, quaternion_from_matrix, quaternion_multiply
 from smalti.cameras.similarity import Similarity
+from smalti.primitives.editing import ColorFunction, mapped, mirrored_frames, reflected, reflection
 from smalti.primitives.family import Family
 from smalti.primitives.metadata import Ranges
 from smalti.primitives.neighbours import neighbour_distances
@@ -176,6 +177,34 @@ class SplatFamily(Family):
                 "sh_rest": rotate_rest(values["sh_rest"], similarity.rotation),
             }
         )
+
+    @torch.no_grad()
+    def mirror(self, plane: Float[Tensor, "4"]) -> None:
+        """The third axis is reversed, which no ellipsoid shows."""
+        values = self.parameters
+        frames = mirrored_frames(plane, matrix_from_quaternion(values["quaternions"].double()), 2)
+        self.replace(
+            {
+                "means": reflected(plane, values["means"]),
+                "quaternions": quaternion_from_matrix(frames).to(values["quaternions"]),
+                "sh_rest": rotate_rest(values["sh_rest"], reflection(plane)[0]),
+            }
+        )
+
+    @torch.no_grad()
+    def base_colors(self) -> Float[Tensor, "n 3"]:
+        """Of degree 0."""
+        return (0.5 + SH_0 * self.parameters["sh_dc"]).clamp(0, 1)
+
+    @torch.no_grad()
+    def recolor(self, function: ColorFunction, linear: bool) -> None:
+        """Colours of degree 0 are mapped; coefficients of higher degrees where the map is linear, else they stay."""
+        values = self.parameters
+        colors = 0.5 + SH_0 * values["sh_dc"].detach()
+        changed = {"sh_dc": (mapped(function, colors if linear else colors.clamp_min(0)) - 0.5) / SH_0}
+        if linear:
+            changed["sh_rest"] = mapped(function, values["sh_rest"].detach())
+        self.replace(changed)
 
     # -- density control ----------------------------------------------------------------------------------------------
     @torch.no_grad()

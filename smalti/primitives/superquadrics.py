@@ -51,6 +51,7 @@ class Superquadrics(Family):
 
     name: ClassVar[str] = "superquadrics"
     grows: ClassVar[bool] = False
+    color_logits: ClassVar[tuple[str, ...]] = ("raw_textures",)
 
     @classmethod
     def default_metadata(cls) -> dict[str, Any]:
@@ -311,6 +312,19 @@ class Superquadrics(Family):
         turned = (six @ similarity.rotation.to(six).T).reshape(-1, 6)
         self.replace({"translations": similarity.apply(self.parameters["translations"]), "rotations": turned})
         self.metadata["ratio"] *= similarity.scale
+
+    @torch.no_grad()
+    def adopt(self, metadata: Mapping[str, Any]) -> None:
+        """Raw scales follow `ratio`; FamilyError where a block is smaller than the other's least half extent."""
+        relative = self.sizes() / float(metadata["ratio"]) - FLOOR
+        if len(self) and not float(relative.min()) > 0:
+            raise FamilyError(
+                f"family {self.name}: blocks cannot be smaller than {FLOOR} ratio; scale their whole layer"
+            )
+        if metadata["ratio"] != self.metadata["ratio"]:
+            self.replace({"raw_scales": relative.log()})
+        self.metadata["ratio"] = metadata["ratio"]
+        super().adopt(metadata)
 
     def regularizers(self, context: LossContext) -> Mapping[str, Callable[[], Float[Tensor, ""]]]:
         """`parsimony`: mean square root of the opacities. `total_variation`: mean squared forward differences of the

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +17,10 @@ from smalti.primitives.family import Drawable, Family, find_family
 from smalti.renderers.frame import Frame
 from smalti.renderers.render import render
 from smalti.renderers.settings import RenderSettings
+from smalti.scene.history import History
+
+if TYPE_CHECKING:
+    from smalti.scene.handles import LayerHandle
 
 SCENE_VERSION = 1
 CONSTANTS = "constants/"
@@ -58,15 +64,21 @@ class Scene:
     """Near plane, world units."""
     background: tuple[float, float, float] | None = None
     """The colour behind the scene that its training pictures stated; None where they had none (drawn as black)."""
+    history: History = field(default_factory=History, repr=False)
+    """Edits that can be undone (`smalti.scene.edits`, `smalti.scene.structure`); not saved."""
 
     def add(self, name: str, family: Family, **options: Any) -> Layer:
-        """A new layer; a ValueError where the name is taken, or is none."""
+        """A new layer; a ValueError where the name is taken, or is none. Not an edit: it cannot be undone."""
+        self.require_free(name)
+        self.layers[name] = Layer(name, family, **options)
+        return self.layers[name]
+
+    def require_free(self, name: str) -> None:
+        """ValueError where a new layer could not have this name."""
         if not name or "/" in name:
             raise ValueError(f"Scene.add: {name!r} is no layer's name; it needs a letter and must not hold a slash")
         if name in self.layers:
             raise ValueError(f"Scene.add: there is a layer {name!r} already; choose another name or remove it first")
-        self.layers[name] = Layer(name, family, **options)
-        return self.layers[name]
 
     def __iter__(self) -> Iterator[Layer]:
         return iter(self.layers.values())
@@ -119,7 +131,76 @@ class Scene:
             flat.add(layer.name, family, visible=layer.visible, locked=layer.locked)
         return flat
 
+    # -- edits --------------------------------------------------------------------------------------------------------
+    def __getitem__(self, name: str) -> LayerHandle:
+        """A handle on a layer: its attributes can be assigned, and that can be undone. EditError where there is none.
+
+        >>> from smalti.scene import demo_scene
+        >>> scene = demo_scene()
+        >>> scene["chair"].visible = False
+        >>> scene.undo(), scene["chair"].visible
+        ('visible', True)
+        """
+        from smalti.scene.handles import LayerHandle
+        from smalti.scene.selection import named
+
+        return LayerHandle(self, named(self, name))
+
+    def edit(self, name: str) -> AbstractContextManager[None]:
+        """What is edited inside the `with` block is one edit; where something in it fails, nothing was done.
+
+        >>> from smalti.scene import delete, demo_scene, layer, move
+        >>> scene = demo_scene()
+        >>> with scene.edit("tidy up"):
+        ...     moved = move(scene, layer("chair"), [0, 1, 0])
+        ...     gone = delete(scene, layer("cloud"))
+        >>> moved, gone, scene.undo(), len(scene)
+        (8, 12, 'tidy up', 20)
+        """
+        return self.history.group(self, name)
+
+    def undo(self) -> str:
+        """Take back the last edit; returns its name. EditError where there is nothing to undo.
+
+        >>> from smalti.scene import delete, demo_scene, layer
+        >>> scene = demo_scene()
+        >>> delete(scene, layer("chair")), len(scene), scene.undo(), len(scene)
+        (8, 12, 'delete', 20)
+        """
+        return self.history.undo(self)
+
+    def redo(self) -> str:
+        """Do again what was undone last; returns its name. EditError where there is nothing to redo.
+
+        >>> from smalti.scene import delete, demo_scene, layer
+        >>> scene = demo_scene()
+        >>> delete(scene, layer("chair")), scene.undo(), scene.redo(), len(scene)
+        (8, 'delete', 'delete', 12)
+        """
+        return self.history.redo(self)
+
     # -- state --------------------------------------------------------------------------------------------------------
+    @staticmethod
+    def load(folder: Path | str) -> Scene:
+        """The scene in a folder that `save` wrote (`smalti.scene.folder.load_scene`).
+
+        >>> import tempfile
+        >>> from smalti.scene import demo_scene
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     written = demo_scene().save(folder)
+        ...     Scene.load(folder).counts()
+        {'chair': 8, 'cloud': 12}
+        """
+        from smalti.scene.folder import load_scene
+
+        return load_scene(folder)
+
+    def save(self, folder: Path | str) -> int:
+        """Write the scene into a folder; returns the number of bytes (`smalti.scene.folder.save_scene`)."""
+        from smalti.scene.folder import save_scene
+
+        return save_scene(self, folder)
+
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """(tensors, plain values): all there is, for safetensors and JSON."""
         tensors: dict[str, Tensor] = {}
