@@ -59,7 +59,7 @@ def read_packed(stream: BinaryIO, found: Elements) -> Splats:
     path, start = found.path, stream.tell()
     groups = -(-rows // GROUP)
     width = found.elements[0][2].itemsize
-    raw = np.frombuffer(read_exactly(stream, groups * width, path, "its chunks"), "<f4").reshape(groups, -1)
+    raw = np.frombuffer(read_exactly(stream, groups * width, path, "its chunks"), "<f4").reshape(groups, width // 4)
     ranges = np.tile(np.repeat(np.array([0, 1], np.float32), 3), (groups, 3))
     ranges[:, : raw.shape[1]] = raw
     splats = empty_splats(rows, rest_count, metadata_of(path, found.comments, rest_count))

@@ -10,7 +10,9 @@
 | degree 1..3 | byte = 128 (1 + value), coefficient-major | 1/128 over +-1; written in 1/16 (degree 1), 1/8 |
 
 The axes of the file are right, up, back; those of a 3DGS PLY right, down, forward: y and z change sign, in positions,
-rotations and harmonics. Flag 1 of the header is our `compensated`; nothing else of the metadata has a place.
+rotations and harmonics. A record of kind 0xADBE0003 may state others (1..8: left or right, down or up, back or
+forward); it is heeded. Some tools leave the axes of a PLY as they are and say nothing: nobody can tell. Flag 1 of the
+header is our `compensated`; nothing else of the metadata has a place.
 """
 
 from __future__ import annotations
@@ -28,15 +30,22 @@ from smalti.files.bytewise import Cut, from_smallest_three, logits_of_bytes, opa
 from smalti.files.checked import CHUNK_ROWS, BadRows, empty_splats, parts_of, whole_file, with_notices
 from smalti.files.splat import unsaid
 from smalti.files.splats import FileFormatError, SplatMetadata, Splats
-from smalti.files.spz_container import COMPENSATED, EXTENDED, REST_COUNTS, Attribute, Packer, SpzHeader, opened
+from smalti.files.spz_container import COMPENSATED, REST_COUNTS, Attribute, Packer, SpzHeader, opened
 
 DEGREE_1_STEP, REST_STEP = 8, 16
 """Of 256: the harmonics are rounded to these on writing, as the format's own library does; what is 0 packs well."""
 _DC_SCALE = 0.15
 _USUAL_BITS = 12
+_AXES_RECORD = 0xADBE0003
+
+
+def _rest_signs(x: int, y: int, z: int) -> Float[np.ndarray, "15"]:
+    """Of the basis functions when the axes change theirs: y z x, xy yz zz xz xx-yy, and the seven of degree 3."""
+    return np.array([y, z, x, x * y, y * z, 1, x * z, 1, y, x * y * z, y, z, x, z, x], np.float32)
+
+
 _FLIP = np.array([1, -1, -1], np.float32)
-_FLIP_REST = np.array([-1, -1, 1, -1, 1, 1, -1, 1, -1, 1, -1, -1, 1, -1, 1], np.float32)
-"""Signs of the 15 basis functions when y and z change theirs: y z x, xy yz zz xz xx-yy, and the seven of degree 3."""
+_FLIP_REST = _rest_signs(1, -1, -1)
 
 
 def read_spz(path: Path | str) -> Splats:
@@ -45,18 +54,46 @@ def read_spz(path: Path | str) -> Splats:
     Coefficients of degree 4 and vendors' records are left out, with a notice. Raises FileFormatError.
     """
     path = Path(path)
-    with opened(path) as (header, attributes):
+    with opened(path) as (header, attributes, records):
         held = min(REST_COUNTS[header.degree], 15)
         splats = empty_splats(header.rows, held, SplatMetadata(compensated=bool(header.flags & COMPENSATED)))
         decoders = (_means, _opacities, _colours, _sizes, _rotations, _harmonics)
         for attribute, decoder in zip(attributes, decoders, strict=False):
             for start in range(0, header.rows, CHUNK_ROWS):
                 decoder(attribute, header, splats.rows(start, start + CHUNK_ROWS))
+    axes = _stated_axes(records.pop(_AXES_RECORD, b""), path)
+    if axes and axes <= 8:
+        _turn(splats, axes)
     return with_notices(
         splats,
         "coefficients of degree 4 were left out" if header.degree > 3 else "",
-        "records of a vendor were left out" if header.flags & EXTENDED else "",
+        "records of a vendor were left out" if records else "",
+        f"axes with z up (number {axes}) are stated, and were not turned" if axes > 8 else "",
     )
+
+
+def _stated_axes(record: bytes, path: Path) -> int:
+    """Number of the axes in a record, 0 for none. Raises FileFormatError."""
+    if len(record) not in (0, 4):
+        raise FileFormatError(path, f"its record about axes has {len(record)} bytes, not 4", "Export it again")
+    number = int.from_bytes(record, "little")
+    if number > 16:
+        raise FileFormatError(path, f"states axes of number {number}; 0..16 exist", "Export it again")
+    return number
+
+
+def _turn(splats: Splats, axes: int) -> None:
+    """What was read as right, up, back becomes what was stated, in place."""
+    bits = axes - 1
+    stated = (1 if bits & 1 else -1, -1 if bits & 2 else 1, 1 if bits & 4 else -1)
+    x, y, z = (a * int(b) for a, b in zip(stated, _FLIP, strict=True))
+    if (x, y, z) == (1, 1, 1):
+        return
+    for start in range(0, len(splats), CHUNK_ROWS):
+        part = splats.rows(start, start + CHUNK_ROWS)
+        part.means[:] *= np.array([x, y, z], np.float32)
+        part.quaternions[:, 1:] *= np.array([y * z, x * z, x * y], np.float32)
+        part.sh_rest[:] *= _rest_signs(x, y, z)[: part.sh_rest.shape[1], None]
 
 
 def write_spz(path: Path | str, splats: Splats, transform: Callable[[Splats], Splats] | None = None) -> tuple[str, ...]:

@@ -7,8 +7,8 @@
 | table | none | compressed and plain length of every stream, u64 each |
 | body | positions, opacities, colours, sizes, rotations, harmonics | the same, a frame each, none of length 0 |
 
-Between header and table of version 4 there may be vendors' records (flag 2), after the body of version 3 too; they
-are skipped. Whatever is unpacked is bounded by what the header announces, and that by the file's length.
+Between header and table of version 4, and after the body before it, there may be vendors' records (flag 2): u32 kind,
+u32 length, so many bytes. Whatever is unpacked is bounded by what the header announces, and that by the file's length.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import struct
 import zlib
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from gzip import BadGzipFile, GzipFile
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
@@ -46,6 +46,8 @@ class SpzHeader:
     degree: int
     fractional_bits: int
     flags: int
+    table: int = 32
+    """Where the table of version 4 lies."""
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -72,15 +74,16 @@ class Attribute:
             missing -= len(piece)
         return b"".join(pieces)
 
-    def rest(self, limit: int) -> int:
-        """How many bytes are left, counted up to `limit` + 1."""
-        count = 0
-        while count <= limit:
-            piece = self._some(limit + 1 - count)
+    def rest(self, limit: int) -> bytes:
+        """The bytes that are left, `limit` + 1 of them at most."""
+        pieces, missing = [b""], limit + 1
+        while missing:
+            piece = self._some(missing)
             if not piece:
                 break
-            count += len(piece)
-        return count
+            pieces.append(piece)
+            missing -= len(piece)
+        return b"".join(pieces)
 
     def _some(self, count: int) -> bytes:
         from zstandard import ZstdError
@@ -95,8 +98,12 @@ NAMES = ("positions", "opacities", "colours", "sizes", "rotations", "harmonics")
 
 
 @contextmanager
-def opened(path: Path) -> Generator[tuple[SpzHeader, list[Attribute]]]:
-    """Header and the six attributes, to be read to their ends one after the other. Raises FileFormatError."""
+def opened(path: Path) -> Generator[tuple[SpzHeader, list[Attribute], dict[int, bytes]]]:
+    """Header, the six attributes, to be read to their ends one after the other, and vendors' records by kind.
+
+    The records are complete when the block has ended. Raises FileFormatError.
+    """
+    records: dict[int, bytes] = {}
     with path.open("rb") as stream, ExitStack() as stack:
         head = stream.read(4)
         stream.seek(0)
@@ -104,15 +111,20 @@ def opened(path: Path) -> Generator[tuple[SpzHeader, list[Attribute]]]:
             body = Attribute(stack.enter_context(GzipFile(fileobj=stream, mode="rb")), path, "header")
             header = _header(body.read(16), path, (2, 3))
             require_ratio(path, file_size(stream), header.rows * sum(header.widths))
-            yield header, [Attribute(body.stream, path, name) for name in NAMES]
+            yield header, [Attribute(body.stream, path, name) for name in NAMES], records
             allowed = _EXTENSION_LIMIT if header.flags & EXTENDED else 0
-            if Attribute(body.stream, path, "end").rest(allowed) > allowed:
+            left = Attribute(body.stream, path, "end").rest(allowed)
+            if len(left) > allowed:
                 raise FileFormatError(
                     path, "goes on after its last attribute", "Header and data do not belong together"
                 )
+            records.update(_records(left, path))
         elif head == MAGIC:
             header, attributes = _framed(stream, path, stack)
-            yield header, attributes
+            stream.seek(32)
+            if header.flags & EXTENDED:
+                records.update(_records(stream.read(header.table - 32), path))
+            yield header, attributes, records
             for attribute in attributes:
                 if attribute.rest(0):
                     problem = f"its {attribute.name} are longer than the header says"
@@ -138,6 +150,16 @@ def _header(raw: bytes, path: Path, versions: tuple[int, ...]) -> SpzHeader:
     return SpzHeader(version, rows, degree, bits, flags)
 
 
+def _records(raw: bytes, path: Path) -> dict[int, bytes]:
+    found: dict[int, bytes] = {}
+    while raw:
+        kind, length = struct.unpack("<II", raw[:8]) if len(raw) >= 8 else (0, len(raw))
+        if len(raw) < 8 or 8 + length > len(raw):
+            raise FileFormatError(path, f"a vendor's record of {length} bytes does not fit its place", COPY_AGAIN)
+        found[kind], raw = raw[8 : 8 + length], raw[8 + length :]
+    return found
+
+
 def _framed(stream: BinaryIO, path: Path, stack: ExitStack) -> tuple[SpzHeader, list[Attribute]]:
     import zstandard
 
@@ -149,7 +171,7 @@ def _framed(stream: BinaryIO, path: Path, stack: ExitStack) -> tuple[SpzHeader, 
     expected = [header.rows * width for width in header.widths if header.rows * width]
     if count != len(expected):
         raise FileFormatError(path, f"has {count} streams, expected {len(expected)}", COPY_AGAIN)
-    if not 32 <= table <= size - 16 * count:
+    if not 32 <= table <= min(size - 16 * count, 32 + _EXTENSION_LIMIT):
         raise FileFormatError(path, f"its table of streams lies at byte {table} of {size}", COPY_AGAIN)
     stream.seek(table)
     entries = struct.unpack(f"<{2 * count}Q", read_exactly(stream, 16 * count, path, "its table"))
@@ -168,7 +190,7 @@ def _framed(stream: BinaryIO, path: Path, stack: ExitStack) -> tuple[SpzHeader, 
         frame = zstandard.ZstdDecompressor(max_window_size=_WINDOW).stream_reader(cast(IO[bytes], _Slice(part, packed)))
         attributes.append(Attribute(frame, path, name))
         start += packed
-    return header, attributes
+    return replace(header, table=table), attributes
 
 
 class _Slice:

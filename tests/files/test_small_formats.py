@@ -21,7 +21,7 @@ from smalti.files.ply import write_ply
 from smalti.files.ply_compressed import write_compressed_ply
 from smalti.files.splats import PARAMETERS, FileFormatError, SplatMetadata, Splats, similarity_transform
 from smalti.files.spz import _FLIP, _FLIP_REST
-from smalti.primitives.spherical_harmonics import rotate_rest
+from smalti.primitives.spherical_harmonics import basis, rotate_rest
 
 SMALL = (".compressed.ply", ".spz", ".splat")
 
@@ -222,12 +222,69 @@ def test_coefficients_of_degree_4_are_left_out_aloud(tmp_path: Path) -> None:
     rng, n = np.random.default_rng(0), 5
     body = rng.integers(0, 256, n * 20, np.uint8).tobytes() + rng.integers(0, 256, n * 72, np.uint8).tobytes()
     header = struct.pack("<4sIIBBBB", b"NGSP", 3, n, 4, 12, 2, 0)
-    (tmp_path / "a.spz").write_bytes(gzip.compress(header + body + b"vendor"))
+    (tmp_path / "a.spz").write_bytes(gzip.compress(header + body + struct.pack("<II", 77, 6) + b"vendor"))
     splats = read_scene_file(tmp_path / "a.spz")
     assert splats.sh_rest.shape == (n, 15, 3)
     assert splats.notices == ("coefficients of degree 4 were left out", "records of a vendor were left out")
     rest = np.frombuffer(body[-n * 72 :], np.uint8).reshape(n, 24, 3)
     np.testing.assert_allclose(splats.sh_rest[:, 0] * -1, (rest[:, 0] - 128.0) / 128)
+
+
+@pytest.mark.parametrize("axes", range(1, 9))
+@pytest.mark.parametrize("version", [3, 4])
+def test_stated_axes_are_heeded(tmp_path: Path, axes: int, version: int) -> None:
+    """The numbers count left right, down up, back forward; mirrored axes included."""
+    if version == 4:
+        write_scene_file(tmp_path / "a.spz", moderate(50))
+        raw = (tmp_path / "a.spz").read_bytes()
+        record = struct.pack("<III", 0xADBE0003, 4, axes)
+        table = struct.pack("<I", 32 + len(record))
+        stated = raw[:14] + bytes([raw[14] | 2]) + raw[15:16] + table + raw[20:32] + record + raw[32:]
+    else:
+        body = np.random.default_rng(0).integers(0, 256, 50 * 65, np.uint8).tobytes()
+        head = struct.pack("<4sIIBBBB", b"NGSP", 3, 50, 3, 12, 0, 0)
+        (tmp_path / "a.spz").write_bytes(gzip.compress(head + body))
+        stated = gzip.compress(head[:14] + b"\2" + head[15:] + body + struct.pack("<III", 0xADBE0003, 4, axes))
+    (tmp_path / "b.spz").write_bytes(stated)
+    plain, got = read_scene_file(tmp_path / "a.spz"), read_scene_file(tmp_path / "b.spz")
+    assert got.notices == ()
+    name = ("LDB", "RDB", "LUB", "RUB", "LDF", "RDF", "LUF", "RUF")[axes - 1]
+    signs = np.array([1 if a == b else -1 for a, b in zip(name, "RUB", strict=True)])
+    np.testing.assert_array_equal(got.means, plain.means * signs)
+    flip = np.diag(signs.astype(np.float64))
+    for q, p in zip(got.quaternions[:10].astype(np.float64), plain.quaternions[:10].astype(np.float64), strict=True):
+        np.testing.assert_allclose(matrix(q), flip @ matrix(p) @ flip, atol=1e-6)
+    directions = torch.nn.functional.normalize(torch.randn(40, 3, dtype=torch.float64), dim=1)
+    there, here = basis(directions @ torch.from_numpy(flip), 3)[:, 1:], basis(directions, 3)[:, 1:]
+    for row in range(5):
+        np.testing.assert_allclose(there.numpy() @ got.sh_rest[row], here.numpy() @ plain.sh_rest[row], atol=1e-5)
+
+
+def matrix(q: np.ndarray) -> np.ndarray:
+    w, x, y, z = q / np.linalg.norm(q)
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (struct.pack("<III", 0xADBE0003, 4, 17), "states axes of number 17"),
+        (struct.pack("<IIH", 0xADBE0003, 2, 1), "about axes has 2 bytes"),
+        (struct.pack("<III", 0xADBE0003, 5, 1), "record of 5 bytes does not fit"),
+        (b"vendor", "record of 6 bytes does not fit"),
+    ],
+)
+def test_damaged_records_are_named(tmp_path: Path, record: bytes, message: str) -> None:
+    head = struct.pack("<4sIIBBBB", b"NGSP", 3, 1, 0, 12, 2, 0)
+    (tmp_path / "a.spz").write_bytes(gzip.compress(head + bytes(20) + record))
+    with pytest.raises(FileFormatError, match=message):
+        read_scene_file(tmp_path / "a.spz")
 
 
 def test_metadata_travel_where_there_is_room(tmp_path: Path) -> None:
@@ -261,6 +318,31 @@ def test_the_header_not_the_name_says_that_a_ply_is_compressed(tmp_path: Path) -
     write_ply(tmp_path / "b.compressed.ply", splats)
     assert len(read_scene_file(tmp_path / "a.ply")) == 700
     np.testing.assert_array_equal(read_scene_file(tmp_path / "b.compressed.ply").means, splats.means)
+
+
+def test_chunks_without_ranges_of_colours_are_read(tmp_path: Path) -> None:
+    """As tools wrote them before 2025: colours over 0..1."""
+    splats = moderate(600, 3)
+    write_compressed_ply(tmp_path / "a.ply", splats)
+    head, mark, body = (tmp_path / "a.ply").read_bytes().partition(b"end_header\n")
+    lines = [
+        line
+        for line in head.split(b"\n")
+        if not line.endswith((b"min_r", b"min_g", b"min_b", b"max_r", b"max_g", b"max_b"))
+    ]
+    ranges = np.frombuffer(body[: 3 * 72], "<f4").reshape(3, 18)[:, :12]
+    (tmp_path / "b.ply").write_bytes(b"\n".join(lines) + mark + ranges.tobytes() + body[3 * 72 :])
+    new, old = read_scene_file(tmp_path / "a.ply"), read_scene_file(tmp_path / "b.ply")
+    np.testing.assert_array_equal(old.means, new.means)
+    np.testing.assert_array_equal(old.sh_rest, new.sh_rest)
+    packed = np.frombuffer(body[3 * 72 : 3 * 72 + 600 * 16], "<u4").reshape(600, 4)[:, 3]
+    np.testing.assert_allclose(0.5 + 0.28209479 * old.sh_dc[:, 0], (packed >> 24) / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize("extension", [".compressed.ply", ".spz"])
+def test_no_splats_at_all(tmp_path: Path, extension: str) -> None:
+    write_scene_file(tmp_path / f"a{extension}", moderate(0, 3))
+    assert len(read_scene_file(tmp_path / f"a{extension}")) == 0
 
 
 def test_the_longest_extension_counts() -> None:
