@@ -121,7 +121,9 @@ def apply_to(scene: Scene, selection: Selection, name: str, change: Callable[[La
     for held in (scene.layers[key] for key in masks):
         others = any(each is not held and type(each.family) is type(held.family) and len(each.family) for each in scene)
         new = edited(held.family, masks[held.name], lambda part, held=held: change(held, part), others)
+        _require_same_shapes(name, held, new)
         difference = LayerChange.between(held.name, held.family, new)
+        _require_finite(name, difference)
         if not difference.is_empty:
             steps.append(Changed(difference))
     if steps:
@@ -176,6 +178,22 @@ def edited(family: Family, mask: Bool[Tensor, "n"], change: Callable[[Family], N
             held[mask] = numbers
             result.constants[key] = held
     return result
+
+
+def _require_same_shapes(name: str, held: Layer, new: Family) -> None:
+    for key, value in held.family.parameters.items():
+        if new.parameters[key].shape != value.shape or new.parameters[key].dtype != value.dtype:
+            raise EditError(
+                f"{name}: layer {held.name!r}: {key} should stay {value.dtype} {tuple(value.shape)}, it became "
+                f"{new.parameters[key].dtype} {tuple(new.parameters[key].shape)}"
+            )
+
+
+def _require_finite(name: str, difference: LayerChange) -> None:
+    """What was not finite before may stay so."""
+    for key, change in difference.tensors.items():
+        if bool((change.before.isfinite() & ~change.after.isfinite()).any()):
+            raise EditError(f"{name}: layer {difference.layer!r}: {key} would become NaN or infinite")
 
 
 def _require_own(part: Family, before: dict[str, Tensor]) -> None:

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from smalti.cameras.rotations import so3_exp
 from smalti.cameras.similarity import Similarity
-from smalti.primitives.family import FamilyError
+from smalti.primitives.family import Family, FamilyError
 from smalti.scene import (
     EditError,
+    Layer,
     Selection,
+    apply_to,
     array,
     crop,
     delete,
@@ -308,3 +310,23 @@ def test_a_function_that_writes_into_what_it_gets_harms_nothing() -> None:
     with pytest.raises(RuntimeError):
         recolor(scene, layer("boxes"), wild)
     assert torch.equal(scene.layers["boxes"].family.parameters["colors"].detach(), held)
+
+
+def test_edits_that_would_ruin_a_layer_are_refused() -> None:
+    scene = a_scene("gaussians")
+    before = in_bytes(scene)
+    with pytest.raises(EditError, match="means would become NaN or infinite"):
+        move(scene, index("gaussians", [1]), [1e39, 0, 0])
+
+    def wider(held: Layer, part: Family) -> None:
+        part.replace({"means": part.parameters["means"].repeat(1, 2)})
+
+    def coarser(held: Layer, part: Family) -> None:
+        part.replace({"means": part.parameters["means"].half()})
+
+    for change in (wider, coarser):
+        with pytest.raises(EditError, match="means should stay"):
+            apply_to(scene, layer("gaussians"), "odd", change)
+    with pytest.raises(RuntimeError):
+        apply_to(scene, index("gaussians", [1]), "odd", wider)
+    assert in_bytes(scene) == before
