@@ -330,3 +330,20 @@ def test_edits_that_would_ruin_a_layer_are_refused() -> None:
     with pytest.raises(RuntimeError):
         apply_to(scene, index("gaussians", [1]), "odd", wider)
     assert in_bytes(scene) == before
+
+
+@each
+def test_layers_that_sit_elsewhere_are_brought_along_when_merged(name: str) -> None:
+    scene, camera = a_scene(name, double=True), a_camera()
+    split(scene, a_part(name), "part")
+    scene["part"].similarity = Similarity(1.2, TURN, torch.tensor([0.2, 0.1, 0.0], dtype=torch.float64))
+    scene[name].similarity = Similarity(0.9)
+    for held in scene:
+        # One step for both layers in the picture, whatever becomes of it when they are flattened.
+        if name == "boxes":
+            held.family.metadata["step"] = 0.002 / held.similarity.scale
+    before = picture(scene.flattened(), camera)
+    merge(scene, [name, "part"])
+    after = picture(scene.flattened(), camera)
+    assert float(before[..., 3].max()) > 0.3
+    assert float((after - before).abs().max()) < (1e-2 if name == "boxes" else 1e-6)
