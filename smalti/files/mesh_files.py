@@ -1,0 +1,280 @@
+"""Triangle meshes as .glb, .obj and .ply, through trimesh (`pip install smalti[mesh]`), and the family `meshes`.
+
+Colours and textures are the display's, 8 bits a channel, neither linearised nor lit. Texture coordinates are those of
+kind `triangle`: v runs down the picture's rows. `.ply` holds colours per vertex, no texture; `.obj` puts its material
+and texture beside itself (NAME.mtl, NAME.png). `.glb` is +Y up, captures are -Y up: it is turned by half a turn about z
+at the edge, both ways, as splats in glTF are; the others are left as they are.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+
+from smalti.files.checked import COPY_AGAIN, whole_file
+from smalti.files.glb import Glb
+from smalti.files.splats import FileFormatError
+from smalti.primitives.texture import logit
+
+if TYPE_CHECKING:
+    from smalti.primitives.meshes import Meshes
+
+EXTENSIONS = (".glb", ".obj", ".ply")
+PIXEL_LIMIT = 1 << 26
+"""Pixels of a texture."""
+SIZE_LIMIT = 1 << 31
+"""Bytes of a mesh file: trimesh holds it whole."""
+
+
+@dataclass(frozen=True, eq=False)
+class MeshFile:
+    """What a mesh file says."""
+
+    vertices: Float[np.ndarray, "v 3"]
+    faces: Int[np.ndarray, "f 3"]
+    colors: Float[np.ndarray, "v 3"] | None = None
+    """0..1; None with a texture."""
+    uvs: Float[np.ndarray, "f 3 2"] | None = None
+    """Per corner; (0, 0) is the outer corner of the first row's first texel."""
+    texture: UInt8[np.ndarray, "h w c"] | None = None
+    """Three channels, or four with opacity."""
+
+
+def read_mesh(path: Path | str) -> MeshFile:
+    """Read a mesh; vertices at the same place and of the same colour become one, so that seams do not open.
+
+    Several meshes of a file are joined unless they have textures. A mesh without colours is mid grey. Raises
+    FileFormatError for other extensions, damaged or hostile files, and several textures.
+    """
+    path = Path(path)
+    _check(path)
+    parts = _loaded(path)
+    if not parts:
+        raise FileFormatError(path, "holds no triangles", "Are they splats or points?")
+    mesh = parts[0] if len(parts) == 1 else _joined(path, parts)
+    return _turned(path, _merged(mesh))
+
+
+def write_mesh(path: Path | str, mesh: MeshFile) -> None:
+    """Write a mesh; with a texture, vertices are doubled where their corners have different coordinates.
+
+    Raises FileFormatError for other extensions and for a texture in `.ply`.
+    """
+    import trimesh
+    from trimesh.exchange.obj import export_obj
+
+    path = Path(path)
+    _check(path)
+    extension, mesh = path.suffix.lower(), _turned(path, mesh)
+    beside: dict[str, Any] = {}
+    data: Any
+    if extension == ".ply" and mesh.texture is not None:
+        raise FileFormatError(path, "a .ply holds no texture", "Write .glb or .obj")
+    made = _to_trimesh(mesh, path.stem)
+    if extension == ".obj":
+        # trimesh writes eight digits; a float32 needs nine
+        exported: Any = export_obj(made, return_texture=True, mtl_name=f"{path.stem}.mtl", digits=9)
+        data, beside = exported[0].encode(), exported[1]
+    elif extension == ".glb":
+        data = trimesh.Scene([made]).export(file_type="glb")
+    else:
+        data = made.export(file_type="ply")
+    for name, content in beside.items():
+        with whole_file(path.with_name(Path(name).name)) as stream:
+            stream.write(content)
+    with whole_file(path) as stream:
+        stream.write(data)
+
+
+def meshes_from_file(path: Path | str, metadata: Mapping[str, Any] | None = None) -> Meshes:
+    """A layer of family `meshes` from a file; the picture of a textured one is the file's, texel by texel."""
+    from smalti.primitives.meshes import Meshes
+
+    mesh = read_mesh(path)
+    values = Meshes.checked_metadata(metadata or {})
+    faces, vertices = torch.from_numpy(mesh.faces), torch.from_numpy(mesh.vertices)
+    if mesh.texture is None or mesh.uvs is None:
+        colors = torch.full_like(vertices, 0.5) if mesh.colors is None else torch.from_numpy(mesh.colors)
+        return Meshes.from_mesh(vertices, faces, colors, {**values, "texture_size": 0})
+    texture = logit(torch.from_numpy(mesh.texture.astype(np.float32) / 255))
+    constants = {"faces": faces, "uvs": torch.from_numpy(mesh.uvs)}
+    return Meshes({"vertices": vertices, "raw_texture": texture}, values, constants)
+
+
+def write_meshes(path: Path | str, meshes: Meshes) -> tuple[str, ...]:
+    """Write a layer of family `meshes`; returns sentences on what the file does not hold."""
+    values = {name: value.detach().cpu() for name, value in meshes.parameters.items()}
+    vertices, faces = values["vertices"].float().numpy(), meshes.faces.cpu().numpy()
+    if "raw_texture" in values:
+        texture = (values["raw_texture"].float().sigmoid() * 255).round().byte().numpy()
+        write_mesh(path, MeshFile(vertices, faces, None, meshes.constants["uvs"].float().cpu().numpy(), texture))
+    else:
+        write_mesh(path, MeshFile(vertices, faces, values["raw_colors"].float().sigmoid().numpy()))
+    return ("the opacities of the faces were left out",) if "logit_opacities" in values else ()
+
+
+def _check(path: Path) -> None:
+    if path.suffix.lower() not in EXTENSIONS:
+        raise FileFormatError(path, f"no mesh format `{path.suffix}`", f"Formats: {', '.join(EXTENSIONS)}")
+    if find_spec("trimesh") is None:
+        raise FileFormatError(path, "mesh files need trimesh", "pip install smalti[mesh]")
+
+
+def _turned(path: Path, mesh: MeshFile) -> MeshFile:
+    """Half a turn about z for glTF, exact and its own inverse."""
+    if path.suffix.lower() != ".glb":
+        return mesh
+    vertices = mesh.vertices * np.array([-1, -1, 1], np.float32)
+    return MeshFile(vertices, mesh.faces, mesh.colors, mesh.uvs, mesh.texture)
+
+
+def _loaded(path: Path) -> list[MeshFile]:
+    """The file's meshes, placed by their nodes; trimesh reads bytes that were judged before."""
+    import trimesh
+    from trimesh.resolvers import Resolver
+
+    missing: list[str] = []
+
+    class Beside(Resolver):
+        """Gives files of the same folder and no others."""
+
+        def __init__(self, folder: Path) -> None:
+            self.folder = folder
+
+        def get(self, key: str) -> bytes:
+            target = self.folder / key
+            if Path(key).name != key or not target.is_file() or target.stat().st_size > SIZE_LIMIT:
+                missing.append(key)  # trimesh may go on without it; we do not
+                raise FileNotFoundError(key)
+            return target.read_bytes()
+
+        def namespaced(self, namespace: str) -> Resolver:
+            return self
+
+        def write(self, name: str, data: bytes) -> None:
+            raise NotImplementedError
+
+        def keys(self) -> list[str]:
+            return []
+
+    _bounded(path)
+    try:
+        data = io.BytesIO(path.read_bytes())
+        scene = trimesh.load_scene(data, file_type=path.suffix.lower()[1:], resolver=Beside(path.parent), process=False)
+        found = [mesh for mesh in scene.dump() if isinstance(mesh, trimesh.Trimesh) and len(mesh.faces)]
+        meshes = [_from_trimesh(path, mesh) for mesh in found]
+    except FileFormatError:
+        raise
+    except Exception as error:  # trimesh promises none: whatever it stumbles over is the file's
+        raise FileFormatError(
+            path, f"cannot be read ({type(error).__name__}: {str(error)[:120]})", COPY_AGAIN
+        ) from error
+    if missing:
+        raise FileFormatError(path, f"names the file {missing[0][:80]!r}, which is not beside it", "Put it there")
+    return meshes
+
+
+def _bounded(path: Path) -> None:
+    """Refuse announcements that do not fit in the file, before trimesh takes memory for them."""
+    size = path.stat().st_size
+    if size > SIZE_LIMIT:
+        raise FileFormatError(path, f"has {size} bytes, read are {SIZE_LIMIT}", "Split it")
+    extension = path.suffix.lower()
+    with path.open("rb") as stream:
+        if extension == ".glb":
+            glb = Glb.open(stream, path)
+            glb.placed_meshes()  # raises for nodes that form no tree
+            accessors = glb.plain.get("accessors", [])
+            if not isinstance(accessors, list):
+                raise FileFormatError(path, "`accessors` is no list", COPY_AGAIN)
+            for accessor in accessors:
+                count = accessor.get("count") if isinstance(accessor, dict) else None
+                if type(count) is not int or not 0 <= count <= size:
+                    raise FileFormatError(path, f"announces {str(count)[:40]} rows in {size} bytes", COPY_AGAIN)
+        elif extension == ".ply":
+            head = stream.read(65536).split(b"end_header")[0]
+            for line in head.splitlines():
+                words = line.split()
+                if words[:1] == [b"element"] and not (len(words) == 3 and words[2].isdigit() and int(words[2]) <= size):
+                    problem = f"announces {line[:60].decode(errors='replace')!r} in {size} bytes"
+                    raise FileFormatError(path, problem, COPY_AGAIN)
+
+
+def _from_trimesh(path: Path, mesh: Any) -> MeshFile:
+    vertices, faces = np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces, np.int64)
+    if not np.isfinite(vertices).all():
+        raise FileFormatError(path, "holds NaN or Inf among its vertices", COPY_AGAIN)
+    if faces.min() < 0 or faces.max() >= len(vertices):
+        raise FileFormatError(path, "has faces that name missing vertices", COPY_AGAIN)
+    if mesh.visual.kind != "texture":
+        colors = None
+        if mesh.visual.kind is not None:
+            colors = np.asarray(mesh.visual.vertex_colors, np.float32)[:, :3] / 255
+        return MeshFile(vertices, faces, colors)
+    material, uv = mesh.visual.material, mesh.visual.uv
+    image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
+    if image is None or uv is None:
+        color = np.asarray(material.main_color, np.float32)[:3] / 255
+        return MeshFile(vertices, faces, np.tile(color, (len(vertices), 1)))
+    if image.width * image.height > PIXEL_LIMIT:
+        raise FileFormatError(path, f"has a texture of {image.width} x {image.height}", f"At most {PIXEL_LIMIT} pixels")
+    try:
+        texture = np.asarray(image.convert("RGBA" if "A" in image.getbands() else "RGB"))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise FileFormatError(path, f"its texture cannot be decoded ({error})", COPY_AGAIN) from error
+    corners = np.asarray(uv, np.float32)[faces]
+    if not np.isfinite(corners).all():
+        raise FileFormatError(path, "holds NaN or Inf among its texture coordinates", COPY_AGAIN)
+    corners[..., 1] = 1 - corners[..., 1]
+    return MeshFile(vertices, faces, None, corners, texture)
+
+
+def _joined(path: Path, parts: list[MeshFile]) -> MeshFile:
+    if any(part.texture is not None for part in parts):
+        raise FileFormatError(path, f"holds {len(parts)} meshes with textures", "Join them with one texture first")
+    starts = np.cumsum([0, *(len(part.vertices) for part in parts)])
+    colors = [np.full_like(part.vertices, 0.5) if part.colors is None else part.colors for part in parts]
+    faces = [part.faces + start for part, start in zip(parts, starts, strict=False)]
+    return MeshFile(np.concatenate([part.vertices for part in parts]), np.concatenate(faces), np.concatenate(colors))
+
+
+def _merged(mesh: MeshFile) -> MeshFile:
+    """One vertex where there were several alike, in the order of their first appearance."""
+    rows = mesh.vertices if mesh.colors is None else np.concatenate([mesh.vertices, mesh.colors], axis=1)
+    _, first, inverse = np.unique(rows + 0.0, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    kept = first[order]
+    colors = None if mesh.colors is None else mesh.colors[kept]
+    return MeshFile(mesh.vertices[kept], place[inverse.reshape(-1)][mesh.faces], colors, mesh.uvs, mesh.texture)
+
+
+def _to_trimesh(mesh: MeshFile, name: str) -> Any:
+    import trimesh
+    from PIL import Image
+    from trimesh.visual import ColorVisuals, TextureVisuals
+    from trimesh.visual.material import SimpleMaterial
+
+    if mesh.texture is None or mesh.uvs is None:
+        colors = np.full((len(mesh.vertices), 3), 0.5) if mesh.colors is None else mesh.colors
+        levels = np.rint(np.clip(colors, 0, 1) * 255).astype(np.uint8)
+        made = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
+        made.visual = ColorVisuals(made, vertex_colors=levels)
+        return made
+    corners = np.concatenate([mesh.faces.reshape(-1, 1), mesh.uvs.reshape(-1, 2).astype(np.float64)], axis=1)
+    rows, inverse = np.unique(corners, axis=0, return_inverse=True)
+    uv = np.stack([rows[:, 1], 1 - rows[:, 2]], axis=1)
+    image = Image.fromarray(mesh.texture)
+    made = trimesh.Trimesh(mesh.vertices[rows[:, 0].astype(np.int64)], inverse.reshape(-1, 3), process=False)
+    material = SimpleMaterial(image=image, diffuse=[255, 255, 255, 255], name=name)
+    made.visual = TextureVisuals(uv=uv, material=material)
+    return made
