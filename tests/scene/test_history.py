@@ -45,7 +45,7 @@ from smalti.scene import (
     visible,
     where,
 )
-from smalti.scene.changes import LayerChange, shallow
+from smalti.scene.changes import LayerChange, rows_that_differ, shallow
 from smalti.scene.history import Added, Changed
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -320,3 +320,11 @@ def test_numbers_that_are_not_finite_come_back_too() -> None:
     scene.undo()
     scene.undo()
     assert in_bytes(scene) == before
+
+
+def test_rows_are_compared_by_their_bytes() -> None:
+    nan = float("nan")
+    first = torch.tensor([[0.0, nan], [0.0, 1.0], [1.0, 2.0]])
+    second = torch.tensor([[0.0, nan], [-0.0, 1.0], [1.0, 2.0]])
+    assert rows_that_differ(first, second).tolist() == [False, True, False]
+    assert rows_that_differ(first[:0], second[:0]).tolist() == []
