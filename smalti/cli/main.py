@@ -22,6 +22,8 @@ COMMANDS: dict[str, Command] = {
     "eval": Command("smalti.cli.eval", "measure a trained run on its held-out views"),
     "render": Command("smalti.cli.render", "render pictures or a video of a trained run"),
     "export": Command("smalti.cli.export", "write a trained scene as a file for other programs"),
+    "convert": Command("smalti.cli.convert", "read a scene file of Gaussians and write it in another format"),
+    "info": Command("smalti.cli.info", "say what a scene file or a scene folder holds, column by column"),
     "check": Command("smalti.cli.check", "examine a data set before any training"),
     "doctor": Command("smalti.cli.doctor", "say what of this machine will be used, and what is missing"),
 }

@@ -1,0 +1,115 @@
+"""`smalti info FILE`: what a scene file or a scene folder holds, column by column."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from smalti.cli.failures import UsageError, reported
+
+if TYPE_CHECKING:
+    from smalti.files.splats import Splats
+    from smalti.scene.scene import Scene
+
+STATISTICS = ("minimum", "median", "mean", "maximum", "deviation")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    result = argparse.ArgumentParser(prog="smalti info", description="Say what a scene file or a scene folder holds.")
+    result.add_argument(
+        "path", metavar="FILE", type=Path, help="scene file of any format that is read, or scene folder"
+    )
+    result.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    return result
+
+
+@reported
+def main(argv: Sequence[str]) -> int:
+    """Prints the figures. Returns 0, or 2 where the file cannot be read."""
+    from smalti.scene.folder import is_scene_folder, load_scene
+
+    arguments = parser().parse_args(argv)
+    path: Path = arguments.path
+    if not path.exists():
+        raise UsageError(f"{path}: there is no such file or folder")
+    if is_scene_folder(path):
+        found = of_scene(load_scene(path))
+    else:
+        from smalti.files import FORMATS, extension_of, read_scene_file
+
+        splats = read_scene_file(path)
+        found = {"format": FORMATS[extension_of(path) or ".ply"].title, "bytes": size_of(path), **of_splats(splats)}
+    if arguments.json:
+        print(json.dumps({"path": str(path), **found}))
+    else:
+        show(path, found)
+    return 0
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    return sum(file.stat().st_size for file in path.iterdir()) if path.is_dir() else path.stat().st_size
+
+
+def columns_of(name: str, values: np.ndarray[Any, Any]) -> dict[str, dict[str, float]]:
+    """Statistics of every column of [n, ...] numbers, by name and place."""
+    flat = values.reshape(len(values), -1).astype(np.float64)
+    found: dict[str, dict[str, float]] = {}
+    for k in range(flat.shape[1] if len(flat) else 0):
+        column = flat[:, k]
+        numbers = (column.min(), np.median(column), column.mean(), column.max(), column.std())
+        found[name if flat.shape[1] == 1 else f"{name}[{k}]"] = dict(zip(STATISTICS, map(float, numbers), strict=True))
+    return found
+
+
+def of_splats(splats: Splats) -> dict[str, Any]:
+    """Count, degree, metadata and statistics of a file of Gaussians."""
+    from smalti.files.splats import PARAMETERS
+
+    columns: dict[str, dict[str, float]] = {}
+    for name in PARAMETERS:
+        columns |= columns_of(name, getattr(splats, name))
+    metadata = {**asdict(splats.metadata), "sh_degree": splats.sh_degree}
+    return {"primitives": len(splats), "metadata": metadata, "notices": list(splats.notices), "columns": columns}
+
+
+def of_scene(scene: Scene) -> dict[str, Any]:
+    """Layers of a scene folder, with the statistics of their parameters."""
+    layers: list[dict[str, Any]] = []
+    for layer in scene:
+        columns: dict[str, dict[str, float]] = {}
+        for name, values in layer.family.parameters.items():
+            columns |= columns_of(name, values.detach().cpu().numpy()) if values[:1].numel() <= 48 else {}
+        row = {"name": layer.name, "family": layer.family.name, "primitives": len(layer.family)}
+        layers.append({**row, "visible": layer.visible, "locked": layer.locked, "columns": columns})
+    return {"format": "scene folder", "primitives": len(scene), "order": scene.order, "layers": layers}
+
+
+def show(path: Path, found: Mapping[str, Any]) -> None:
+    """The figures as tables."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    size = f", {found['bytes'] / 1e6:.1f} MB" if "bytes" in found else ""
+    console.print(f"{path}: {found['format']}, {found['primitives']:,} primitives{size}", highlight=False)
+    for name, value in found.get("metadata", {"order": found.get("order")}).items():
+        console.print(f"  {name}: {value}", highlight=False)
+    for notice in found.get("notices", ()):
+        console.print(f"  note: {notice}", highlight=False)
+    for part in found.get("layers", [found]):
+        title = f"{part['name']}: {part['family']}, {part['primitives']:,}" if "name" in part else None
+        table = Table(title=title)
+        table.add_column("column", no_wrap=True)
+        for key in STATISTICS:
+            table.add_column(key, justify="right", no_wrap=True)
+        for name, column in part["columns"].items():
+            table.add_row(name, *(f"{column[key]:.4g}" for key in STATISTICS))
+        console.print(table)

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from smalti.cameras.camera import Camera
+from smalti.cli.convert import turned
+from smalti.cli.failures import UsageError
+from smalti.cli.main import main
+from smalti.files import read_scene_file, write_scene_file
+from smalti.files.splats import Splats, similarity_transform
+from smalti.primitives.gaussians import Gaussians
+from smalti.scene.scene import Scene
+
+
+def some(count: int = 40, degree: int = 2) -> Splats:
+    draw = np.random.default_rng(3)
+    shapes = {"means": 3, "log_scales": 3, "quaternions": 4, "logit_opacities": None, "sh_dc": 3}
+    values = {k: draw.normal(size=(count, w) if w else count).astype(np.float32) for k, w in shapes.items()}
+    values["log_scales"] = 0.3 * values["log_scales"] - 2
+    rest = 0.2 * draw.normal(size=(count, (degree + 1) ** 2 - 1, 3))
+    return Splats(**values, sh_rest=rest.astype(np.float32))
+
+
+MAPS = [
+    ",".join(sign + axis for sign, axis in zip(signs, axes, strict=True))
+    for axes in itertools.permutations("xyz")
+    for signs in itertools.product(("", "-"), repeat=3)
+]
+
+
+def test_24_axis_maps() -> None:
+    """Exactly the rotations among the 48 are taken; the scene turned with its camera is the same picture."""
+    taken = []
+    for axes in MAPS:
+        with contextlib.suppress(UsageError):
+            taken.append(turned(axes, 1.0))
+    assert len(taken) == 24
+    with pytest.raises(UsageError, match="mirrors"):
+        turned("-x,y,z", 1.0)
+    splats, camera = (
+        some(),
+        Camera.look_at(torch.tensor([0.3, 0.4, -5.0]), torch.zeros(3), torch.tensor([0.0, -1, 0]), 0.8, (40, 32)),
+    )
+    expected = drawn(splats, camera)
+    for move in taken:
+        there = similarity_transform(move)(splats)
+        turn = move.rotation.float()
+        moved = replace(camera, rotation=camera.rotation @ turn.T)
+        assert (drawn(there, moved) - expected).abs().max() < 2e-5
+
+
+def drawn(splats: Splats, camera: Camera) -> torch.Tensor:
+    scene = Scene()
+    scene.add("all", Gaussians(splats.to_parameters(), {"sh_degree": splats.sh_degree}))
+    return scene.render(camera).color
+
+
+@pytest.mark.parametrize("name", ["out.compressed.ply", "out.splat", "out.spz", "out.sog", "out.glb", "out.ply"])
+def test_converted_there_and_back(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    splats = some()
+    write_scene_file(tmp_path / "in.ply", splats)
+    assert main(["convert", str(tmp_path / "in.ply"), str(tmp_path / name), "--axes=-y,x,z", "--scale", "2"]) == 0
+    assert f"{len(splats)} Gaussians" in capsys.readouterr().out
+    assert main(["convert", str(tmp_path / name), str(tmp_path / "back.ply"), "--axes=y,-x,z", "--scale", "0.5"]) == 0
+    back = read_scene_file(tmp_path / "back.ply")
+    nearest = np.abs(splats.means[:, None] - back.means[None]).max(-1).min(1)
+    assert nearest.max() < 4e-3
+
+
+def test_info(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    splats = some()
+    write_scene_file(tmp_path / "in.ply", splats)
+    assert main(["info", str(tmp_path / "in.ply"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["primitives"] == len(splats)
+    assert found["metadata"]["sh_degree"] == 2
+    column = found["columns"]["means[1]"]
+    assert column["maximum"] == pytest.approx(float(splats.means[:, 1].max()))
+    assert column["deviation"] == pytest.approx(float(splats.means[:, 1].astype(float).std()))
+    assert main(["info", str(tmp_path / "in.ply")]) == 0
+    assert "logit_opacities" in capsys.readouterr().out
+
+
+def test_info_of_a_scene_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from smalti.scene.folder import save_scene
+
+    scene, splats = Scene(), some()
+    scene.add("chair", Gaussians(splats.to_parameters(), {"sh_degree": 2}))
+    save_scene(scene, tmp_path / "scene")
+    assert main(["info", str(tmp_path / "scene"), "--json"]) == 0
+    layer = json.loads(capsys.readouterr().out)["layers"][0]
+    assert (layer["name"], layer["family"], layer["primitives"]) == ("chair", "gaussians", len(splats))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["convert", "nowhere.ply", "out.spz"], "no such file"),
+        (["convert", "in.ply", "in.ply"], "the input itself"),
+        (["convert", "in.ply", "out.xyz"], "no writer"),
+        (["convert", "in.ply", "out.spz", "--axes", "x,x,y"], "twice"),
+        (["convert", "in.ply", "out.spz", "--axes", "x,y"], "expected three"),
+        (["convert", "in.ply", "out.spz", "--scale", "0"], "positive"),
+        (["info", "nowhere.ply"], "no such file"),
+    ],
+)
+def test_refused(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_scene_file(tmp_path / "in.ply", some(4))
+    assert main(words) == 2
+    assert said in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.ply"]
