@@ -55,7 +55,8 @@ struct Back {{
     SM_FN const EventGradient& next() {{ return gradient; }}
 }};
 typedef {kind}::Record Record;
-extern "C" void forward(const KindInput& in, const CameraValues& camera, const Record& given, const Rays& rays, F* out) {{
+extern "C" void forward(const KindInput& in, const CameraValues& camera, const Record& given, const Rays& rays,
+                        F* out) {{
     Record r = given;
     {options};
     Sink sink = {{3, false, out}};
