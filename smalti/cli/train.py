@@ -134,6 +134,9 @@ def conduct(run: Any, *, resume: bool) -> int:
     from smalti.trainers.threads import single_torch_thread
     from smalti.trainers.trainer import Trainer, chosen_device
 
+    print(
+        "preparing the pictures and the first scene" if not resume else f"preparing to continue {run.path}", flush=True
+    )
     with single_torch_thread(chosen_device(run.config.run.device)):
         trainer = Trainer(run, resume=resume)
         run.begin()  # not before: what cannot start leaves no folder behind

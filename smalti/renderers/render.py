@@ -8,7 +8,7 @@ from torch import Tensor
 
 from smalti.cameras.camera import Camera
 from smalti.renderers.backends import BackendError, choose
-from smalti.renderers.drawables import BoxDrawable, Drawable
+from smalti.renderers.drawables import BoxDrawable, Drawable, GaussianDrawable
 from smalti.renderers.frame import Frame
 from smalti.renderers.settings import RenderSettings
 
@@ -31,15 +31,16 @@ def render(
             depth ties. Those without features count as zero in the features of the others.
         camera: a pinhole camera.
         background: colour [3] or picture [h, w, 3]; black by default. Differentiable.
-        settings: see `RenderSettings`.
+        settings: see `RenderSettings`. Without any, EWA Gaussians alone are drawn in the order `centre`, as 3DGS does,
+            and everything else in the exact order, `ray`.
         backend: `"auto"` (by the tensors' device), `"cpu"`, `"cuda"` or `"oracle"`.
             Raises BackendError where it cannot be used.
 
     Gradients reach every tensor of the drawables, the background, and the camera's rotation, translation and
     intrinsics (as free matrices; keep the rotation on SO(3) by your parametrisation).
     """
-    settings = settings or RenderSettings()
     validate(drawables, camera, background)
+    settings = settings or default_settings(drawables)
     if backend == "oracle":
         from smalti.renderers.oracle import render_oracle
 
@@ -60,6 +61,11 @@ def render(
     from smalti.renderers.engine.cpu import render_cpu
 
     return render_cpu(drawables, camera, background, settings)
+
+
+def default_settings(drawables: Sequence[Drawable]) -> RenderSettings:
+    """Of a render that states none: exact order where one key per primitive would draw another picture."""
+    return RenderSettings(order="centre" if all(isinstance(d, GaussianDrawable) for d in drawables) else "ray")
 
 
 def validate(drawables: Sequence[Drawable], camera: Camera, background: Tensor | None) -> None:
@@ -85,6 +91,8 @@ def validate(drawables: Sequence[Drawable], camera: Camera, background: Tensor |
                 f"render: pictures with the kind {kind!r} hold at most {most - 6} features, got {channels - 6}; "
                 "render them in several pictures"
             )
+    if background is not None and not isinstance(background, Tensor):
+        raise ValueError(f"render: background: expected a tensor, got {type(background).__name__}; torch.tensor(it)")
     if background is not None and tuple(background.shape) not in ((3,), (camera.height, camera.width, 3)):
         shape = (camera.height, camera.width, 3)
         raise ValueError(f"render: background: expected shape (3,) or {shape}, got {tuple(background.shape)}")

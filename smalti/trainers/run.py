@@ -18,9 +18,10 @@ from smalti.trainers import checkpoints
 class Run:
     """One training run on disk. Everything is in the input's frame: cameras, scene and exports agree."""
 
-    def __init__(self, path: Path, config: TrainConfig) -> None:
+    def __init__(self, path: Path, config: TrainConfig, new: bool = False) -> None:
         self.path = path
         self.config = config
+        self._new = new
 
     @staticmethod
     def create(path: str | Path, config: TrainConfig) -> Run:
@@ -39,13 +40,19 @@ class Run:
             raise FileExistsError(
                 f"{path} holds a run already; continue it with --resume {path} or choose another --out"
             )
-        return Run(path, config)
+        return Run(path, config, new=True)
 
     def begin(self) -> None:
-        """Make the folder and write the configuration, where it is not there."""
+        """Make the folder of a planned run and write its configuration; FileExistsError where another was quicker."""
+        if not self._new:
+            return
         self.path.mkdir(parents=True, exist_ok=True)
-        if not (self.path / "config.yaml").exists():
-            resolve.save(self.config, self.path / "config.yaml")
+        try:
+            (self.path / "config.yaml").touch(exist_ok=False)  # of two that start at once, one
+        except FileExistsError:
+            raise FileExistsError(f"{self.path} was taken by another run meanwhile; choose another --out") from None
+        resolve.save(self.config, self.path / "config.yaml")
+        self._new = False
 
     @staticmethod
     def open(path: str | Path) -> Run:

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 from mixed_scenes import boxes, neurals, surfels, textured, triangles
-from scenes import simple_camera
+from scenes import gaussians, simple_camera
 
 from smalti.renderers import shapes
 from smalti.renderers.render import render
+from smalti.renderers.settings import RenderSettings
 
 NAN, INFINITE = float("nan"), float("inf")
 WRONG: list[tuple[str, Callable[[int], Any], dict[str, Any]]] = [
@@ -75,3 +76,17 @@ def test_no_faces_need_no_texture() -> None:
 def test_one_drawable_instead_of_a_list() -> None:
     with pytest.raises(ValueError, match=r"write \[drawable\]"):
         render(surfels(2), simple_camera(8, 8))  # pyright: ignore[reportArgumentType]
+
+
+def test_a_background_that_is_no_tensor() -> None:
+    with pytest.raises(ValueError, match="expected a tensor, got tuple"):
+        render([surfels(2)], simple_camera(8, 8), background=(1, 1, 1))  # pyright: ignore[reportArgumentType]
+
+
+def test_the_order_of_a_render_that_states_none() -> None:
+    """Exact where kinds other than EWA Gaussians are drawn: by one key they would show through surfaces before them."""
+    camera = simple_camera(24, 20)
+    ewa, mix = [gaussians(6)], [gaussians(6), triangles(6)]
+    assert torch.equal(render(ewa, camera).color, render(ewa, camera, settings=RenderSettings(order="centre")).color)
+    assert torch.equal(render(mix, camera).color, render(mix, camera, settings=RenderSettings(order="ray")).color)
+    assert not torch.equal(render(mix, camera).color, render(mix, camera, settings=RenderSettings()).color)

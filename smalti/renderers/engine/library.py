@@ -33,7 +33,7 @@ ERRORS = {
 }
 
 
-VERSION = 4
+VERSION = 5
 """Of the C interface."""
 KIND_TENSORS, KIND_INDICES, KIND_INTEGERS, KIND_NUMBERS = 16, 4, 16, 8
 """What a drawable may hand over (include/kinds/kind.h)."""

@@ -82,7 +82,7 @@ def compiled(kind: OutsideKind, name: str) -> Path:
         folder = tempfile.mkdtemp(dir=path.parent, prefix="making-")
     except OSError as error:
         _log.warning("%s cannot be written (%s); set SMALTI_CACHE to a writable folder", path.parent, error)
-        path = _own_folder() / path.name
+        path = _own_folder(os.getpid()) / path.name
         folder = tempfile.mkdtemp(dir=path.parent, prefix="making-")
     try:
         source, made = Path(folder) / "unit.cpp", Path(folder) / "unit.so"
@@ -100,12 +100,12 @@ def compiled(kind: OutsideKind, name: str) -> Path:
 
 
 @cache
-def _own_folder() -> Path:
-    """What stands in for a cache that cannot be written; gone when this process ends."""
-    folder, owner = tempfile.mkdtemp(prefix="smalti-kinds-"), os.getpid()
+def _own_folder(process: int) -> Path:
+    """What stands in for a cache that cannot be written; gone when this process ends. A fork has one of its own."""
+    folder = tempfile.mkdtemp(prefix="smalti-kinds-")
 
     def remove() -> None:
-        if os.getpid() == owner:  # not what a fork inherited
+        if os.getpid() == process:  # not what a fork inherited
             shutil.rmtree(folder, ignore_errors=True)
 
     atexit.register(remove)

@@ -61,7 +61,7 @@ std::vector<KindRange> kind_ranges(const Plan& plan, const Drawable* drawables, 
 
 }  // namespace
 
-SMALTI_API int smalti_version() { return 4; }
+SMALTI_API int smalti_version() { return 5; }
 SMALTI_API int smalti_real_size() { return (int)sizeof(real); }
 SMALTI_API void smalti_set_threads(int n) { set_thread_count(n); }
 SMALTI_API int smalti_get_threads() { return thread_count(); }

@@ -209,6 +209,7 @@ public:
     // Calls body(lane, event) for the events that a lane's ray met, in their order (segments at their begin). Needs the log.
     template <class Body>
     SM_METHOD void for_events(const Body& body) const {
+        if (overflown()) return;
         for (int r = 0, from = 0; r < (int)ranks_.size(); from += log_size(log_codes_[r] != 0), r++) {
             const F T = log_codes_[r] ? log_[from + 2] : log_[from];  // T is met_ where nothing is open
             const I codes = codes_of(rank_at(r));

@@ -25,7 +25,6 @@ struct Store {
         else
             overflown = true;
     }
-    SM_FN void pop_back() { count--; }
     SM_FN void resize(int n) {
         if (n > capacity) overflown = true, n = capacity;
         for (; count < n; count++) values[count] = T();
@@ -67,7 +66,6 @@ public:
         const int at = add(1);  // may move all
         values_[at] = x;
     }
-    SM_FN void pop_back() { count_--; }
     SM_FN void resize(int n) {
         if (n <= count_) {
             count_ = n;

@@ -4,6 +4,7 @@
 namespace smalti {
 
 SM_METHOD void ExactBlock::back_until(const F* cotangent, int end) {
+    if (overflown()) return;  // an error on the host: the log may be shorter than the ranks
     const F tmin = splat(options_.transmittance_min), depth_cotangent = options_.depth ? cotangent[channels] : F{};
     F &gradient_density = gradient_density_, &pending = pending_;
     bool& was_open = was_open_;

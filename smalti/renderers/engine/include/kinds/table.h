@@ -64,11 +64,6 @@ public:
         for (auto& rows : rows_) sum += rows.capacity;
         return sum;
     }
-    bool empty(int tensor) const {
-        for (int p = 0; p < kParts; p++)
-            if (rows_[tensor * kParts + p].size) return false;
-        return true;
-    }
 
 private:
     static constexpr int row_slack = 64;  // channels of a corner
