@@ -24,7 +24,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt32
 
 from smalti.files.bytewise import Cut, from_smallest_three, logits_of_bytes, opacity_bytes, smallest_three, unit
 from smalti.files.checked import CHUNK_ROWS, BadRows, empty_splats, parts_of, whole_file, with_notices
@@ -187,7 +187,7 @@ def _encoded(part: Splats, header: SpzHeader, cut: Cut) -> list[bytes]:
     return [np.ascontiguousarray(block).tobytes() for block in blocks]
 
 
-def _packed_rotations(part: Splats) -> Float[np.ndarray, "n"]:
+def _packed_rotations(part: Splats) -> UInt32[np.ndarray, "n"]:
     wxyz = unit(part.quaternions)
     largest, others = smallest_three(np.concatenate([wxyz[:, 1:] * _FLIP, wxyz[:, :1]], axis=1))
     magnitude = np.rint(np.abs(others) * 511).clip(0, 511).astype(np.uint32)

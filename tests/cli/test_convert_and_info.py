@@ -5,6 +5,7 @@ import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,11 +23,12 @@ from smalti.scene.scene import Scene
 
 def some(count: int = 40, degree: int = 2) -> Splats:
     draw = np.random.default_rng(3)
-    shapes = {"means": 3, "log_scales": 3, "quaternions": 4, "logit_opacities": None, "sh_dc": 3}
-    values = {k: draw.normal(size=(count, w) if w else count).astype(np.float32) for k, w in shapes.items()}
-    values["log_scales"] = 0.3 * values["log_scales"] - 2
-    rest = 0.2 * draw.normal(size=(count, (degree + 1) ** 2 - 1, 3))
-    return Splats(**values, sh_rest=rest.astype(np.float32))
+
+    def normal(*shape: int) -> np.ndarray[Any, Any]:
+        return draw.normal(size=(count, *shape)).astype(np.float32)
+
+    rest = 0.2 * normal((degree + 1) ** 2 - 1, 3)
+    return Splats(normal(3), 0.3 * normal(3) - 2, normal(4), normal(), normal(3), rest)
 
 
 MAPS = [
