@@ -91,7 +91,7 @@ def validate(drawables: Sequence[Drawable], camera: Camera, background: Tensor |
                 f"render: pictures with the kind {kind!r} hold at most {most - 6} features, got {channels - 6}; "
                 "render them in several pictures"
             )
-    if background is not None and not isinstance(background, Tensor):
+    if background is not None and not isinstance(background, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValueError(f"render: background: expected a tensor, got {type(background).__name__}; torch.tensor(it)")
     if background is not None and tuple(background.shape) not in ((3,), (camera.height, camera.width, 3)):
         shape = (camera.height, camera.width, 3)
