@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,12 +12,13 @@ from typing import Any
 import pytest
 import torch
 from backends import Backend, found_backends
-from mixed_scenes import boxes, mapped, textured
+from mixed_scenes import KINDS, boxes, mapped, textured
 from on_axis import BLUE, RED, ball, wall
 from scenes import Scene, gaussians, simple_camera
 from torch import Tensor
 
 from smalti.renderers.fragments import composite, fragments
+from smalti.renderers.render import render
 from smalti.renderers.settings import RenderSettings
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
@@ -139,3 +141,21 @@ def test_faint_segments_through_fragments(tau: float) -> None:
     color, alpha = composite(found, found.colors[..., :3])
     (color.sum() + alpha.sum()).backward()
     assert all(leaf.grad is None or bool(leaf.grad.isfinite().all()) for leaf in leaves.values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_loss_that_is_no_number_is_not_hidden(kind: str) -> None:
+    """Zeros would let a training go on that has lost its loss."""
+    drawable = KINDS[kind](4)
+    held = {field.name: getattr(drawable, field.name) for field in fields(drawable) if field.name != "features"}
+    leaves = {
+        name: value.clone().requires_grad_()
+        for name, value in held.items()
+        if isinstance(value, Tensor) and value.is_floating_point()
+    }
+    if "mipmaps" in leaves:  # the texture is seen through them
+        del leaves["texture"]
+    color = render([replace(drawable, **leaves)], simple_camera(24, 20), backend="cpu").color
+    (color.sum() * torch.nan).backward()
+    for name, leaf in leaves.items():
+        assert leaf.grad is not None and bool(leaf.grad.isnan().any()), name

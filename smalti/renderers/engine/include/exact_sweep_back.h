@@ -88,7 +88,7 @@ SM_METHOD void ExactBlock::back_until(const F* cotangent, int end) {
         });
         F at_rank = pending;
         pending = F{};
-        has_z = any(gt(abs_of(at_rank), F{}));
+        has_z = any(not_zero(at_rank));
         if (opened) {
             // Where nothing is open, what later segments felt has no business with earlier ones: start anew, free of rounding.
             const M shut = lt(log[3], splat(real(0.5)));

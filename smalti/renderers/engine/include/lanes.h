@@ -309,4 +309,8 @@ SM_FN void add_sums(const F* v, int count, real* out) {
 #endif
 }
 #endif  // SIMD
+
+// What is not a number is not zero: it goes on and is named by who asked, not hidden here.
+SM_FN M not_zero(F x) { return not_of(ge(splat(0), abs_of(x))); }
+
 }  // namespace smalti

@@ -72,7 +72,7 @@ struct BoxKind {
                 felt = felt + abs_of(gradient[j]);
             }
             gradient[3] = tau_gradient * c.window;
-            const LaneBits touched = bits_of(gt(felt, zero));
+            const LaneBits touched = bits_of(not_zero(felt));
             if (!touched) continue;
             F slope[3];
             voxel_slope<4>(g.payload, c.place, touched, gradient, slope);

@@ -250,7 +250,7 @@ SM_FN void gaussian_vjp_geometry(const GaussianInput& in, const CameraValues& ca
     // Felt by no ray: zeros, also where the ellipse has no area, so that its derivatives are out of range.
     F size = zero;
     for (int k = 0; k < kGaussianMoments; k++) size = size + max_of(moments[k], -moments[k]);
-    const M felt = not_of(ge(zero, size));  // NaN counts as felt: it is named by the trainer, not hidden here
+    const M felt = not_zero(size);
     if (in.compensated) {
         F s = half * moments[0], i0 = splat(1) / g.d0, i1 = splat(1) / g.det;
         axx += s * (g.c0 * i0 - g.c * i1);

@@ -198,7 +198,7 @@ struct OutsideKind {
                              F* gradient) {
         if constexpr (first < kVariables) {
             const Answer<kWidth> a = ask<kWidth>(row(in, k), ray, first);
-            const M felt = gt(abs_of(by_value), splat(0));  // a derivative may be infinite where it is clamped away
+            const M felt = not_zero(by_value);  // a derivative may be infinite where it is clamped away
             for (int j = 0; j < kWidth && first + j < kVariables; j++) {
                 F g = fma(by_value, zero_unless(felt, a.value.d[j]), by_z0 * a.z0.d[j]);
                 if (User::kThick) g = fma(by_z1, a.z1.d[j], g);

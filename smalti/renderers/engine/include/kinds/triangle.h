@@ -216,7 +216,7 @@ private:
                 F felt = zero;
                 for (int c = 0; c < channels; c++) felt = fma(g[c], zero_unless(h.hit, texels.along_width[c]), felt);
                 F of_1 = zero, of_2 = zero, of_z = zero;
-                if (any(gt(abs_of(felt), zero))) texture_footprint_back(r, own, footprint, felt, s, sums, of_1, of_2, of_z);
+                if (any(not_zero(felt))) texture_footprint_back(r, own, footprint, felt, s, sums, of_1, of_2, of_z);
                 if (!detached) d1 = d1 + of_1, d2 = d2 + of_2, depth = depth + of_z;
             } else {
                 for (int l = 0; l < kLanes; l++)
@@ -245,7 +245,7 @@ private:
         }
         if (mode != kHard && h.edged) outline_sums<mode>(r, h, value * opacity, sums + s.outline);
         if (detached) d1 = d2 = zero;
-        if (!detached || any(gt(abs_of(depth), zero))) place_sums<mode>(r, h, d1, d2, depth, s, sums);
+        if (!detached || any(not_zero(depth))) place_sums<mode>(r, h, d1, d2, depth, s, sums);
     }
 
     SM_FN static void normal_sums(const KindInput& in, const CameraValues& cam, const Record& r, int k, const Rays& rays, const TriangleHit& h,
