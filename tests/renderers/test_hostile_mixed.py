@@ -158,4 +158,5 @@ def test_a_loss_that_is_no_number_is_not_hidden(kind: str) -> None:
     color = render([replace(drawable, **leaves)], simple_camera(24, 20), backend="cpu").color
     (color.sum() * torch.nan).backward()
     for name, leaf in leaves.items():
-        assert leaf.grad is not None and bool(leaf.grad.isnan().any()), name
+        assert leaf.grad is not None, name
+        assert bool(leaf.grad.isnan().any()), name
