@@ -24,7 +24,8 @@ def parser() -> argparse.ArgumentParser:
         "out",
         metavar="FILE",
         type=Path,
-        help=f"scene file, its extension decides the format ({known}); without one, a scene folder",
+        help=f"scene file, its extension decides the format ({known}, .smalti for every layer of any family); without "
+        "one, a scene folder",
     )
     result.add_argument("--layers", metavar="A,B", help="only these layers of a scene of several (scene files)")
     return result
@@ -34,13 +35,14 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """Writes the file and says what is in it. Returns 0, or 2 where it cannot be written."""
     from smalti.scene.exchange import export_scene
+    from smalti.scene.single_file import is_scene_file
     from smalti.trainers.run import Run
 
     arguments = parser().parse_args(argv)
     run = Run.open(arguments.run)
     scene = run.load_scene(arguments.step)
-    if not arguments.out.suffix:
-        return _folder(scene, arguments)
+    if not arguments.out.suffix or is_scene_file(arguments.out):
+        return _whole(scene, arguments)
     try:
         done = export_scene(scene, arguments.out, arguments.layers.split(",") if arguments.layers else None)
     except ValueError as error:
@@ -55,14 +57,16 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _folder(scene: Scene, arguments: argparse.Namespace) -> int:
+def _whole(scene: Scene, arguments: argparse.Namespace) -> int:
     from smalti.scene.folder import save_scene
 
     if arguments.layers:
         raise UsageError("--layers: a scene folder holds all layers; for some of them name a scene file, such as .ply")
-    if arguments.out.is_file():
+    folder = not arguments.out.suffix
+    if folder and arguments.out.is_file():
         raise UsageError(f"{arguments.out} is a file; without an extension a scene folder is written")
     size = save_scene(scene, arguments.out)
     layers = ", ".join(f"{name} {count:,}" for name, count in scene.counts().items())
-    print(f"{arguments.out}: scene folder, {len(scene):,} primitives ({layers}), {size / 1e6:.1f} MB")
+    form = "scene folder" if folder else "scene file"
+    print(f"{arguments.out}: {form}, {len(scene):,} primitives ({layers}), {size / 1e6:.1f} MB")
     return 0

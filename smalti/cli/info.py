@@ -33,14 +33,15 @@ def parser() -> argparse.ArgumentParser:
 @reported
 def main(argv: Sequence[str]) -> int:
     """Prints the figures. Returns 0, or 2 where the file cannot be read."""
-    from smalti.scene.folder import is_scene_folder, load_scene
+    from smalti.scene.folder import is_scene, load_scene
 
     arguments = parser().parse_args(argv)
     path: Path = arguments.path
     if not path.exists():
         raise UsageError(f"{path}: there is no such file or folder")
-    if is_scene_folder(path):
-        found = of_scene(load_scene(path))
+    if is_scene(path):
+        form = "scene folder" if path.is_dir() else "scene file"
+        found = {**of_scene(load_scene(path)), "format": form, "bytes": size_of(path)}
     else:
         from smalti.files import FORMATS, extension_of, read_scene_file
 

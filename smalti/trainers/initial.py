@@ -17,7 +17,7 @@ from smalti.datasets.dataset import Dataset
 from smalti.datasets.initial import FEWEST, initial_points
 from smalti.datasets.open import select_views
 from smalti.primitives.family import Family, find_family
-from smalti.scene.folder import is_scene_folder, load_scene
+from smalti.scene.folder import is_scene, load_scene
 from smalti.scene.scene import Scene
 from smalti.trainers.initializers import Ground, initial_family, splats_from_file
 from smalti.trainers.views import stated_background
@@ -82,7 +82,7 @@ def initial_scene(config: TrainConfig, ground: Ground, extent: float) -> Scene:
 
 def _unmentioned(config: TrainConfig) -> list[LayerConfig]:
     """Layers that `init_from` does not hold."""
-    if not is_scene_folder(config.init_from):
+    if not is_scene(config.init_from):
         return config.scene[1:]
     held = load_scene(config.init_from).layers
     return [layer for layer in config.scene if layer.name not in held]
@@ -93,7 +93,7 @@ def _given(config: TrainConfig) -> tuple[dict[str, Family], Literal["centre", "r
     path = config.init_from
     if not path:
         return {}, None
-    if not is_scene_folder(path):
+    if not is_scene(path):
         if len(config.scene) != 1:
             raise ConfigError(
                 f"init_from: {path} is the file of one layer, and the scene has {len(config.scene)}; give it to its "

@@ -27,7 +27,7 @@ from smalti.primitives.surface import Surface, icosphere
 from smalti.primitives.surface_nets import surface_nets
 from smalti.primitives.topology import vertex_normals
 from smalti.renderers.settings import RenderSettings
-from smalti.scene.folder import is_scene_folder, load_scene
+from smalti.scene.folder import is_scene, load_scene
 from smalti.trainers.residual import missing_points, residuals
 
 MOST_CELLS = 128
@@ -231,7 +231,7 @@ def layer_from_file(family: type[Family], path: str | Path, layer: str) -> Famil
     """The primitives of a scene file, or of one layer (by default the only one) of a scene folder, with the metadata
     that it states. ConfigError where the folder has no such layer, or one of another family.
     """
-    if is_scene_folder(path):
+    if is_scene(path):
         scene = load_scene(path)
         names = list(scene.layers)
         if not layer and len(names) != 1:
