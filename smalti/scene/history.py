@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 HISTORY_BYTES = 256 * 2**20
 
 
+Listener = Callable[["Step", bool], None]
+"""Told of every step after it was made (True) or taken back (False). Must not raise."""
+
+
 class Step(Protocol):
     """A reversible change of a scene. Either way it is made as a whole or raises and changes nothing."""
 
@@ -131,19 +135,6 @@ def _rename(scene: Scene, before: str, after: str) -> None:
     scene.layers.update({layer.name: layer for layer in items})
 
 
-def _all_or_none(moves: Sequence[tuple[Callable[[Scene], None], Callable[[Scene], None]]], scene: Scene) -> None:
-    """(there, back) one after the other; where one fails, those before it are taken back."""
-    made: list[Callable[[Scene], None]] = []
-    try:
-        for there, back in moves:
-            there(scene)
-            made.append(back)
-    except BaseException:
-        for back in reversed(made):
-            back(scene)
-        raise
-
-
 @dataclass(eq=False)
 class Edit:
     """Steps that are undone together."""
@@ -167,6 +158,8 @@ class History:
     """Oldest first."""
     undone: list[Edit] = field(default_factory=list)
     """The next to be done again last."""
+    listeners: list[Listener] = field(default_factory=list, repr=False)
+    """For whoever holds something beside the layers that has to follow (`smalti.scene.following`)."""
     _group: Edit | None = None
 
     @property
@@ -178,7 +171,7 @@ class History:
         """Make the steps, all or none, and note them: in the open group, else as an edit of their own."""
         with self.group(scene, name):
             for step in steps:
-                step.apply(scene)
+                self._move(scene, step, True)
                 assert self._group is not None
                 self._group.steps.append(step)
 
@@ -192,7 +185,7 @@ class History:
             yield
         except BaseException:
             while len(edit.steps) > start:
-                edit.steps.pop().revert(scene)
+                self._move(scene, edit.steps.pop(), False)
             raise
         finally:
             self._group = outer
@@ -204,16 +197,33 @@ class History:
     def undo(self, scene: Scene) -> str:
         """Take the last edit back; returns its name. EditError where there is none, or inside a group."""
         edit = self._last(self.done, "undo")
-        _all_or_none([(step.revert, step.apply) for step in reversed(edit.steps)], scene)
+        self._all_or_none(scene, edit.steps[::-1], False)
         self.undone.append(self.done.pop())
         return edit.name
 
     def redo(self, scene: Scene) -> str:
         """Do again what was undone last; returns its name. EditError where there is none, or inside a group."""
         edit = self._last(self.undone, "redo")
-        _all_or_none([(step.apply, step.revert) for step in edit.steps], scene)
+        self._all_or_none(scene, edit.steps, True)
         self.done.append(self.undone.pop())
         return edit.name
+
+    def _all_or_none(self, scene: Scene, steps: Sequence[Step], forwards: bool) -> None:
+        """One after the other; where one fails, those before it are moved back."""
+        moved: list[Step] = []
+        try:
+            for step in steps:
+                self._move(scene, step, forwards)
+                moved.append(step)
+        except BaseException:
+            for step in reversed(moved):
+                self._move(scene, step, not forwards)
+            raise
+
+    def _move(self, scene: Scene, step: Step, forwards: bool) -> None:
+        (step.apply if forwards else step.revert)(scene)
+        for listener in self.listeners:
+            listener(step, forwards)
 
     def clear(self) -> None:
         """Forget everything; the scene stays as it is."""
