@@ -24,7 +24,9 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     result = argparse.ArgumentParser(prog="smalti check", description="Examine a data set before any training.")
     result.add_argument("data", metavar="DATA", help="folder or file of the capture, or `demo`")
-    result.add_argument("--format", default="auto", help="format of the data where it cannot be told (default: auto)")
+    result.add_argument(
+        "--format", "--data-format", default="auto", help="format of the data where it cannot be told (default: auto)"
+    )
     result.add_argument(
         "--json", action="store_true", help="print one JSON object with every figure instead of the table"
     )

@@ -22,6 +22,7 @@ USAGE = """usage: smalti train PRESET|FILE --data PATH [--out RUN] [--init-from 
 
   PRESET|FILE        {presets}, or a YAML file (which may name a preset to start from)
   --data PATH        folder or file of the capture; `demo` is the built-in one
+  --data-format NAME format of the data where it cannot be told (data.format)
   --out RUN          run folder; by default runs/<data>-<preset>-<date>
   --init-from SCENE  start from a scene file instead of points
   --resume RUN       continue an interrupted run, bit for bit
@@ -84,6 +85,8 @@ def read_call(arguments: Sequence[str]) -> Call:
                 raise UsageError(f"--set {name}: write --set FIELD=VALUE")
         if name in ("data", "out", "resume", "init-from"):
             setattr(call, name.replace("-", "_"), value)
+        elif name == "data-format":
+            call.overrides["data.format"] = value
         else:
             call.overrides[full_name(name)] = parse_value(value)
     if call.resume and (call.source or call.data or call.out or call.init_from or call.overrides):

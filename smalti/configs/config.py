@@ -52,6 +52,8 @@ class DataConfig(Section):
 
     path: str = ""
     """Folder or file of the capture."""
+    format: str = "auto"
+    """Format of the data where it cannot be told, or is to be read by another reader (`nerfstudio:colmap`)."""
     split: str = "auto"
     """Which views are held out: `auto` (the files' own, else `every:8`), `files`, `every:N`, `none`, `names:FILE`
     or `names:A,B`.
@@ -261,6 +263,10 @@ class RunConfig(Section):
     """Of everything random."""
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
     """`cpu` or `cuda` (`cuda:1` for the second card)."""
+    backend: Literal["auto", "cpu", "cuda", "gsplat", "oracle"] = "auto"
+    """What draws: the device's own engine, or by name; `gsplat` is that package, on CUDA, for scenes of EWA Gaussians
+    alone (not bit-exact).
+    """
     wall_limit: NotNegative = 0.0
     """Minutes after which the run stops by the clock, counted anew at every start; 0 for none. Not bit-exact."""
     checkpoint_every: Count = 1000

@@ -1,5 +1,7 @@
 """The table of formats. A format is a module (or any object) with `LOOKS_FOR`, `detect(path)` and `read(path)`.
 
+One that has variants also has `variant(text)`, which gives the format that is asked for as `name:text`.
+
 Third parties add theirs through the entry-point group `smalti.datasets`.
 """
 
@@ -23,6 +25,7 @@ BUILT_IN = {
     "bundler": "smalti.datasets.bundler",
     "rig": "smalti.datasets.rig",
     "krt": "smalti.datasets.krt",
+    "nerfstudio": "smalti.datasets.nerfstudio",
 }
 
 
@@ -30,7 +33,7 @@ class Format(Protocol):
     """What a format offers."""
 
     LOOKS_FOR: str
-    """The files it recognises, for messages."""
+    """The files it recognises, for messages; empty where it is only asked for by name."""
 
     def detect(self, path: Path) -> bool:
         """Whether `path` (a folder or a file) is of this format; cheap, and never raises."""
@@ -50,7 +53,13 @@ def format_names() -> list[str]:
 
 
 def load_format(name: str) -> Format:
-    """The format of that name. Raises `KeyError`."""
+    """The format of that name, or of `name:variant`. Raises `KeyError`, also where it has no variants."""
+    name, colon, text = name.partition(":")
+    if colon:
+        variant = getattr(load_format(name), "variant", None)
+        if variant is None:
+            raise KeyError(f"{name}:{text}")
+        return cast(Format, variant(text))
     if name in BUILT_IN:
         return cast(Format, importlib.import_module(BUILT_IN[name]))
     for entry in entry_points(group="smalti.datasets"):

@@ -17,7 +17,6 @@ DEMO = Path(__file__).parent / "demo"
 MOST_CHILDREN = 20
 """Subfolders that are looked into for a better guess."""
 ALIASES = {
-    "nerfstudio": "transforms",
     "instant-ngp": "transforms",
     "ngp": "transforms",
     "nerf": "blender",
@@ -49,7 +48,7 @@ def open_dataset(path: str | Path, *, format: str = "auto") -> Dataset:
 
 def _unrecognised(folder: Path) -> DatasetError:
     """What is there instead, and the remedy for the two usual mistakes: a folder too high, pictures without cameras."""
-    looked = "; ".join(load_format(name).LOOKS_FOR for name in format_names())
+    looked = "; ".join(text for name in format_names() if (text := load_format(name).LOOKS_FOR))
     children = sorted(folder.iterdir()) if folder.is_dir() else []
     found = f" (it holds {shown([child.name for child in children], 8)})" if children else ""
     remedy = f"Looked for: {looked}"
@@ -67,12 +66,17 @@ def _unrecognised(folder: Path) -> DatasetError:
 
 
 def _named(name: str, path: Path) -> Format:
+    name, colon, variant = name.partition(":")
     name = ALIASES.get(name, name)
     if name not in format_names():
         near = difflib.get_close_matches(name, [*format_names(), *ALIASES], 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise DatasetError(path, "", f"the format {name!r} is not known", f"{hint}Known: {', '.join(format_names())}")
-    return load_format(name)
+    try:
+        return load_format(f"{name}{colon}{variant}")
+    except KeyError:
+        problem = f"the format {name!r} has no variants"
+        raise DatasetError(path, "", problem, f"Leave {':' + variant!r} out") from None
 
 
 def select_views(dataset: Dataset, rows: Sequence[int]) -> Dataset:

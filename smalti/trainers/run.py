@@ -87,7 +87,7 @@ class Run:
         """The capture that is trained on (of one with times, the configured instant). DatasetError for bad data."""
         from smalti.datasets.open import at_time, open_dataset
 
-        dataset = open_dataset(self.config.data.path)
+        dataset = open_dataset(self.config.data.path, format=self.config.data.format)
         return dataset if self.config.data.time is None else at_time(dataset, self.config.data.time)
 
     def split(self, dataset: Dataset | None = None) -> tuple[list[int], list[int]]:
