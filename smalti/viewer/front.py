@@ -1,0 +1,340 @@
+"""The front: the one public port, before viser's own on the loopback. Who may enter, and what may pass."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+import re
+import socket
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import ClientSession, ClientTimeout, WSMsgType, web
+
+from smalti.viewer.page import SECRET_HEADER
+
+LARGEST_MESSAGE = 8 << 20
+"""Bytes of one websocket message from a client; viser sends uploads in smaller pieces."""
+MOST_CLIENTS = 32
+HEARTBEAT = 20.0
+"""Seconds between pings; a client that does not answer one for half of that is gone."""
+BUFFER = 256 << 10
+"""Bytes that a socket may hold on their way to a client that does not read."""
+_HOST = re.compile(r"\A(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?\Z")
+
+PASSED = frozenset(
+    "ViewerCameraMessage ScenePointerMessage SceneNodeClickMessage SceneNodeDragMessage GuiUpdateMessage "
+    "GuiButtonHoldMessage GuiFormSubmitMessage GuiFormDirtyMessage TransformControlsUpdateMessage "
+    "TransformControlsDragStartMessage TransformControlsDragEndMessage CommandTriggerMessage GetRenderResponseMessage "
+    "LocalStorageGetItemResponseMessage FileTransferStartUpload FileTransferPart FileTransferPartAck "
+    "NotificationUpdateMessage".split()
+)
+"""What viser's page says to its server."""
+DROPPED = frozenset({"ShareUrlRequest", "ShareUrlDisconnect"})
+"""Those would have viser open a tunnel through another party's server."""
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True)
+class Door:
+    """Where the front listens, and who may come in."""
+
+    host: str
+    port: int
+    token: str | None
+    """None: anybody who reaches the port."""
+    names: frozenset[str] = frozenset()
+    """Further host names that requests may be addressed to, in small letters."""
+
+    @property
+    def cookie(self) -> str:
+        """Cookies are shared by all ports of a host: each viewer has its own."""
+        return f"smalti_{self.port}"
+
+    def addressed(self, host: str) -> bool:
+        """Whether a Host header names this machine: a page of another site whose name was made to point here (DNS
+        rebinding) has its own name there.
+        """
+        if not _HOST.match(host):
+            return False
+        name = host.rsplit(":", 1)[0] if not host.endswith("]") and ":" in host.rsplit("]", 1)[-1] else host
+        name = name.strip("[]").lower().rstrip(".")
+        if name in ("localhost", self.host.lower(), *self.names):
+            return True
+        try:
+            address = ipaddress.ip_address(name)
+        except ValueError:
+            return not is_loopback(self.host) and name in (socket.gethostname().lower(), socket.getfqdn().lower())
+        return address.is_loopback or not is_loopback(self.host)
+
+    def own_origin(self, origin: str | None, host: str) -> bool:
+        """Whether a request comes from our own page, or from no page at all."""
+        return origin is None or origin.lower() in (f"http://{host}".lower(), f"https://{host}".lower())
+
+    def knows(self, given: str | None) -> bool:
+        """Whether the token is right; compared in constant time."""
+        if self.token is None:
+            return True
+        return given is not None and hmac.compare_digest(given.encode(), self.token.encode())
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def policy(host: str) -> str:
+    """The Content-Security-Policy: all that viser's page is made of is in the page itself; sockets go to us alone."""
+    return "; ".join(
+        [
+            "default-src 'none'",
+            "script-src 'unsafe-inline' 'wasm-unsafe-eval' blob:",
+            "worker-src blob: data:",
+            "style-src 'unsafe-inline'",
+            "img-src data: blob:",
+            "font-src data:",
+            f"connect-src 'self' ws://{host} wss://{host} data: blob:",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'self'",
+        ]
+    )
+
+
+class Front:
+    """The server. `health` and `state` give what is told at these addresses, called in threads of their own."""
+
+    def __init__(
+        self,
+        door: Door,
+        listening: socket.socket,
+        inner: tuple[int, str],
+        health: Callable[[], dict[str, Any]],
+        state: Callable[[], dict[str, Any]],
+    ) -> None:
+        """`inner` is viser's port and the secret that it asks for."""
+        self.door, self._inner_port, self._secret = door, *inner
+        self._health, self._state = health, state
+        self._sockets: set[web.WebSocketResponse] = set()
+        self._loop = asyncio.new_event_loop()
+        self._ready, self._problem = threading.Event(), None
+        self._done: asyncio.Event | None = None
+        self._thread = threading.Thread(target=self._work, args=(listening,), name="smalti-viewer-front", daemon=True)
+        self._thread.start()
+        self._ready.wait()
+        if self._problem is not None:
+            raise self._problem
+
+    def stop(self) -> None:
+        """Closes all connections and the port; waits for the thread."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._finish)
+            self._thread.join()
+
+    def _finish(self) -> None:
+        if self._done is not None:
+            self._done.set()
+
+    # -- in the thread ------------------------------------------------------------------------------------------------
+    def _work(self, listening: socket.socket) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._serve(listening))
+        finally:
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+            self._loop.close()
+            listening.close()
+            self._ready.set()
+
+    async def _serve(self, listening: socket.socket) -> None:
+        self._done = asyncio.Event()
+        async with ClientSession(timeout=ClientTimeout(total=30.0)) as session:
+            self._session = session
+            application = web.Application(middlewares=[self._guard], client_max_size=64 << 10)
+            application.router.add_get("/health", self._tell_health)
+            application.router.add_get("/state", self._tell_state)
+            application.router.add_get("/{path:.*}", self._pass)
+            runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=0.5)
+            await runner.setup()
+            await web.SockSite(runner, listening).start()
+            self._ready.set()
+            await self._done.wait()
+            for client in list(self._sockets):
+                await asyncio.wait({asyncio.ensure_future(client.close(code=1001))}, timeout=0.5)
+            await runner.cleanup()
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        host = request.headers.get("Host", "")
+        if not self.door.addressed(host):
+            text = f"This viewer is not at {host!r}. Use its address, or start it with --allow-host NAME.\n"
+            return self._refused(421, text)
+        if not self.door.own_origin(request.headers.get("Origin"), host):
+            return self._refused(403, "Pages of other sites may not speak to the viewer.\n")
+        given = request.query.get("token")
+        known = self.door.knows(given) or self.door.knows(request.cookies.get(self.door.cookie))
+        if not known and request.path != "/health":
+            return self._refused(401, "A token is needed: open the address that `smalti view` printed.\n")
+        try:
+            response = await handler(request)
+        except web.HTTPException as error:
+            response = self._refused(error.status, f"{error.reason}\n")
+        if not response.prepared:
+            self._protect(response, host)
+            if given is not None and self.door.token is not None and self.door.knows(given):
+                response.set_cookie(self.door.cookie, given, httponly=True, samesite="Strict", path="/")
+        return response
+
+    @staticmethod
+    def _refused(status: int, text: str) -> web.Response:
+        response = web.Response(status=status, text=text)
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    @staticmethod
+    def _protect(response: web.StreamResponse, host: str) -> None:
+        response.headers.update(
+            {
+                "Content-Security-Policy": policy(host),
+                "X-Content-Type-Options": "nosniff",
+                "Referrer-Policy": "no-referrer",
+                "Cross-Origin-Resource-Policy": "same-origin",
+                "Cache-Control": "no-store",
+            }
+        )
+
+    async def _tell_health(self, _request: web.Request) -> web.StreamResponse:
+        return web.json_response(await asyncio.to_thread(self._health))
+
+    async def _tell_state(self, _request: web.Request) -> web.StreamResponse:
+        return web.json_response(await asyncio.to_thread(self._state))
+
+    async def _pass(self, request: web.Request) -> web.StreamResponse:
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            return await self._pass_socket(request)
+        zipped = "gzip" in request.headers.get("Accept-Encoding", "")
+        headers = {"Accept-Encoding": "gzip" if zipped else "identity"}
+        address = f"http://127.0.0.1:{self._inner_port}{request.path}"
+        try:
+            async with self._session.get(address, headers=headers, auto_decompress=False) as inner:
+                body = await inner.read()
+                told = {key: inner.headers[key] for key in ("Content-Type", "Content-Encoding") if key in inner.headers}
+                if told.get("Content-Encoding") == "identity":
+                    del told["Content-Encoding"]
+                return web.Response(status=inner.status, body=body, headers=told)
+        except OSError:
+            return self._refused(502, "The viewer is stopping.\n")
+
+    async def _pass_socket(self, request: web.Request) -> web.StreamResponse:
+        if len(self._sockets) >= MOST_CLIENTS:
+            return self._refused(503, f"{MOST_CLIENTS} clients are connected already.\n")
+        offered = [word.strip() for word in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
+        spoken = [word for word in offered if word.startswith("viser-v")][:1]
+        if not spoken:
+            return self._refused(400, "This is not viser's protocol.\n")
+        outer = web.WebSocketResponse(
+            protocols=spoken, max_msg_size=LARGEST_MESSAGE, heartbeat=HEARTBEAT, compress=False
+        )
+        if not outer.can_prepare(request):
+            return self._refused(400, "This is no websocket's request.\n")
+        await outer.prepare(request)
+        _bound_buffer(request)
+        self._sockets.add(outer)
+        try:
+            async with self._session.ws_connect(
+                f"ws://127.0.0.1:{self._inner_port}/",
+                protocols=spoken,
+                headers={SECRET_HEADER: self._secret},
+                max_msg_size=0,
+                compress=0,
+            ) as inner:
+                ways = [
+                    asyncio.ensure_future(self._inward(outer, inner)),
+                    asyncio.ensure_future(_outward(inner, outer)),
+                ]
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+                for way in ways:
+                    way.cancel()
+                await asyncio.gather(*ways, return_exceptions=True)
+                if not outer.closed:
+                    code = inner.close_code if inner.closed and inner.close_code else 1001
+                    await asyncio.wait({asyncio.ensure_future(outer.close(code=code))}, timeout=2.0)
+        except OSError:
+            await outer.close(code=1011)
+        finally:
+            self._sockets.discard(outer)
+        return outer
+
+    @staticmethod
+    async def _inward(outer: web.WebSocketResponse, inner: Any) -> None:
+        """What a client says: only what viser's page may say; anything else ends this client's connection."""
+        async for message in outer:
+            verdict = judged(message.data) if message.type is WSMsgType.BINARY else "close"
+            if verdict == "close":
+                await outer.close(code=1007, message=b"not viser's protocol")
+                return
+            if verdict == "pass":
+                await inner.send_bytes(message.data)
+
+
+async def _outward(inner: Any, outer: web.WebSocketResponse) -> None:
+    """What viser says. A client that does not read makes this wait, and viser with it."""
+    async for message in inner:
+        if message.type is WSMsgType.BINARY:
+            await outer.send_bytes(message.data)
+
+
+def judged(data: bytes) -> str:
+    """`pass`, `drop` or `close`."""
+    import msgspec
+
+    try:
+        plain = msgspec.msgpack.decode(data)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return "close"
+    kind = plain.get("type") if isinstance(plain, dict) else None
+    if not isinstance(kind, str):
+        return "close"
+    return "pass" if kind in PASSED else "drop" if kind in DROPPED else "close"
+
+
+def _bound_buffer(request: web.Request) -> None:
+    """Else the system holds megabytes of pictures for a client that sleeps."""
+    transport = request.transport
+    bare = None if transport is None else transport.get_extra_info("socket")
+    if bare is not None:
+        bare.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+
+
+def listen(host: str, port: int | None, default: int) -> socket.socket:
+    """A listening socket; `port` None: the first free one of a few from `default` on; 0: any. OSError says what to do."""
+    ports = range(default, default + 20) if port is None else [port]
+    try:
+        found = socket.getaddrinfo(host or None, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (socket.gaierror, UnicodeError):
+        raise OSError(f"--host {host}: there is no such address; 127.0.0.1 is this machine alone, 0.0.0.0 all its nets")
+    family, _, _, _, address = found[0]
+    for tried in ports:
+        opened = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            opened.bind((address[0], tried, *address[2:]))
+            opened.listen(64)
+            opened.setblocking(False)
+            return opened
+        except OSError as error:
+            opened.close()
+            reason = error.strerror or str(error)
+    if port is None:
+        raise OSError(f"no port from {ports[0]} to {ports[-1]} is free at {host}; choose one with --port")
+    raise OSError(f"port {port} at {host} cannot be used ({reason}); choose another with --port, or leave it out")
