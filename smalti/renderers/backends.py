@@ -6,7 +6,6 @@ Asking never imports gsplat, starts no compiler and creates no CUDA context.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -111,9 +110,6 @@ def gsplat_status() -> BackendStatus:
     except PackageNotFoundError:
         remedy = "Install it if you want it beside ours: pip install 'smalti[gsplat]'"
         return BackendStatus("gsplat", False, "", "the package gsplat is not installed", remedy)
-    if find_spec("smalti.renderers.gsplat") is None:
-        reason = "installed as a judge of projections in tests; this version does not draw with it"
-        return BackendStatus("gsplat", False, found, reason, "Use the back end cuda")
     if not torch.cuda.is_available():
         return BackendStatus(
             "gsplat", False, found, "it draws on CUDA only, which is not available", cuda_status().remedy

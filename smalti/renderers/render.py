@@ -33,8 +33,8 @@ def render(
         background: colour [3] or picture [h, w, 3]; black by default. Differentiable.
         settings: see `RenderSettings`. Without any, EWA Gaussians alone are drawn in the order `centre`, as 3DGS does,
             and everything else in the exact order, `ray`.
-        backend: `"auto"` (by the tensors' device), `"cpu"`, `"cuda"` or `"oracle"`.
-            Raises BackendError where it cannot be used.
+        backend: `"auto"` (by the tensors' device), `"cpu"`, `"cuda"`, `"oracle"`, or `"gsplat"` (that package, on CUDA,
+            for EWA Gaussians alone: `smalti.renderers.gsplat_backend`). Raises BackendError where it cannot be used.
 
     Gradients reach every tensor of the drawables, the background, and the camera's rotation, translation and
     intrinsics (as free matrices; keep the rotation on SO(3) by your parametrisation).
@@ -50,6 +50,10 @@ def render(
         from smalti.renderers.engine.cuda import render_emulated
 
         return render_emulated(drawables, camera, background, settings)
+    if backend == "gsplat" and device.type == "cuda":
+        from smalti.renderers.gsplat_backend import render_gsplat
+
+        return render_gsplat(drawables, camera, background, settings)
     if backend not in ("auto", device.type) or device.type not in ("cpu", "cuda"):
         # What does not fit: the one place that knows why, and the remedy. It raises.
         backend = choose(backend, device)

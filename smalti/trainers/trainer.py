@@ -19,6 +19,7 @@ from smalti.datasets.open import select_views
 from smalti.primitives.family import LossContext
 from smalti.renderers.backends import choose
 from smalti.renderers.frame import Frame
+from smalti.renderers.gsplat_backend import require_drawable
 from smalti.renderers.render import render
 from smalti.scene.scene import Scene
 from smalti.trainers import checkpoints, schedules
@@ -27,6 +28,7 @@ from smalti.trainers.density.budget import Budget
 from smalti.trainers.density.evidence import near_cameras, unsupported
 from smalti.trainers.density.population import Population
 from smalti.trainers.density.rule import Change, make_rule
+from smalti.trainers.edited import EditedState, trained_layers
 from smalti.trainers.guard import BadGradient, BadGradientError
 from smalti.trainers.initial import initial_scene, scene_extent, starting_points
 from smalti.trainers.initializers import Ground
@@ -90,11 +92,12 @@ class Trainer:
         *,
         resume: bool = False,
         depth_loss: DepthLoss | None = None,
-        backend: str = "auto",
+        backend: str = "",
     ) -> None:
+        """`backend`: by default the configured one."""
         self.run, self.config = run, run.config
         self.dataset = run.dataset() if dataset is None else dataset
-        self.device = chosen_device(self.config.run.device)
+        self.device = chosen_device(self.config.run.device, self.config.run.backend)
         self.generator = torch.Generator().manual_seed(self.config.run.seed)
         self.train_rows, self.test_rows = run.split(self.dataset)
         data = self.config.data
@@ -103,7 +106,7 @@ class Trainer:
         self.cameras = self.source.cameras()
         self.step_number = 0
         self.clock = Clock()
-        self.backend, self.depth_loss = backend, depth_loss
+        self.backend, self.depth_loss = backend or self.config.run.backend, depth_loss
         if resume:
             self.load()
         else:
@@ -128,18 +131,27 @@ class Trainer:
             layer.family.require_gradients(not layer.locked)
         settings = AdamSettings(config.optimizer.beta_1, config.optimizer.beta_2, config.optimizer.epsilon)
         self.adam = Adam(settings)
+        if self.backend == "gsplat":  # refused here, not in the first step, when there is a run folder already
+            require_drawable(self.scene.drawables(self.cameras[0]), self.cameras[0], self.scene.settings())
         self.order = ViewOrder(len(self.source), self.generator)
         self.refinement = Refinement(config.refine, len(self.source), self.extent)
         context = LossContext(self.extent, self.generator, config.loss.anisotropy_limit)
+        self.budget = Budget(parse_bytes(config.density.budget), most_primitives(config, self.cameras))
+        self.plan([Population(layer, self.adam) for layer in trained_layers(self.scene)], context)
+        self.edited = EditedState(self)
+
+    def plan(self, populations: list[Population], context: LossContext | None = None) -> None:
+        """Train these layers, as the configuration says of each; called anew where edits made or locked some."""
+        config, self.populations = self.config, populations
+        context = context or self.options.context
+        assert context is not None
         self.plans = plans_of(self.scene, config, context)
-        trained = [layer for layer in self.scene if not layer.locked]
-        self.populations = [Population(layer, self.adam) for layer in trained]
-        for population in self.populations:
+        for population in populations:
             population.most = self.plans[population.layer.name].most
             population.changes = self.plans[population.layer.name].rule != "none"
-        self.rules = {layer.name: make_rule(self.plans[layer.name].rule, config, self.extent) for layer in trained}
-        fixed = sum(layer.family.bytes for layer in self.scene if layer.locked)
-        self.budget = Budget(parse_bytes(config.density.budget), most_primitives(config, self.cameras), fixed)
+        names = [population.layer.name for population in populations]
+        self.rules = {name: make_rule(self.plans[name].rule, config, self.extent) for name in names}
+        self.budget.fixed = sum(layer.family.bytes for layer in self.scene if layer.locked)
         self.options = StepOptions(
             image=ImageLossWeights(config.loss.dssim),
             weights={name: plan.weights for name, plan in self.plans.items()},
@@ -149,10 +161,28 @@ class Trainer:
             depth_loss=self.depth_loss,
         )
 
+    @property
+    def can_step(self) -> bool:
+        """False where edits left nothing that is drawn and trained; `step` would raise then."""
+        self.edited.follow()
+        return bool(self.active)
+
+    @property
+    def active(self) -> list[Population]:
+        """Those that a step moves: hidden layers rest."""
+        return [population for population in self.populations if population.layer.visible]
+
     # -- one step -----------------------------------------------------------------------------------------------------
     def step(self) -> StepReport:
-        """Render, differentiate, update, and change the structure where it is due."""
+        """Render, differentiate, update, and change the structure where it is due. Takes edits of the scene into
+        account; ValueError where they left nothing to train.
+        """
         config, step = self.config, self.step_number
+        if not self.can_step:
+            raise ValueError(
+                f"step {step}: nothing is left to train; every layer is hidden, locked or empty. Undo the edit, or "
+                "show, unlock or add a layer"
+            )
         for population in self.populations:
             population.family.advance(schedules.color_degree(step, config.schedule))
         views = self._next_views(schedules.reduction(step, config.schedule))
@@ -187,7 +217,7 @@ class Trainer:
         """Optimiser steps of scene, poses and exposures; returns a line for each view whose own gradient is bad."""
         config, step = self.config, self.step_number
         position_rate = 0.0
-        for population in self.populations:
+        for population in self.active:
             family, layer = population.family, population.layer
             given = self.plans[layer.name].rates
             rates = schedules.learning_rates(family, given, config.optimizer, step, config.run.steps)
@@ -212,7 +242,7 @@ class Trainer:
         step, total = self.step_number, {}
         if step in self.config.contribution.at:
             total = _added(total, {"unsupported": self._prune_unsupported()})
-        due = [population for population in self.populations if self.rules[population.layer.name].due(step)]
+        due = [population for population in self.active if self.rules[population.layer.name].due(step)]
         first = step // self.config.density.every % max(len(due), 1)  # no layer is always the first to take the room
         for population in [*due[first:], *due[:first]]:
             centres = torch.stack([camera.centre.detach() for camera in self.cameras])
@@ -254,6 +284,7 @@ class Trainer:
     # -- state --------------------------------------------------------------------------------------------------------
     def save(self) -> None:
         """A checkpoint of this step."""
+        self.edited.follow()
         state = checkpoints.TrainerState()
         tensors, counts = self.adam.state()
         state.tensors.update({f"adam/{key}": value for key, value in tensors.items()})
@@ -270,7 +301,10 @@ class Trainer:
             "views": len(self.source),
         }
         state.clock = {"cpu": self.clock.cpu, "wall": self.clock.wall}
-        checkpoints.write_checkpoint(self.run.path, self.step_number, self.scene, state, self.config.run.keep)
+        checkpoints.write_checkpoint(
+            self.run.path, self.step_number, self.scene, state, self.config.run.keep, anew=self.edited.unsaved
+        )
+        self.edited.unsaved = False
 
     def load(self, step: int | None = None) -> None:
         """Continue from a checkpoint (the latest by default): the same bytes as if the run had not been interrupted."""
@@ -297,9 +331,9 @@ class Trainer:
             )
 
 
-def chosen_device(name: str) -> torch.device:
-    """The configured device; a BackendError with the remedy where nothing can draw on it."""
-    choose("auto", name)
+def chosen_device(name: str, backend: str = "auto") -> torch.device:
+    """The configured device; a BackendError with the remedy where nothing, or not `backend`, can draw on it."""
+    choose(backend, name)
     return torch.device(name)
 
 
