@@ -26,3 +26,9 @@ class Look:
     """Share of the width."""
     highlight: int = 0
     """Grows when the selection that is shown in the picture changes (`ClientView.selected`)."""
+    depth: Literal["expected", "median"] = "expected"
+    """Which depth the mode `depth` shows."""
+    depth_range: tuple[float, float] | None = None
+    """(near, far), camera z in world units; None: by percentiles of the picture itself."""
+    background: tuple[float, float, float] | None = None
+    """0..1; None: the scene's own."""
