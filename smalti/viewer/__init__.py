@@ -1,4 +1,4 @@
-"""The browser viewer: our own renderer's pictures, streamed to a page that can look around, edit and steer a training."""
+"""The browser viewer: our own renderer's pictures on a page that looks around, edits and steers a training."""
 
 from __future__ import annotations
 

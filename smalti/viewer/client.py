@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from smalti.viewer import page
@@ -39,6 +39,8 @@ class Picture:
     """From the start of the drawing to the encoded bytes."""
     bytes: int
     """Encoded."""
+    legend: dict[str, Any] = field(default_factory=dict[str, Any], compare=False)
+    """How to read it (`smalti.viewer.modes.Painted`)."""
     failed: bool = False
     """There is none: the drawing failed, and will not be tried again before something changes."""
 
@@ -120,7 +122,7 @@ class ClientView:
         look, picture, selected = self.look, self.picture, self.selected
         shown: dict[str, Any] | None = None
         if picture is not None and not picture.failed:
-            names = ("width", "height", "lossless", "revision", "seconds", "bytes")
+            names = ("width", "height", "lossless", "revision", "seconds", "bytes", "legend")
             shown = {name: getattr(picture, name) for name in names}
             shown["current"] = picture.shows(look, self.stage.revision)
         plain = {name: getattr(look, name) for name in ("mode", "order", "truth_row", "split", "highlight")}

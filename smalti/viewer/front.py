@@ -26,11 +26,26 @@ BUFFER = 256 << 10
 _HOST = re.compile(r"\A(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?\Z")
 
 PASSED = frozenset(
-    "ViewerCameraMessage ScenePointerMessage SceneNodeClickMessage SceneNodeDragMessage GuiUpdateMessage "
-    "GuiButtonHoldMessage GuiFormSubmitMessage GuiFormDirtyMessage TransformControlsUpdateMessage "
-    "TransformControlsDragStartMessage TransformControlsDragEndMessage CommandTriggerMessage GetRenderResponseMessage "
-    "LocalStorageGetItemResponseMessage FileTransferStartUpload FileTransferPart FileTransferPartAck "
-    "NotificationUpdateMessage".split()
+    {
+        "CommandTriggerMessage",
+        "FileTransferPart",
+        "FileTransferPartAck",
+        "FileTransferStartUpload",
+        "GetRenderResponseMessage",
+        "GuiButtonHoldMessage",
+        "GuiFormDirtyMessage",
+        "GuiFormSubmitMessage",
+        "GuiUpdateMessage",
+        "LocalStorageGetItemResponseMessage",
+        "NotificationUpdateMessage",
+        "SceneNodeClickMessage",
+        "SceneNodeDragMessage",
+        "ScenePointerMessage",
+        "TransformControlsDragEndMessage",
+        "TransformControlsDragStartMessage",
+        "TransformControlsUpdateMessage",
+        "ViewerCameraMessage",
+    }
 )
 """What viser's page says to its server."""
 DROPPED = frozenset({"ShareUrlRequest", "ShareUrlDisconnect"})
@@ -93,11 +108,15 @@ def is_loopback(host: str) -> bool:
 
 
 def policy(host: str) -> str:
-    """The Content-Security-Policy: all that viser's page is made of is in the page itself; sockets go to us alone."""
+    """The Content-Security-Policy: all that viser's page is made of is in the page itself; sockets go to us alone.
+
+    The page unpacks its scripts into itself and its WebAssembly's glue makes functions of text, hence the two `unsafe`;
+    what keeps the page from the world is that nothing may be fetched, sent or embedded.
+    """
     return "; ".join(
         [
             "default-src 'none'",
-            "script-src 'unsafe-inline' 'wasm-unsafe-eval' blob:",
+            "script-src 'unsafe-inline' 'unsafe-eval' blob:",
             "worker-src blob: data:",
             "style-src 'unsafe-inline'",
             "img-src data: blob:",
@@ -317,13 +336,15 @@ def _bound_buffer(request: web.Request) -> None:
 
 
 def listen(host: str, port: int | None, default: int) -> socket.socket:
-    """A listening socket; `port` None: the first free one of a few from `default` on; 0: any. OSError says what to do."""
+    """A listening socket; `port` None: the first free one of 20 from `default` on; 0: any. OSError says what to do."""
     ports = range(default, default + 20) if port is None else [port]
     try:
         found = socket.getaddrinfo(host or None, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError):
-        raise OSError(f"--host {host}: there is no such address; 127.0.0.1 is this machine alone, 0.0.0.0 all its nets")
+        text = f"--host {host}: there is no such address; 127.0.0.1 is this machine alone, 0.0.0.0 all its networks"
+        raise OSError(text) from None
     family, _, _, _, address = found[0]
+    reason = ""
     for tried in ports:
         opened = socket.socket(family, socket.SOCK_STREAM)
         try:
@@ -332,9 +353,9 @@ def listen(host: str, port: int | None, default: int) -> socket.socket:
             opened.listen(64)
             opened.setblocking(False)
             return opened
-        except OSError as error:
+        except (OSError, OverflowError) as error:
             opened.close()
-            reason = error.strerror or str(error)
+            reason = getattr(error, "strerror", None) or str(error)
     if port is None:
-        raise OSError(f"no port from {ports[0]} to {ports[-1]} is free at {host}; choose one with --port")
+        raise OSError(f"no port from {ports[0]} to {ports[-1]} is free at {host} ({reason}); choose one with --port")
     raise OSError(f"port {port} at {host} cannot be used ({reason}); choose another with --port, or leave it out")

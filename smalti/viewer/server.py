@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import secrets
 import threading
 import time
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 DEFAULT_PORT = 8080
 REFRESH = 0.4
 """Seconds between two looks of the panels at what has changed."""
+PATIENCE = 5.0
+"""Seconds that the end waits for a panel that does not close."""
 
 
 class Viewer:
@@ -42,7 +45,7 @@ class Viewer:
         """Opens the port. Without one, the first free from 8080 on; 0 is any free one.
 
         On an address that other machines reach, a `token` is needed to enter; one is made up where none is given.
-        `allow_hosts` are further names by which requests may call this machine. OSError where the port is not to be had.
+        `allow_hosts` are further names by which requests may call this machine. OSError where the port cannot be had.
         """
         listening = listen(host, port, DEFAULT_PORT)
         if token is None and not is_loopback(host):
@@ -52,6 +55,7 @@ class Viewer:
         self._began = time.monotonic()
         self._views: dict[int, ClientView] = {}
         self._gone: set[int] = set()
+        self._closing: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._visited = threading.Event()
@@ -70,6 +74,7 @@ class Viewer:
             self._close_inner()
             raise
         self.token = token
+        atexit.register(self.stop)
 
     @property
     def url(self) -> str:
@@ -109,7 +114,7 @@ class Viewer:
                 "layers": layers,
                 "order": scene.order,
                 "count": len(scene),
-                "bytes": sum(layer["bytes"] for layer in layers),
+                "bytes": sum(layer.family.bytes for layer in scene),
                 "history": {
                     "done": [edit.name for edit in history.done],
                     "undone": [edit.name for edit in history.undone],
@@ -130,6 +135,7 @@ class Viewer:
         """Closes the port and ends all threads."""
         if self._stopping.is_set():
             return
+        atexit.unregister(self.stop)
         self._front.stop()
         self._close_inner()
 
@@ -141,6 +147,8 @@ class Viewer:
         for view in self.views():
             view.close()
         page.stop(self._page)
+        for thread in self._closing:
+            thread.join(PATIENCE)
         with self._lock:
             self._views.clear()
 
@@ -168,14 +176,19 @@ class Viewer:
         self._stream.add(view)
         self._visited.set()
 
-    def _farewell(self, client: viser.ClientHandle) -> None:
+    async def _farewell(self, client: viser.ClientHandle) -> None:
+        """In viser's loop, which also runs when its pool has ended."""
         with self._lock:
             view = self._views.pop(client.client_id, None)
             if view is None:
                 self._gone.add(client.client_id)
                 return
         self._stream.remove(view)
-        view.close()
+        # Panels may wait for threads of theirs, which viser's loop must not.
+        closing = threading.Thread(target=view.close, name="smalti-viewer-closing", daemon=True)
+        with self._lock:
+            self._closing = [thread for thread in self._closing if thread.is_alive()] + [closing]
+        closing.start()
 
     # -- panels -------------------------------------------------------------------------------------------------------
     def _refresh(self) -> None:

@@ -80,7 +80,7 @@ class Turns:
 
     @contextmanager
     def writing(self) -> Generator[None, None, None]:
-        """Nobody else reads or writes meanwhile. A writer may enter again; a reader must not (it would wait for ever)."""
+        """Nobody else reads or writes meanwhile. A writer may enter again; a reader must not (it would wait)."""
         me = threading.get_ident()
         if self._writer == me:
             self._depth += 1

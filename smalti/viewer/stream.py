@@ -5,16 +5,18 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import UInt8
 
 from smalti.viewer import page
 from smalti.viewer.client import ClientView, Picture
+from smalti.viewer.modes import paint
 from smalti.viewer.pace import (
     MOVING_SHARE,
     RESTING_LEAST,
@@ -24,7 +26,6 @@ from smalti.viewer.pace import (
 )
 
 if TYPE_CHECKING:
-    from smalti.viewer.look import Look
     from smalti.viewer.stage import Stage
 
 REST = 0.15
@@ -165,20 +166,20 @@ class Stream:
             with self.stage.reading():
                 revision = self.stage.revision
                 waited = time.perf_counter() - began
-                pixels = draw(self.stage, replace(look, camera=camera.scaled_to(*size)), view.selected)
-            data = encoded(pixels, lossless=job.lossless)
+                painted = paint(self.stage, replace(look, camera=camera.scaled_to(*size)), view.selected)
+            data = encoded(painted.pixels, lossless=job.lossless)
         except Exception as error:  # whatever fails in drawing is told on the page, and the others' pictures go on
-            view.picture = Picture(look, revision, *size, job.lossless, 0.0, 0, failed=True)
+            view.picture = Picture(look, revision, *size, job.lossless, 0.0, 0, {}, failed=True)
             view.served = time.monotonic()
             with _hushed():
                 view.say(f"The picture could not be drawn: {error}", problem=True)
             return
         seconds = time.perf_counter() - began - waited
-        height, width = pixels.shape[:2]
+        height, width = painted.pixels.shape[:2]
         with _hushed():
             if not view.closed:
                 page.send_picture(view.client, "png" if job.lossless else "jpeg", data)
-        view.picture = Picture(look, revision, width, height, job.lossless, seconds, len(data))
+        view.picture = Picture(look, revision, width, height, job.lossless, seconds, len(data), painted.legend)
         view.pictures += 1
         view.cost.add(width * height, seconds)
         view.served = now = time.monotonic()
@@ -187,31 +188,11 @@ class Stream:
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
+def _hushed() -> Generator[None]:
     """Sending to a client that is just going is no problem of anybody's."""
-    import warnings
-
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), suppress(RuntimeError, OSError):
         warnings.simplefilter("ignore")
-        try:
-            yield
-        except (RuntimeError, OSError):
-            pass
-
-
-def draw(stage: Stage, look: Look, selected: Any) -> UInt8[np.ndarray, "h w 3"]:
-    """The picture of a look, bytes of display-encoded colour. Call it within `stage.reading()`."""
-    import torch
-
-    scene = stage.scene
-    with torch.no_grad():
-        if not scene.visible_layers():
-            background = scene.background or (0.0, 0.0, 0.0)
-            flat = np.asarray(background, np.float32) * 255.0 + 0.5
-            return np.broadcast_to(flat.astype(np.uint8), (look.camera.height, look.camera.width, 3))
-        settings = scene.settings() if look.order is None else scene.settings(order=look.order)
-        frame = scene.render(look.camera, settings=settings, backend=stage.backend)
-        return (frame.color.clamp(0.0, 1.0) * 255.0 + 0.5).to(torch.uint8).cpu().numpy()
+        yield
 
 
 def encoded(pixels: UInt8[np.ndarray, "h w 3"], *, lossless: bool) -> bytes:
