@@ -37,6 +37,9 @@ FORMATS: dict[str, SceneFormat] = {
     ".sog": SceneFormat("SOG", "smalti.files.sog", "read_sog", "write_sog"),
     "meta.json": SceneFormat("SOG folder", "smalti.files.sog", "read_sog", None),
     ".glb": SceneFormat("glTF with splats", "smalti.files.splats_glb", "read_splats_glb", "write_splats_glb"),
+    ".pt": SceneFormat(
+        "gsplat checkpoint", "smalti.files.gsplat_checkpoint", "read_gsplat_checkpoint", "write_gsplat_checkpoint"
+    ),
 }
 """Extension (or a whole name, where there is no dot before it) -> format; of several extensions that fit the longest
 counts. A new format is one module and one row; nothing else names it."""
