@@ -20,9 +20,10 @@ class Command:
 COMMANDS: dict[str, Command] = {
     "train": Command("smalti.cli.train", "train a scene from pictures; `smalti train demo` needs nothing else"),
     "eval": Command("smalti.cli.eval", "measure a trained run on its held-out views"),
+    "view": Command("smalti.cli.view", "look at a run, a scene file or a data set in the browser, and edit it"),
     "render": Command("smalti.cli.render", "render pictures or a video of a trained run"),
     "export": Command("smalti.cli.export", "write a trained scene as a file for other programs"),
-    "convert": Command("smalti.cli.convert", "read a scene file of Gaussians and write it in another format"),
+    "convert": Command("smalti.cli.convert", "read a file of splats, meshes or blocks and write it in another format"),
     "info": Command("smalti.cli.info", "say what a scene file or a scene folder holds, column by column"),
     "check": Command("smalti.cli.check", "examine a data set before any training"),
     "doctor": Command("smalti.cli.doctor", "say what of this machine will be used, and what is missing"),

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Awaitable, Callable, Generator
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import viser
+
+    from smalti.viewer.opening import Opening
 
 SECRET_HEADER = "X-Smalti-Front"
 """What the front says to viser's internal port, so that a page of another site that finds the port gets nothing."""
@@ -49,6 +52,16 @@ def start(title: str, secret: str) -> viser.ViserServer:
     inner.on_client_connect(require_secret)
     server.gui.configure_theme(show_logo=False, show_share_button=False)
     return server
+
+
+def place(server: viser.ViserServer, opening: Opening) -> None:
+    """Where new clients stand, and what is up for them."""
+    server.scene.set_up_direction(opening.up)
+    camera = server.initial_camera
+    camera.position, camera.look_at, camera.up = opening.position, opening.target, opening.up
+    camera.fov = opening.fov
+    reach = math.dist(opening.position, opening.target)
+    camera.near, camera.far = 1e-3 * reach, 1e3 * reach
 
 
 def stop(server: viser.ViserServer, patience: float = 5.0) -> None:

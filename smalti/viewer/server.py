@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import secrets
+import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Self
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from smalti.viewer import page
 from smalti.viewer.client import ClientView
 from smalti.viewer.front import Door, Front, is_loopback, listen
+from smalti.viewer.opening import opening_of
 from smalti.viewer.panels.all import make_panels
 from smalti.viewer.stage import Stage
 from smalti.viewer.stream import Stream
@@ -41,13 +43,15 @@ class Viewer:
         port: int | None = None,
         token: str | None = None,
         allow_hosts: tuple[str, ...] = (),
+        listening: socket.socket | None = None,
     ) -> None:
         """Opens the port. Without one, the first free from 8080 on; 0 is any free one.
 
         On an address that other machines reach, a `token` is needed to enter; one is made up where none is given.
         `allow_hosts` are further names by which requests may call this machine. OSError where the port cannot be had.
+        `listening` is a socket of `smalti.viewer.front.listen(host, ...)`, instead of a port.
         """
-        listening = listen(host, port, DEFAULT_PORT)
+        listening = listening or listen(host, port, DEFAULT_PORT)
         if token is None and not is_loopback(host):
             token = secrets.token_urlsafe(24)
         self.stage = stage
@@ -61,6 +65,7 @@ class Viewer:
         self._visited = threading.Event()
         secret = secrets.token_urlsafe(24)
         self._page = page.start(stage.title, secret)
+        page.place(self._page, opening_of(stage))
         self._stream = Stream(stage)
         self._page.on_client_connect(self._welcome)
         self._page.on_client_disconnect(self._farewell)

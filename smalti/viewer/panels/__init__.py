@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 class Panel(Protocol):
     """One folder of controls on one client's page.
 
-    Made with the client's view, within which it adds its controls (`view.client.gui`). Callbacks run in threads of their
-    own: they take `view.stage.reading()` or `.changing()`, and hand errors to `view.say`.
+    Made with the client's view, within which it adds its controls (`view.client.gui`). Callbacks run in threads of
+    their own: they take `view.stage.reading()` or `.changing()`, and hand errors to `view.say`.
     """
 
     name: str
