@@ -65,24 +65,29 @@ def checkpoint_path(root: Path, step: int | None = None) -> Path:
     return root / "checkpoints" / f"{step:06d}"
 
 
-def write_checkpoint(root: Path, step: int, scene: Scene, state: TrainerState, keep: int) -> Path:
+def write_checkpoint(root: Path, step: int, scene: Scene, state: TrainerState, keep: int, anew: bool = False) -> Path:
     """Save everything; returns the folder. Older checkpoints beyond `keep` are removed afterwards.
 
-    A whole checkpoint of the same step is left as it is: the state is a function of the step. CheckpointError where it
-    cannot be written; those that are there stay.
+    A whole checkpoint of the same step is left as it is: the state is a function of the step. With `anew`, because the
+    scene was edited by hand, it is replaced; a kill between the two renames leaves the one before it as the latest.
+    CheckpointError where it cannot be written; those that are there stay.
     """
     from safetensors import SafetensorError
 
     folder = root / "checkpoints"
     final, draft = folder / f"{step:06d}", folder / f".writing-{step:06d}"
+    outdated = folder / f".writing-{step:06d}-outdated"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(".writing-*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        if not final.exists():
+        if anew or not final.exists():
             _write_folder(draft, step, scene, state)
+            if final.exists():
+                final.rename(outdated)
             draft.rename(final)
             _flush(folder)
+            shutil.rmtree(outdated, ignore_errors=True)
         _point_at(final)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(draft, ignore_errors=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Generator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from smalti.trainers import evaluation, schedules
 from smalti.trainers.display import Display, Status, resident_bytes
 from smalti.trainers.losses import psnr_of
 from smalti.trainers.trainer import StepReport, Trainer
+from smalti.trainers.watching import Nobody, Watcher
 
 Ending = Literal["finished", "interrupted", "out of time"]
 
@@ -49,14 +51,18 @@ def polite_interrupts(display: Display) -> Generator[Interrupt, None, None]:
         signal.signal(signal.SIGINT, before)
 
 
-def train(trainer: Trainer, display: Display) -> Ending:
-    """Run to the configured number of steps, to Ctrl-C, or to the wall-clock limit; saved in every case."""
-    return _Loop(trainer, display).run()
+def train(trainer: Trainer, display: Display, watcher: Watcher | None = None) -> Ending:
+    """Run to the configured number of steps, to Ctrl-C, or to the wall-clock limit; saved in every case.
+
+    A watcher may hold it up; what is waited does not count as training time, but towards the wall-clock limit.
+    """
+    return _Loop(trainer, display, watcher or Nobody()).run()
 
 
 class _Loop:
-    def __init__(self, trainer: Trainer, display: Display) -> None:
-        self.trainer, self.display = trainer, display
+    def __init__(self, trainer: Trainer, display: Display, watcher: Watcher) -> None:
+        self.trainer, self.display, self.watcher = trainer, display, watcher
+        self.waited = 0.0
         self.options = trainer.config.run
         self.problems = 0
         self.preview_psnr: float | None = None
@@ -64,22 +70,43 @@ class _Loop:
         trainer.run.forget_after(trainer.step_number)
 
     def run(self) -> Ending:
-        trainer, ending = self.trainer, "finished"
+        trainer, watcher, ending = self.trainer, self.watcher, "finished"
         with self.display, polite_interrupts(self.display) as interrupt:
             while trainer.step_number < self.options.steps:
-                self._after(trainer.step())
+                report = self._step(lambda: interrupt.asked or self._is_late())
+                if report is not None:
+                    with watcher.reading():
+                        self._after(report)
                 if interrupt.asked:
                     ending = "interrupted"
-                elif self.options.wall_limit and trainer.clock.sitting > 60.0 * self.options.wall_limit:
+                elif self._is_late():
                     ending = "out of time"
                 if ending != "finished":
                     break
                 every = self.options.checkpoint_every
                 if every and trainer.step_number % every == 0:
-                    trainer.save()
-            trainer.save()
+                    self._save()
+            self._save()
         trainer.cache.close()
+        watcher.ended(ending)
         return ending
+
+    def _step(self, stopped: Callable[[], bool]) -> StepReport | None:
+        """None where the watcher held it up until it was too late."""
+        start = time.perf_counter()
+        with ExitStack() as stack:
+            with self.trainer.clock:
+                allowed = stack.enter_context(self.watcher.step(self.trainer, stopped))
+            self.waited += time.perf_counter() - start
+            return self.trainer.step() if allowed else None
+
+    def _is_late(self) -> bool:
+        limit = 60.0 * self.options.wall_limit
+        return bool(limit) and self.trainer.clock.sitting + self.waited > limit
+
+    def _save(self) -> None:
+        with self.watcher.reading():
+            self.trainer.save()
 
     def _after(self, report: StepReport) -> None:
         """Records and displays; none of it changes what is trained."""
@@ -98,6 +125,7 @@ class _Loop:
             self._evaluate({"mark_cpu_seconds": self.marks.pop(0)})
         if not last and self.options.eval_every and step % self.options.eval_every == 0:
             self._evaluate({})
+        self.watcher.after(step, report, fresh)
         counted = trainer.budget.used(trainer.populations)
         self.display.update(
             Status(

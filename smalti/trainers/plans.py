@@ -27,13 +27,19 @@ class LayerPlan:
 
 
 def plans_of(scene: Scene, config: TrainConfig, context: LossContext) -> dict[str, LayerPlan]:
-    """The plan of every layer, by name; a layer that the configuration does not know is trained by the defaults.
+    """The plan of every layer, by name; a layer that the configuration does not know, or knows as one of another family
+    (layers are renamed by hand), is trained by the defaults.
 
     Raises ConfigError for parameters, loss terms and rules that its family does not have.
     """
-    known = {layer.name: layer for layer in config.scene}
+    known = {(layer.name, layer.family): layer for layer in config.scene}
     return {
-        layer.name: _plan(layer, known.get(layer.name) or LayerConfig(family=layer.family.name), config, context)
+        layer.name: _plan(
+            layer,
+            known.get((layer.name, layer.family.name)) or LayerConfig(family=layer.family.name),
+            config,
+            context,
+        )
         for layer in scene
     }
 

@@ -66,7 +66,7 @@ def backward(
     grow.
     """
     trained = [layer for layer in scene.visible_layers() if not layer.locked]
-    for layer in trained:
+    for layer in scene:  # those that were hidden meanwhile, too: no gradient of theirs is used twice
         for parameter in layer.family.parameters.values():
             parameter.grad = None
     total, quality, arena = 0.0, 0.0, 0

@@ -54,7 +54,7 @@ class Turns:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._readers, self._waiting = 0, 0
+        self._readers, self._waiting, self._writers_waiting = 0, 0, 0
         self._writer: int | None = None
         self._depth = 0
 
@@ -79,14 +79,20 @@ class Turns:
                     self._changed.notify_all()
 
     @contextmanager
-    def writing(self) -> Generator[None, None, None]:
-        """Nobody else reads or writes meanwhile. A writer may enter again; a reader must not (it would wait)."""
+    def writing(self, last: bool = False) -> Generator[None, None, None]:
+        """Nobody else reads or writes meanwhile. A writer may enter again; a reader must not (it would wait). `last`:
+        other writers who wait go first, as whoever comes again and again would never let them in.
+        """
         me = threading.get_ident()
         if self._writer == me:
             self._depth += 1
         else:
             with self._changed:
-                self._changed.wait_for(lambda: self._writer is None and self._readers == 0 and self._waiting == 0)
+                self._writers_waiting += not last
+                try:
+                    self._changed.wait_for(lambda: self._is_free() and not (last and self._writers_waiting))
+                finally:
+                    self._writers_waiting -= not last
                 self._writer = me
         try:
             yield
@@ -97,6 +103,9 @@ class Turns:
                 with self._changed:
                     self._writer = None
                     self._changed.notify_all()
+
+    def _is_free(self) -> bool:
+        return self._writer is None and self._readers == 0 and self._waiting == 0
 
 
 @dataclass(eq=False)
