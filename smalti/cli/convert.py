@@ -1,4 +1,4 @@
-"""`smalti convert IN OUT`: reads a scene file of Gaussians in any format and writes it in another."""
+"""`smalti convert IN OUT`: reads a scene, splat or mesh file in any format and writes it in another."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smalti.cli.failures import UsageError, reported
-from smalti.files import FORMATS
+from smalti.files import FORMATS, extension_of
+from smalti.files.frames import FRAMES
 
 if TYPE_CHECKING:
     from smalti.cameras.similarity import Similarity
@@ -18,9 +19,20 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     readers = ", ".join(extension for extension, row in FORMATS.items() if row.reader)
     writers = ", ".join(extension for extension, row in FORMATS.items() if row.writer)
-    result = argparse.ArgumentParser(prog="smalti convert", description="Convert a scene file of Gaussians.")
-    result.add_argument("source", metavar="IN", type=Path, help=f"file to read ({readers})")
-    result.add_argument("out", metavar="OUT", type=Path, help=f"file to write ({writers})")
+    more = ".obj, .json, .smalti"
+    result = argparse.ArgumentParser(prog="smalti convert", description="Convert a file of splats, meshes or blocks.")
+    result.add_argument("source", metavar="IN", type=Path, help=f"file to read ({readers}, {more}), or a scene folder")
+    result.add_argument(
+        "out", metavar="OUT", type=Path, help=f"file to write ({writers}, {more}); without an extension a scene folder"
+    )
+    for word, other in (("from", "the input"), ("to", "the output")):
+        result.add_argument(
+            f"--{word}",
+            dest=f"{word}_frame",
+            choices=tuple(FRAMES),
+            help=f"axes of {other}, where they are not the format's usual ones: scene is right, down, forward (most), "
+            "gltf +Y up (.glb), spz right, up, back (.spz), z-up (.json)",
+        )
     result.add_argument(
         "--axes",
         metavar="X,Y,Z",
@@ -37,19 +49,56 @@ def parser() -> argparse.ArgumentParser:
 @reported
 def main(argv: Sequence[str]) -> int:
     """Converts and says what the format could not hold. Returns 0, or 2 where it cannot be done."""
+    arguments = parser().parse_args(argv)
+    source, out = arguments.source, arguments.out
+    if not source.exists():
+        raise UsageError(f"{source}: there is no such file")
+    if out.exists() and out.samefile(source):
+        raise UsageError(f"{out} is the input itself; choose another name")
+    move = turned(arguments.axes, arguments.scale)
+    if _streams(source, out):
+        return _splats(arguments, move)
+    from smalti.cli.export import save, show
+    from smalti.scene.exchange import export_scene
+    from smalti.scene.open_file import open_scene
+
+    opened = open_scene(source, arguments.from_frame)
+    for notice in opened.notices:
+        print(f"  note: {notice}")
+    scene = opened.scene
+    if not move.is_identity:
+        for layer in scene:
+            layer.similarity = move @ layer.similarity
+    if not out.suffix or out.suffix.lower() == ".smalti":
+        return save(scene.flattened(), out, None, arguments.to_frame)
+    try:
+        show(export_scene(scene, out, None, arguments.to_frame))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return 0
+
+
+def _streams(source: Path, out: Path) -> bool:
+    """Whether splats go to a file of splats, chunk by chunk and without a scene between."""
+    from smalti.files.contents import SPLATS, contents_of
+    from smalti.scene.open_file import is_scene
+
+    if is_scene(source) or extension_of(out) is None:
+        return False
+    return source.is_dir() or contents_of(source) == frozenset({SPLATS})
+
+
+def _splats(arguments: argparse.Namespace, move: Similarity) -> int:
     from smalti.files import read_scene_file, write_scene_file
+    from smalti.files.frames import reframing
     from smalti.files.splats import similarity_transform
 
-    arguments = parser().parse_args(argv)
-    if not arguments.source.exists():
-        raise UsageError(f"{arguments.source}: there is no such file")
-    if arguments.out.exists() and arguments.out.samefile(arguments.source):
-        raise UsageError(f"{arguments.out} is the input itself; choose another name")
-    move = turned(arguments.axes, arguments.scale)
-    splats = read_scene_file(arguments.source)
-    notices = (*splats.notices, *write_scene_file(arguments.out, splats, similarity_transform(move)))
-    size = arguments.out.stat().st_size / 1e6
-    print(f"{arguments.out}: {len(splats):,} Gaussians, degree {splats.sh_degree}, {size:.1f} MB")
+    source, out = arguments.source, arguments.out
+    whole = reframing(out, arguments.to_frame, writing=True) @ move @ reframing(source, arguments.from_frame)
+    splats = read_scene_file(source)
+    notices = (*splats.notices, *write_scene_file(out, splats, similarity_transform(whole)))
+    size = out.stat().st_size / 1e6
+    print(f"{out}: {len(splats):,} Gaussians, degree {splats.sh_degree}, {size:.1f} MB")
     for notice in notices:
         print(f"  note: {notice}")
     return 0

@@ -10,24 +10,33 @@ from typing import TYPE_CHECKING
 from smalti.cli.failures import UsageError, reported
 from smalti.cli.runs import add_run_arguments
 from smalti.files import FORMATS
+from smalti.files.frames import FRAMES
 
 if TYPE_CHECKING:
+    from smalti.scene.exchange import Exported
     from smalti.scene.scene import Scene
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    known = ", ".join(extension for extension, row in FORMATS.items() if row.writer)
+    known = ", ".join([*(extension for extension, row in FORMATS.items() if row.writer), ".obj", ".json", ".smalti"])
     result = argparse.ArgumentParser(prog="smalti export", description="Write a trained scene for other programs.")
     add_run_arguments(result, drawing=False)
     result.add_argument(
         "out",
         metavar="FILE",
         type=Path,
-        help=f"scene file, its extension decides the format ({known}, .smalti for every layer of any family); without "
-        "one, a scene folder",
+        nargs="?",
+        help=f"scene file, its extension decides the format ({known}; .smalti holds every layer of any family); "
+        "without one, a scene folder",
     )
-    result.add_argument("--layers", metavar="A,B", help="only these layers of a scene of several (scene files)")
+    result.add_argument("--out", dest="out_too", metavar="FILE", type=Path, help="the same as FILE")
+    result.add_argument(
+        "--frame",
+        choices=tuple(FRAMES),
+        help="axes of the file where they are not to be the format's usual ones: scene is right, down, forward",
+    )
+    result.add_argument("--layers", metavar="A,B", help="only these layers of a scene of several")
     return result
 
 
@@ -35,38 +44,56 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """Writes the file and says what is in it. Returns 0, or 2 where it cannot be written."""
     from smalti.scene.exchange import export_scene
-    from smalti.scene.single_file import is_scene_file
     from smalti.trainers.run import Run
 
     arguments = parser().parse_args(argv)
+    out: Path | None = arguments.out or arguments.out_too
+    if out is None or (arguments.out and arguments.out_too):
+        raise UsageError("say once where to write to: smalti export RUN FILE")
     run = Run.open(arguments.run)
     scene = run.load_scene(arguments.step)
-    if not arguments.out.suffix or is_scene_file(arguments.out):
-        return _whole(scene, arguments)
+    names = arguments.layers.split(",") if arguments.layers else None
+    if not out.suffix or out.suffix.lower() == ".smalti":
+        return save(scene, out, names, arguments.frame)
     try:
-        done = export_scene(scene, arguments.out, arguments.layers.split(",") if arguments.layers else None)
+        done = export_scene(scene, out, names, arguments.frame)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    data = done.metadata
-    filtered = f"filter variance {data.filter_variance:g}{', compensated' if data.compensated else ''}"
-    print(
-        f"{done.path}: {done.primitives:,} primitives, {done.bytes / 1e6:.1f} MB, degree {data.sh_degree}, {filtered}"
-    )
-    for notice in done.notices:
-        print(f"  note: {notice}")
+    show(done)
     return 0
 
 
-def _whole(scene: Scene, arguments: argparse.Namespace) -> int:
-    from smalti.scene.folder import save_scene
+def show(done: Exported) -> None:
+    """Says what an export wrote, and what it could not."""
+    parts = [f"{done.primitives:,} primitives", f"{done.bytes / 1e6:.1f} MB"]
+    if done.faces:
+        parts.append(f"{done.faces:,} triangles")
+    if done.metadata is not None:
+        filtered = f"filter variance {done.metadata.filter_variance:g}"
+        parts += [
+            f"degree {done.metadata.sh_degree}",
+            filtered + (", compensated" if done.metadata.compensated else ""),
+        ]
+    print(f"{done.path}: {', '.join(parts)}")
+    for notice in done.notices:
+        print(f"  note: {notice}")
 
-    if arguments.layers:
-        raise UsageError("--layers: a scene folder holds all layers; for some of them name a scene file, such as .ply")
-    folder = not arguments.out.suffix
-    if folder and arguments.out.is_file():
-        raise UsageError(f"{arguments.out} is a file; without an extension a scene folder is written")
-    size = save_scene(scene, arguments.out)
+
+def save(scene: Scene, out: Path, names: Sequence[str] | None = None, frame: str | None = None) -> int:
+    """Writes a scene folder or a `.smalti` file, of some layers or of all, hidden ones too. UsageError where it cannot
+    be.
+    """
+    kind = "scene file" if out.suffix else "scene folder"
+    if frame not in (None, "scene"):
+        raise UsageError(f"--frame {frame}: a {kind} has the scene's axes; to turn it: smalti convert --axes")
+    if not out.suffix and out.is_file():
+        raise UsageError(f"{out} is a file; without an extension a scene folder is written")
+    unknown = [name for name in names or () if name not in scene.layers]
+    if unknown:
+        raise UsageError(f"--layers: there is no layer {unknown[0]!r}; there are {', '.join(scene.layers)}")
+    if names is not None:
+        scene.layers = {name: layer for name, layer in scene.layers.items() if name in names}
+    size = scene.save(out)
     layers = ", ".join(f"{name} {count:,}" for name, count in scene.counts().items())
-    form = "scene folder" if folder else "scene file"
-    print(f"{arguments.out}: {form}, {len(scene):,} primitives ({layers}), {size / 1e6:.1f} MB")
+    print(f"{out}: {kind}, {len(scene):,} primitives ({layers}), {size / 1e6:.1f} MB")
     return 0

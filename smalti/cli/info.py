@@ -1,4 +1,4 @@
-"""`smalti info FILE`: what a scene file or a scene folder holds, column by column."""
+"""`smalti info FILE`: what a file of splats, meshes or blocks, or a scene, holds, column by column."""
 
 from __future__ import annotations
 
@@ -33,20 +33,18 @@ def parser() -> argparse.ArgumentParser:
 @reported
 def main(argv: Sequence[str]) -> int:
     """Prints the figures. Returns 0, or 2 where the file cannot be read."""
-    from smalti.scene.folder import is_scene, load_scene
+    from smalti.scene.open_file import open_scene
 
     arguments = parser().parse_args(argv)
     path: Path = arguments.path
     if not path.exists():
         raise UsageError(f"{path}: there is no such file or folder")
-    if is_scene(path):
-        form = "scene folder" if path.is_dir() else "scene file"
-        found = {**of_scene(load_scene(path)), "format": form, "bytes": size_of(path)}
+    opened = open_scene(path)
+    found: dict[str, Any] = {"format": opened.title, "bytes": size_of(path)}
+    if opened.splats is not None:
+        found |= of_splats(opened.splats)
     else:
-        from smalti.files import FORMATS, extension_of, read_scene_file
-
-        splats = read_scene_file(path)
-        found = {"format": FORMATS[extension_of(path) or ".ply"].title, "bytes": size_of(path), **of_splats(splats)}
+        found |= {**of_scene(opened.scene), "notices": list(opened.notices)}
     if arguments.json:
         print(json.dumps({"path": str(path), **found}))
     else:
@@ -87,10 +85,12 @@ def of_scene(scene: Scene) -> dict[str, Any]:
     for layer in scene:
         columns: dict[str, dict[str, float]] = {}
         for name, values in layer.family.parameters.items():
-            columns |= columns_of(name, values.detach().cpu().numpy()) if values[:1].numel() <= 48 else {}
-        row = {"name": layer.name, "family": layer.family.name, "primitives": len(layer.family)}
-        layers.append({**row, "visible": layer.visible, "locked": layer.locked, "columns": columns})
-    return {"format": "scene folder", "primitives": len(scene), "order": scene.order, "layers": layers}
+            columns |= columns_of(name, values.detach().cpu().numpy()) if values[:1].numel() <= 45 else {}
+        shapes = {name: list(values.shape) for name, values in layer.family.parameters.items()}
+        shapes |= {name: list(values.shape) for name, values in layer.family.constants.items()}
+        row: dict[str, Any] = {"name": layer.name, "family": layer.family.name, "primitives": len(layer.family)}
+        layers.append({**row, "visible": layer.visible, "locked": layer.locked, "shapes": shapes, "columns": columns})
+    return {"primitives": len(scene), "order": scene.order, "layers": layers}
 
 
 def show(path: Path, found: Mapping[str, Any]) -> None:
@@ -100,11 +100,13 @@ def show(path: Path, found: Mapping[str, Any]) -> None:
 
     console = Console()
     size = f", {found['bytes'] / 1e6:.1f} MB" if "bytes" in found else ""
-    console.print(f"{path}: {found['format']}, {found['primitives']:,} primitives{size}", highlight=False)
+    console.print(
+        f"{path}: {found['format']}, {found['primitives']:,} primitives{size}", highlight=False, soft_wrap=True
+    )
     for name, value in found.get("metadata", {"order": found.get("order")}).items():
-        console.print(f"  {name}: {value}", highlight=False)
+        console.print(f"  {name}: {value}", highlight=False, soft_wrap=True)
     for notice in found.get("notices", ()):
-        console.print(f"  note: {notice}", highlight=False)
+        console.print(f"  note: {notice}", highlight=False, soft_wrap=True)
     for part in found.get("layers", [found]):
         title = f"{part['name']}: {part['family']}, {part['primitives']:,}" if "name" in part else None
         table = Table(title=title)
@@ -114,3 +116,6 @@ def show(path: Path, found: Mapping[str, Any]) -> None:
         for name, column in part["columns"].items():
             table.add_row(name, *(f"{column[key]:.4g}" for key in STATISTICS))
         console.print(table)
+        for name, shape in part.get("shapes", {}).items():
+            if name not in part["columns"] and f"{name}[0]" not in part["columns"]:
+                console.print(f"  {name}: {' x '.join(map(str, shape))}", highlight=False)

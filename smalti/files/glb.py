@@ -1,4 +1,4 @@
-"""Binary glTF 2.0 as far as splats need it: the JSON, the one binary chunk, accessors read in chunks of rows."""
+"""Binary glTF 2.0 as far as splats and meshes need it: the JSON, one binary chunk, accessors read in chunks of rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from smalti.files.checked import COPY_AGAIN, file_size, read_exactly
 from smalti.files.splats import FileFormatError
@@ -33,6 +33,13 @@ class Accessor:
     dtype: np.dtype
     width: int
     normalized: bool
+
+    def read_integers(self, glb: Glb) -> Int[np.ndarray, "count"]:
+        """The first number of every row as an integer. Raises FileFormatError where the file shrank."""
+        glb.stream.seek(self.offset)
+        size = (self.count - 1) * self.stride + self.width * self.dtype.itemsize if self.count else 0
+        block = read_exactly(glb.stream, size, glb.path, "its binary chunk")
+        return np.ndarray((self.count,), self.dtype, block, 0, (self.stride,)).astype(np.int64)
 
     def read(self, glb: Glb, start: int, count: int) -> Float[np.ndarray, "count width"]:
         """Some rows as float32, normalised integers as fractions. Raises FileFormatError where the file shrank."""
@@ -87,6 +94,17 @@ class Glb:
             raise FileFormatError(self.path, f"`{key}` {index} is no object", COPY_AGAIN)
         return items[index]
 
+    def view(self, index: object) -> tuple[int, int]:
+        """Start in the file and length of a buffer view. Raises FileFormatError where it lies outside."""
+        view = self.item("bufferViews", index)
+        start, length = view.get("byteOffset", 0), view.get("byteLength", -1)
+        outside = view.get("buffer") != 0 or view.get("extensions") or "uri" in self.item("buffers", 0)
+        if outside or any(type(number) is not int or number < 0 for number in (start, length)):
+            raise FileFormatError(self.path, f"buffer view {index} lies outside the file or is compressed", COPY_AGAIN)
+        if start + length > self.length:
+            raise FileFormatError(self.path, f"buffer view {index} has {length} bytes, which are not there", COPY_AGAIN)
+        return self.start + start, length
+
     def accessor(self, index: object, kind: str) -> Accessor:
         """An accessor of this type (`VEC3`, ...). Raises FileFormatError where its rows do not lie in the file."""
         plain = self.item("accessors", index)
@@ -120,6 +138,10 @@ class Glb:
 
     def placed_meshes(self) -> list[tuple[dict[str, Any], Float[np.ndarray, "4 4"]]]:
         """The meshes of the scene with world-from-mesh matrices. Raises FileFormatError where nodes form no tree."""
+        return [(self.item("meshes", node["mesh"]), matrix) for node, matrix in self.placed_nodes() if "mesh" in node]
+
+    def placed_nodes(self) -> list[tuple[dict[str, Any], Float[np.ndarray, "4 4"]]]:
+        """All nodes of the scene with world-from-node matrices. Raises FileFormatError where they form no tree."""
         if "scene" in self.plain or self.plain.get("scenes"):
             roots = self.item("scenes", self.plain.get("scene", 0)).get("nodes", [])
         else:
@@ -143,8 +165,7 @@ class Glb:
                 matrix = outer @ _local_matrix(self.path, node)
             if not np.isfinite(matrix).all():
                 raise FileFormatError(self.path, f"node {index} has no finite place", COPY_AGAIN)
-            if "mesh" in node:
-                found.append((self.item("meshes", node["mesh"]), matrix))
+            found.append((node, matrix))
             children = node.get("children", [])
             if not isinstance(children, list):
                 raise FileFormatError(self.path, f"the `children` of node {index} are no list", COPY_AGAIN)

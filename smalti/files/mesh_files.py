@@ -1,4 +1,5 @@
-"""Triangle meshes as .glb, .obj and .ply, through trimesh (`pip install smalti[mesh]`), and the family `meshes`.
+"""Triangle meshes as .glb, .obj and .ply, and the family `meshes`; the latter two through trimesh
+(`pip install smalti[mesh]`).
 
 Colours and textures are the display's, 8 bits a channel, neither linearised nor lit. Texture coordinates are those of
 kind `triangle`: v runs down the picture's rows. `.ply` holds colours per vertex, no texture; `.obj` puts its material
@@ -10,17 +11,17 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
 
 from smalti.files.checked import COPY_AGAIN, whole_file
-from smalti.files.glb import Glb
+from smalti.files.glb_build import write_glb_parts
+from smalti.files.glb_meshes import read_glb_parts
+from smalti.files.mesh import PIXEL_LIMIT, MeshFile, MeshPart, joined, merged, unshared_corners
 from smalti.files.splats import FileFormatError
 from smalti.primitives.texture import logit
 
@@ -28,24 +29,8 @@ if TYPE_CHECKING:
     from smalti.primitives.meshes import Meshes
 
 EXTENSIONS = (".glb", ".obj", ".ply")
-PIXEL_LIMIT = 1 << 26
-"""Pixels of a texture."""
 SIZE_LIMIT = 1 << 31
 """Bytes of a mesh file: trimesh holds it whole."""
-
-
-@dataclass(frozen=True, eq=False)
-class MeshFile:
-    """What a mesh file says."""
-
-    vertices: Float[np.ndarray, "v 3"]
-    faces: Int[np.ndarray, "f 3"]
-    colors: Float[np.ndarray, "v 3"] | None = None
-    """0..1; None with a texture."""
-    uvs: Float[np.ndarray, "f 3 2"] | None = None
-    """Per corner; (0, 0) is the outer corner of the first row's first texel."""
-    texture: UInt8[np.ndarray, "h w c"] | None = None
-    """Three channels, or four with opacity."""
 
 
 def read_mesh(path: Path | str) -> MeshFile:
@@ -56,11 +41,14 @@ def read_mesh(path: Path | str) -> MeshFile:
     """
     path = Path(path)
     _check(path)
-    parts = _loaded(path)
+    glb = path.suffix.lower() == ".glb"
+    parts = [part.placed() for part in read_glb_parts(path)] if glb else _loaded(path)
     if not parts:
         raise FileFormatError(path, "holds no triangles", "Are they splats or points?")
-    mesh = parts[0] if len(parts) == 1 else _joined(path, parts)
-    return _turned(path, _merged(mesh))
+    if len(parts) > 1 and any(part.texture is not None for part in parts):
+        problem = f"holds {len(parts)} meshes with textures"
+        raise FileFormatError(path, problem, "Join them with one texture first, or read the file as a scene")
+    return merged(joined(parts))
 
 
 def write_mesh(path: Path | str, mesh: MeshFile) -> None:
@@ -68,12 +56,14 @@ def write_mesh(path: Path | str, mesh: MeshFile) -> None:
 
     Raises FileFormatError for other extensions and for a texture in `.ply`.
     """
-    import trimesh
-    from trimesh.exchange.obj import export_obj
-
     path = Path(path)
     _check(path)
-    extension, mesh = path.suffix.lower(), _turned(path, mesh)
+    extension = path.suffix.lower()
+    if extension == ".glb":
+        write_glb_parts(path, [MeshPart(path.stem, mesh)])
+        return
+    from trimesh.exchange.obj import export_obj
+
     beside: dict[str, Any] = {}
     data: Any
     if extension == ".ply" and mesh.texture is not None:
@@ -83,8 +73,6 @@ def write_mesh(path: Path | str, mesh: MeshFile) -> None:
         # trimesh writes eight digits; a float32 needs nine
         exported: Any = export_obj(made, return_texture=True, mtl_name=f"{path.stem}.mtl", digits=9)
         data, beside = exported[0].encode(), exported[1]
-    elif extension == ".glb":
-        data = trimesh.Scene([made]).export(file_type="glb")
     else:
         data = made.export(file_type="ply")
     for name, content in beside.items():
@@ -96,44 +84,53 @@ def write_mesh(path: Path | str, mesh: MeshFile) -> None:
 
 def meshes_from_file(path: Path | str, metadata: Mapping[str, Any] | None = None) -> Meshes:
     """A layer of family `meshes` from a file; the picture of a textured one is the file's, texel by texel."""
+    return meshes_of(read_mesh(path), metadata)
+
+
+def meshes_of(mesh: MeshFile, metadata: Mapping[str, Any] | None = None) -> Meshes:
+    """A layer of family `meshes`. FamilyError for metadata that mean nothing."""
     from smalti.primitives.meshes import Meshes
 
-    mesh = read_mesh(path)
     values = Meshes.checked_metadata(metadata or {})
-    faces, vertices = torch.from_numpy(mesh.faces), torch.from_numpy(mesh.vertices)
+    faces, vertices = torch.from_numpy(np.ascontiguousarray(mesh.faces)), torch.from_numpy(mesh.vertices)
     if mesh.texture is None or mesh.uvs is None:
         colors = torch.full_like(vertices, 0.5) if mesh.colors is None else torch.from_numpy(mesh.colors)
-        return Meshes.from_mesh(vertices, faces, colors, {**values, "texture_size": 0})
+        plain = {"texture_size": 0, "initial_opacity": 1.0}
+        return Meshes.from_mesh(vertices, faces, colors, {**values, **plain})
     texture = logit(torch.from_numpy(mesh.texture.astype(np.float32) / 255))
-    constants = {"faces": faces, "uvs": torch.from_numpy(mesh.uvs)}
+    constants = {"faces": faces, "uvs": torch.from_numpy(np.ascontiguousarray(mesh.uvs))}
     return Meshes({"vertices": vertices, "raw_texture": texture}, values, constants)
+
+
+def meshes_part(name: str, meshes: Meshes) -> tuple[MeshPart, tuple[str, ...]]:
+    """A layer of family `meshes` as a part of a file, with its metadata; and sentences on what it does not hold."""
+    values = {key: value.detach().cpu() for key, value in meshes.parameters.items()}
+    vertices, faces = values["vertices"].float().numpy(), meshes.faces.cpu().numpy()
+    if "raw_texture" in values:
+        texture = (values["raw_texture"].float().sigmoid() * 255).round().byte().numpy()
+        mesh = MeshFile(vertices, faces, None, meshes.constants["uvs"].float().cpu().numpy(), texture)
+    else:
+        mesh = MeshFile(vertices, faces, values["raw_colors"].float().sigmoid().numpy())
+    lost = (f"the opacities of the faces of {name!r} were left out",) if "logit_opacities" in values else ()
+    extras = {"family": meshes.name, "layer": name, "metadata": meshes.metadata}
+    return MeshPart(name, mesh, wrap=bool(meshes.metadata["wrap"]), extras=extras), lost
 
 
 def write_meshes(path: Path | str, meshes: Meshes) -> tuple[str, ...]:
     """Write a layer of family `meshes`; returns sentences on what the file does not hold."""
-    values = {name: value.detach().cpu() for name, value in meshes.parameters.items()}
-    vertices, faces = values["vertices"].float().numpy(), meshes.faces.cpu().numpy()
-    if "raw_texture" in values:
-        texture = (values["raw_texture"].float().sigmoid() * 255).round().byte().numpy()
-        write_mesh(path, MeshFile(vertices, faces, None, meshes.constants["uvs"].float().cpu().numpy(), texture))
+    part, lost = meshes_part(Path(path).stem, meshes)
+    if Path(path).suffix.lower() == ".glb":
+        write_glb_parts(path, [part])
     else:
-        write_mesh(path, MeshFile(vertices, faces, values["raw_colors"].float().sigmoid().numpy()))
-    return ("the opacities of the faces were left out",) if "logit_opacities" in values else ()
+        write_mesh(path, part.mesh)
+    return lost
 
 
 def _check(path: Path) -> None:
     if path.suffix.lower() not in EXTENSIONS:
         raise FileFormatError(path, f"no mesh format `{path.suffix}`", f"Formats: {', '.join(EXTENSIONS)}")
-    if find_spec("trimesh") is None:
+    if path.suffix.lower() != ".glb" and find_spec("trimesh") is None:
         raise FileFormatError(path, "mesh files need trimesh", "pip install smalti[mesh]")
-
-
-def _turned(path: Path, mesh: MeshFile) -> MeshFile:
-    """Half a turn about z for glTF, exact and its own inverse."""
-    if path.suffix.lower() != ".glb":
-        return mesh
-    vertices = mesh.vertices * np.array([-1, -1, 1], np.float32)
-    return MeshFile(vertices, mesh.faces, mesh.colors, mesh.uvs, mesh.texture)
 
 
 def _loaded(path: Path) -> list[MeshFile]:
@@ -189,17 +186,7 @@ def _bounded(path: Path) -> None:
         raise FileFormatError(path, f"has {size} bytes, read are {SIZE_LIMIT}", "Split it")
     extension = path.suffix.lower()
     with path.open("rb") as stream:
-        if extension == ".glb":
-            glb = Glb.open(stream, path)
-            glb.placed_meshes()  # raises for nodes that form no tree
-            accessors = glb.plain.get("accessors", [])
-            if not isinstance(accessors, list):
-                raise FileFormatError(path, "`accessors` is no list", COPY_AGAIN)
-            for accessor in accessors:
-                count = accessor.get("count") if isinstance(accessor, dict) else None
-                if type(count) is not int or not 0 <= count <= size:
-                    raise FileFormatError(path, f"announces {str(count)[:40]} rows in {size} bytes", COPY_AGAIN)
-        elif extension == ".ply":
+        if extension == ".ply":
             head = stream.read(65536).split(b"end_header")[0]
             for line in head.splitlines():
                 words = line.split()
@@ -237,27 +224,6 @@ def _from_trimesh(path: Path, mesh: Any) -> MeshFile:
     return MeshFile(vertices, faces, None, corners, texture)
 
 
-def _joined(path: Path, parts: list[MeshFile]) -> MeshFile:
-    if any(part.texture is not None for part in parts):
-        raise FileFormatError(path, f"holds {len(parts)} meshes with textures", "Join them with one texture first")
-    starts = np.cumsum([0, *(len(part.vertices) for part in parts)])
-    colors = [np.full_like(part.vertices, 0.5) if part.colors is None else part.colors for part in parts]
-    faces = [part.faces + start for part, start in zip(parts, starts, strict=False)]
-    return MeshFile(np.concatenate([part.vertices for part in parts]), np.concatenate(faces), np.concatenate(colors))
-
-
-def _merged(mesh: MeshFile) -> MeshFile:
-    """One vertex where there were several alike, in the order of their first appearance."""
-    rows = mesh.vertices if mesh.colors is None else np.concatenate([mesh.vertices, mesh.colors], axis=1)
-    _, first, inverse = np.unique(rows + 0.0, axis=0, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
-    kept = first[order]
-    colors = None if mesh.colors is None else mesh.colors[kept]
-    return MeshFile(mesh.vertices[kept], place[inverse.reshape(-1)][mesh.faces], colors, mesh.uvs, mesh.texture)
-
-
 def _to_trimesh(mesh: MeshFile, name: str) -> Any:
     import trimesh
     from PIL import Image
@@ -270,11 +236,10 @@ def _to_trimesh(mesh: MeshFile, name: str) -> Any:
         made = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
         made.visual = ColorVisuals(made, vertex_colors=levels)
         return made
-    corners = np.concatenate([mesh.faces.reshape(-1, 1), mesh.uvs.reshape(-1, 2).astype(np.float64)], axis=1)
-    rows, inverse = np.unique(corners, axis=0, return_inverse=True)
-    uv = np.stack([rows[:, 1], 1 - rows[:, 2]], axis=1)
+    rows, uvs, faces = unshared_corners(mesh)
+    uv = np.stack([uvs[:, 0], 1 - uvs[:, 1]], axis=1)
     image = Image.fromarray(mesh.texture)
-    made = trimesh.Trimesh(mesh.vertices[rows[:, 0].astype(np.int64)], inverse.reshape(-1, 3), process=False)
+    made = trimesh.Trimesh(mesh.vertices[rows], faces, process=False)
     material = SimpleMaterial(image=image, diffuse=[255, 255, 255, 255], name=name)
     made.visual = TextureVisuals(uv=uv, material=material)
     return made

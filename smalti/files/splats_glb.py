@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -74,12 +74,13 @@ def half_turn(splats: Splats, back: bool = False) -> Splats:
     )
 
 
-def read_splats_glb(path: Path | str, axes: str = "3dgs") -> Splats:
+def read_splats_glb(path: Path | str, axes: str = "3dgs", meshes_elsewhere: bool = False) -> Splats:
     """Read all Gaussians of a binary glTF's scene, placed by its nodes. Memory: the result plus one chunk.
 
     Args:
         path: the file.
         axes: `3dgs` (-Y up, half a turn about z from the file) or `gltf` (+Y up, as in the file).
+        meshes_elsewhere: whoever calls reads the file's meshes too, so that leaving them out needs no notice.
 
     Opacities of exactly 0 and 1 become logits of +-20. Raises FileFormatError for damaged or hostile files, other
     kernels, compressed data, and nodes that shear or mirror.
@@ -96,6 +97,8 @@ def read_splats_glb(path: Path | str, axes: str = "3dgs") -> Splats:
             count += primitive.count
             if count * BYTES_PER_ROW > glb.length:
                 raise FileFormatError(path, f"places {count} Gaussians out of {glb.length} bytes", "Export it again")
+        if meshes_elsewhere:
+            notices = [text for text in notices if not text.endswith("without Gaussians were left out")]
         if not primitives:
             raise FileFormatError(path, f"holds no primitive with {EXTENSION}", "Is it a mesh?")
         rest_count = rest_count_of(max(primitive.degree for primitive in primitives))
@@ -235,7 +238,7 @@ def write_splats_glb(
     path = Path(path)
     _check_axes(axes)
     n, layout, offset = len(splats), {}, 0
-    for name, size in _layout(splats.sh_rest.shape[1]).items():
+    for name, size in splat_layout(splats.sh_rest.shape[1]).items():
         layout[name] = (offset, size)
         offset += n * size
     room = len(_json(splats, layout, [[-1.2345678901234567e-300] * 3] * 2))
@@ -251,7 +254,7 @@ def write_splats_glb(
                 continue
             turned = half_turn(part) if axes == "3dgs" else part
             low, high = np.minimum(low, turned.means.min(axis=0)), np.maximum(high, turned.means.max(axis=0))
-            for name, block in _columns(turned):
+            for name, block in splat_columns(turned):
                 place, size = layout[name]
                 stream.seek(28 + room + place + start * size)
                 stream.write(np.ascontiguousarray(block).data)
@@ -262,13 +265,14 @@ def write_splats_glb(
         stream.write(struct.pack("<II", offset, BINARY_CHUNK))
 
 
-def _layout(rest_count: int) -> dict[str, int]:
+def splat_layout(rest_count: int) -> dict[str, int]:
     """Attributes in the order of the file and their bytes for one Gaussian."""
     sizes = {"POSITION": 12, "COLOR_0": 4, "ROTATION": 16, "SCALE": 12, "OPACITY": 4}
     return sizes | dict.fromkeys(_coefficients(degree_of(rest_count)), 12)
 
 
-def _columns(part: Splats) -> Iterator[tuple[str, np.ndarray]]:
+def splat_columns(part: Splats) -> Iterator[tuple[str, np.ndarray]]:
+    """The attributes of some rows, in the order of `splat_layout`."""
     wide = np.clip(part.logit_opacities.astype(np.float64), -700, 700)
     colors = np.rint(np.clip(colours_of_dc(part.sh_dc), 0, 1) * 255).astype(np.uint8)
     yield "POSITION", part.means
@@ -282,23 +286,26 @@ def _columns(part: Splats) -> Iterator[tuple[str, np.ndarray]]:
         yield name, part.sh_rest[:, place]
 
 
-def _json(splats: Splats, layout: dict[str, tuple[int, int]], bounds: list[list[float]]) -> bytes:
-    from smalti import __version__
-
-    n = len(splats)
+def splat_accessors(count: int, layout: dict[str, tuple[int, int]], bounds: list[list[float]]) -> list[dict[str, Any]]:
+    """One per attribute, in the order of `layout` ((offset, bytes a row) by name), as are the buffer views."""
     kinds = {4: "SCALAR", 12: "VEC3", 16: "VEC4"}
     accessors: list[dict[str, Any]] = []
     for view, (name, (_, size)) in enumerate(layout.items()):
-        accessor = {"bufferView": view, "componentType": 5126, "count": n, "type": kinds[size]}
+        accessor = {"bufferView": view, "componentType": 5126, "count": count, "type": kinds[size]}
         if name == "COLOR_0":
             accessor |= {"componentType": 5121, "type": "VEC4", "normalized": True}
         elif name == "POSITION":
             accessor |= {"min": bounds[0], "max": bounds[1]}
         accessors.append(accessor)
-    prefixed = [name if name in ("POSITION", "COLOR_0") else f"{EXTENSION}:{name}" for name in layout]
-    primitive = {
+    return accessors
+
+
+def splat_primitive(splats: Splats, names: Iterable[str], first: int) -> dict[str, Any]:
+    """The mesh primitive whose attributes are the accessors from `first` on, in the order of `names`."""
+    prefixed = [name if name in ("POSITION", "COLOR_0") else f"{EXTENSION}:{name}" for name in names]
+    return {
         "mode": 0,
-        "attributes": {name: index for index, name in enumerate(prefixed)},
+        "attributes": {name: first + index for index, name in enumerate(prefixed)},
         "extensions": {
             EXTENSION: {
                 "kernel": "ellipse",
@@ -309,14 +316,20 @@ def _json(splats: Splats, layout: dict[str, tuple[int, int]], bounds: list[list[
         },
         "extras": {METADATA_KEY: metadata_to_plain(splats)},
     }
+
+
+def _json(splats: Splats, layout: dict[str, tuple[int, int]], bounds: list[list[float]]) -> bytes:
+    from smalti import __version__
+
+    n = len(splats)
     plain = {
         "asset": {"version": "2.0", "generator": f"smalti {__version__}"},
         "extensionsUsed": [EXTENSION],
         "scene": 0,
         "scenes": [{"nodes": [0]}],
         "nodes": [{"mesh": 0}],
-        "meshes": [{"primitives": [primitive]}],
-        "accessors": accessors,
+        "meshes": [{"primitives": [splat_primitive(splats, layout, 0)]}],
+        "accessors": splat_accessors(n, layout, bounds),
         "bufferViews": [
             {"buffer": 0, "byteOffset": offset, "byteLength": n * size, "target": 34962}
             for offset, size in layout.values()

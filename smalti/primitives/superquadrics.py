@@ -46,7 +46,8 @@ class Superquadrics(Family):
     colour does not move the surface (as published); `texture_size`, `count`, `initial_opacity`, `initial_seed` of new
     blocks. Schedule of a training run (shares of it): up to `pooled_until` textures are averaged over `pool` texels;
     up to `fine_from` opacities get noise of deviation `noise` before the sigmoid; from then on `binary` is set: blocks
-    above one half are opaque, with `fine_sigma`, the others are gone.
+    above one half are opaque, with `fine_sigma`, the others are gone. `assembly`: the text of the assembly that the
+    blocks were read from (`smalti.files.assembly`).
     """
 
     name: ClassVar[str] = "superquadrics"
@@ -58,7 +59,7 @@ class Superquadrics(Family):
         return {
             **{"level": 1, "edges": "soft", "sigma": 1e-4, "fine_sigma": 5e-6, "detach_barycentrics": True},
             **{"ratio": 0.0, "texture_size": 256, "count": 10, "initial_opacity": 0.5, "initial_seed": 0},
-            **{"binary": False, "pool": 8, "pooled_until": 0.4, "noise": 1.0, "fine_from": 0.8},
+            **{"binary": False, "pool": 8, "pooled_until": 0.4, "noise": 1.0, "fine_from": 0.8, "assembly": ""},
         }
 
     @classmethod

@@ -122,3 +122,49 @@ def test_refused(
     assert main(words) == 2
     assert said in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.ply"]
+
+
+def test_meshes_and_assemblies_converted_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An assembly to .glb, to a scene file and back to the same JSON; to a mesh; told apart by content."""
+    pytest.importorskip("trimesh")
+    data = {"location": [0.1, 0.2, 0.3], "rotation": [0, 0, 0, 1], "scale": [0.5, 0.25, 0.125], "color": ["2FA9FF"]}
+    plain = {"operation": 0, "type": 1, "scene_id": None, "group": [{"type_id": 1101002001034001, "data": data}]}
+    (tmp_path / "in.json").write_text(json.dumps(plain))
+    previous = "in.json"
+    for name in ("a.smalti", "folder", "b.glb", "back.json"):
+        assert main(["convert", str(tmp_path / previous), str(tmp_path / name)]) == 0
+        previous = name
+    assert json.loads((tmp_path / "back.json").read_text()) == plain
+    capsys.readouterr()
+    assert main(["convert", str(tmp_path / "b.glb"), str(tmp_path / "mesh.ply"), "--axes=x,z,-y", "--scale=2"]) == 0
+    said = capsys.readouterr().out
+    assert "1,280 triangles" in said
+    assert "note: layer 'blocks' was written as triangles" in said
+    assert main(["info", str(tmp_path / "mesh.ply"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["format"], found["primitives"]) == ("PLY mesh", 1280)
+    (layer,) = found["layers"]
+    # z-up (0.5, 0.25, 0.125) is (x, z, y) in the scene; then y and z change places and all is doubled
+    for row, half in enumerate((0.5, 0.25, 0.125)):
+        column = layer["columns"][f"vertices[{row}]"]
+        assert column["maximum"] - column["minimum"] == pytest.approx(4 * half, rel=2e-3)
+    assert main(["info", str(tmp_path / "b.glb")]) == 0
+    said = capsys.readouterr().out
+    assert "glTF with meshes, 1 primitives" in said
+    assert "raw_textures: 1 x 4 x 4 x 3" in said
+    assert main(["convert", str(tmp_path / "b.glb"), str(tmp_path / "no.spz")]) == 2
+    assert "splat files cannot hold" in capsys.readouterr().err
+
+
+def test_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file of other axes than its format's: the same splats, exactly, as those written with them."""
+    splats = some(degree=0)
+    write_scene_file(tmp_path / "in.ply", splats)
+    for frame in ("scene", "gltf", "z-up", "spz"):
+        assert main(["convert", str(tmp_path / "in.ply"), str(tmp_path / "a.glb"), "--to", frame]) == 0
+        assert main(["convert", str(tmp_path / "a.glb"), str(tmp_path / "b.ply"), "--from", frame]) == 0
+        np.testing.assert_array_equal(read_scene_file(tmp_path / "b.ply").means, splats.means)
+    assert main(["convert", str(tmp_path / "in.ply"), str(tmp_path / "a.ply"), "--to", "z-up"]) == 0
+    np.testing.assert_array_equal(read_scene_file(tmp_path / "a.ply").means[:, 2], -splats.means[:, 1])
+    assert main(["convert", str(tmp_path / "in.ply"), str(tmp_path / "folder"), "--to", "z-up"]) == 2
+    assert "has the scene's axes" in capsys.readouterr().err

@@ -195,6 +195,33 @@ def test_export_in_other_formats_says_what_they_do_not_hold(
     assert "no writer for the extension `.ksplat`" in capsys.readouterr().err
 
 
+def test_export_of_a_mix_keeps_blocks_and_meshes(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One .glb with nodes of every layer; a splat format says what it cannot hold and what to do."""
+    from smalti.primitives.meshes import Meshes
+    from smalti.primitives.superquadrics import Superquadrics
+    from smalti.scene.open_file import open_scene
+
+    scene = run.load_scene(5)
+    bounds = torch.tensor([[-1.0] * 3, [1.0] * 3])
+    blocks = Superquadrics.at_random(bounds, 2, torch.Generator().manual_seed(0), {"texture_size": 4, "level": 1})
+    scene.add("blocks", blocks)
+    scene.add("ball", Meshes.sphere(torch.zeros(3), 0.5, {"level": 1}))
+    other = Run.create(tmp_path / "run", run.config)
+    write_checkpoint(other.path, 5, scene, TrainerState(), keep=2)
+    path = tmp_path / "mix.glb"
+    assert main(["export", str(other.path), "--out", str(path)]) == 0
+    assert f"{path}: 382 primitives" in capsys.readouterr().out
+    assert open_scene(path).scene.counts() == {"gaussians": 300, "blocks": 2, "ball": 80}
+    assert main(["export", str(other.path), str(tmp_path / "a.spz")]) == 2
+    assert "splat files cannot hold" in capsys.readouterr().err
+    assert main(["export", str(other.path), str(tmp_path / "a.spz"), "--layers", "gaussians"]) == 0
+    assert main(["export", str(other.path), str(tmp_path / "a.obj"), "--layers", "ball"]) == 0
+    assert main(["export", str(other.path), str(tmp_path / "a.smalti"), "--layers", "ball,blocks"]) == 0
+    assert open_scene(tmp_path / "a.smalti").scene.counts() == {"blocks": 2, "ball": 80}
+    assert main(["export", str(other.path)]) == 2
+    assert "say once where to write to" in capsys.readouterr().err
+
+
 def test_export_makes_the_folder_and_writes_a_scene_folder_where_there_is_no_extension(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -207,8 +234,8 @@ def test_export_makes_the_folder_and_writes_a_scene_folder_where_there_is_no_ext
     assert again.background == scene.background
     for key, value in scene.layers["gaussians"].family.parameters.items():
         assert torch.equal(again.layers["gaussians"].family.parameters[key], value)
-    assert main(["export", str(run.path), str(tmp_path / "scene"), "--layers", "gaussians"]) == 2
-    assert "a scene folder holds all layers" in capsys.readouterr().err
+    assert main(["export", str(run.path), str(tmp_path / "scene"), "--layers", "mesh"]) == 2
+    assert "there is no layer 'mesh'; there are gaussians" in capsys.readouterr().err
     assert main(["export", str(run.path), str(tmp_path / "b.ply"), "--layers", "mesh"]) == 2
     assert "no visible layer 'mesh'" in capsys.readouterr().err
 
