@@ -102,6 +102,13 @@ class Page:
     def press(self, *path: str) -> None:
         self.set(*path, to=True)
 
+    def arrive(self) -> None:
+        """The page's camera is where the viewer sent it."""
+        camera = self.view.client.camera
+        told = {name: [float(x) for x in getattr(camera, name)] for name in ("position", "wxyz", "look_at")}
+        up = [float(x) for x in camera.up_direction]
+        self.client.look(**told, up_direction=up, fov=float(camera.fov))
+
     def until(self, done: Callable[[], Any], what: str = "") -> Any:
         """What `done` gives, once it is true."""
         end = time.monotonic() + PATIENCE
