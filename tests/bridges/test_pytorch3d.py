@@ -99,7 +99,7 @@ def test_cameras_that_are_none_of_ours_are_refused() -> None:
     class FoVOrthographicCameras:
         R, T, focal_length = TURN[None], SHIFT[None], 1.0
 
-    with pytest.raises(ValueError, match="expected one of PerspectiveCameras, .* got FoVOrthographicCameras"):
+    with pytest.raises(ValueError, match=r"expected one of PerspectiveCameras, .* got FoVOrthographicCameras"):
         bridge.from_cameras(FoVOrthographicCameras(), (8, 8))
     with pytest.raises(ValueError, match="image_size"):
         bridge.from_cameras(p3d.PerspectiveCameras())

@@ -1,0 +1,95 @@
+"""The exchange value behind the bridges to mesh libraries: `smalti.files.mesh_files.MeshFile`, made and read."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from smalti.bridges import BridgeWarning
+from smalti.files.mesh_files import MeshFile
+from smalti.primitives.family import Family, find_family
+from smalti.primitives.meshes import Meshes
+from smalti.primitives.texture import logit
+
+
+def family_of(mesh: MeshFile, metadata: Mapping[str, Any] | None = None) -> Meshes:
+    """A layer of family `meshes`; mid grey where the mesh has no colours. `metadata` is the family's."""
+    values = Meshes.checked_metadata({**(metadata or {}), "texture_size": 0})
+    vertices, constants = torch.from_numpy(mesh.vertices), {"faces": torch.from_numpy(mesh.faces)}
+    if mesh.texture is None or mesh.uvs is None:
+        colors = torch.full_like(vertices, 0.5) if mesh.colors is None else torch.from_numpy(mesh.colors)
+        return Meshes({"vertices": vertices, "raw_colors": logit(colors.float())}, values, constants)
+    texture = logit(torch.from_numpy(mesh.texture.astype(np.float32) / 255))
+    constants["uvs"] = torch.from_numpy(mesh.uvs)
+    return Meshes({"vertices": vertices, "raw_texture": texture}, values, constants)
+
+
+def mesh_of(family: Family) -> MeshFile:
+    """What a family draws as triangles: meshes with their colours or texture, others coloured at their vertices.
+
+    Raises ValueError for families that draw none. Warns of opacities, which are left out.
+    """
+    if isinstance(family, Meshes) and "raw_texture" in family.parameters:
+        texture = (family.parameters["raw_texture"].detach().float().cpu().sigmoid() * 255).round().byte().numpy()
+        vertices = family.parameters["vertices"].detach().float().cpu().numpy()
+        found = MeshFile(
+            vertices, family.faces.cpu().numpy(), None, family.constants["uvs"].float().cpu().numpy(), texture
+        )
+    else:
+        surface = family.surface()
+        if surface is None:
+            raise ValueError(
+                f"family {family.name!r} draws no triangles; hand it over as points, or convert it to a mesh first "
+                "(smalti.scene)"
+            )
+        colors = None if surface.colors is None else surface.colors.detach().float().cpu().numpy()
+        found = MeshFile(surface.vertices.detach().float().cpu().numpy(), surface.faces.cpu().numpy(), colors)
+    if "logit_opacities" in family.parameters and bool((family.opacities() < 0.99).any()):
+        warn(f"the opacities of the {family.name} were left out: triangles are opaque on the other side")
+    return found
+
+
+def unshared(mesh: MeshFile) -> tuple[Int[np.ndarray, "w"], Float[np.ndarray, "w 2"], Int[np.ndarray, "f 3"]]:
+    """(rows of vertices, their texture coordinates, faces): a vertex for every pair of the two that occurs."""
+    assert mesh.uvs is not None
+    corners = np.concatenate([mesh.faces.reshape(-1, 1), mesh.uvs.reshape(-1, 2).astype(np.float64)], axis=1)
+    rows, inverse = np.unique(corners, axis=0, return_inverse=True)
+    return rows[:, 0].astype(np.int64), rows[:, 1:], inverse.reshape(-1, 3)
+
+
+def welded(
+    vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]
+) -> tuple[Float[np.ndarray, "w 3"], Int[np.ndarray, "f 3"]]:
+    """One vertex where a seam of the texture had several, so that the seam is no silhouette; in their first order."""
+    _, first, inverse = np.unique(vertices + 0.0, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    return vertices[first[order]], place[inverse.reshape(-1)][faces]
+
+
+def points_of(family: Family) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, "n 3"]]:
+    """Centres and colours (0..1, of degree 0) of the primitives."""
+    return tuple(value.detach().double().cpu().numpy() for value in (family.positions(), family.base_colors()))  # pyright: ignore[reportReturnType]
+
+
+def family_on_points(
+    name: str,
+    positions: Float[np.ndarray, "n 3"],
+    colors: Float[np.ndarray, "n 3"] | None,
+    metadata: Mapping[str, Any] | None,
+) -> Family:
+    """A family started from coloured points (`Family.from_points`); mid grey where they have no colour."""
+    places = torch.from_numpy(np.array(positions, np.float32))
+    shades = torch.full_like(places, 0.5) if colors is None else torch.from_numpy(np.array(colors, np.float32))
+    return find_family(name).from_points(places, shades, metadata or {})
+
+
+def warn(sentence: str) -> None:
+    """Say what was left out."""
+    warnings.warn(sentence, BridgeWarning, stacklevel=3)
