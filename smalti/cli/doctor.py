@@ -16,6 +16,7 @@ EXTRAS = {
     "video": ("imageio-ffmpeg", "videos as mp4 (`smalti render --out video.mp4`)"),
     "mesh": ("trimesh", "meshes from and to glb, obj and ply (`smalti convert`)"),
     "viewer": ("viser", "the browser viewer (`smalti view`, `smalti train --view`)"),
+    "physics": ("mujoco", "rigid bodies that fall (`smalti.scene.physics`)"),
     "sfm": ("pycolmap", "triangulation of initial points; `smalti check` of poses where a capture has no points"),
     "gsplat": ("gsplat", "cross-checks against gsplat"),
     "cuda": ("nvidia-cuda-nvrtc", "the run-time compiler for CUDA"),
