@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import socket
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import reduce
@@ -15,9 +18,10 @@ from smalti.cli.failures import UsageError, reported
 
 if TYPE_CHECKING:
     from smalti.trainers.trainer import Trainer
+    from smalti.trainers.watching import Watcher
 
 USAGE = """usage: smalti train PRESET|FILE --data PATH [--out RUN] [--init-from SCENE] [--FIELD VALUE ...]
-       smalti train --resume RUN
+       smalti train --resume RUN [--steps N] [--view]
        smalti train demo
 
   PRESET|FILE        {presets}, or a YAML file (which may name a preset to start from)
@@ -25,11 +29,13 @@ USAGE = """usage: smalti train PRESET|FILE --data PATH [--out RUN] [--init-from 
   --data-format NAME format of the data where it cannot be told (data.format)
   --out RUN          run folder; by default runs/<data>-<preset>-<date>
   --init-from SCENE  start from a scene file instead of points
-  --resume RUN       continue an interrupted run, bit for bit
+  --resume RUN       continue an interrupted run, bit for bit; with --steps N to another end
+  --view [HOST:][PORT]  watch it in the browser (extra `viewer`); by default this machine alone, at a free port
   --set FIELD=VALUE  any option below; the same as --FIELD VALUE. A name without a dot will do where it is unique.
 
 A short trial: --stretch 0.1 --downscale 4. `smalti train PRESET --help` shows that preset's own values.
 """
+REMEDY = "Lower the learning rates (--learning_rates.PARAMETER, --optimizer.warmup); metrics.jsonl says when it began"
 
 
 @dataclass
@@ -41,12 +47,16 @@ class Call:
     out: str = ""
     init_from: str = ""
     resume: str = ""
+    view: str | None = None
+    """`[HOST:][PORT]` where the training is to be watched; None: nowhere."""
     overrides: dict[str, Any] = field(default_factory=dict)
 
 
 @reported
 def main(argv: Sequence[str]) -> int:
-    """Returns 0 for a finished run, 2 for a bad call or configuration, 130 where Ctrl-C saved and stopped it."""
+    """Returns 0 for a finished run, 1 for one whose scene is lost (NaN, nothing to see), 2 for a bad call or
+    configuration, 130 where Ctrl-C saved and stopped it.
+    """
     from smalti.configs.resolve import ConfigError
     from smalti.trainers.guard import BadGradientError
 
@@ -75,6 +85,9 @@ def read_call(arguments: Sequence[str]) -> Call:
             call.source = word
             continue
         name, equals, value = word[2:].partition("=")
+        if name == "view":
+            call.view = value if equals else pending.pop(0) if pending and is_address(pending[0]) else ""
+            continue
         if not equals:
             if not pending:
                 raise UsageError(f"--{name} needs a value")
@@ -89,11 +102,20 @@ def read_call(arguments: Sequence[str]) -> Call:
             call.overrides["data.format"] = value
         else:
             call.overrides[full_name(name)] = parse_value(value)
-    if call.resume and (call.source or call.data or call.out or call.init_from or call.overrides):
-        raise UsageError("--resume continues a run exactly as it was configured; it takes no other option")
+    other = set(call.overrides) - {"run.steps"}
+    if call.resume and (call.source or call.data or call.out or call.init_from or other):
+        raise UsageError(
+            "--resume continues a run as it was configured; --steps N alone may change, for a longer run. With other "
+            f"options start a new one from its scene: smalti train PRESET --data PATH --init-from {call.resume}/scene"
+        )
     if not call.resume and not call.source:
         raise UsageError("name a preset or a configuration file; `smalti train --help` lists them")
     return call
+
+
+def is_address(word: str) -> bool:
+    """Whether the word after `--view` is where to listen: a port, or HOST:PORT."""
+    return bool(re.fullmatch(r"(\[[0-9a-fA-F:.]+\]:|[A-Za-z0-9.-]+:)?\d+", word))
 
 
 def _train(call: Call) -> int:
@@ -102,7 +124,9 @@ def _train(call: Call) -> int:
 
     if call.resume:
         run = Run.open(call.resume)
-        return conduct(run, resume=bool(run.steps()))  # killed before its first checkpoint: from the start, once more
+        if call.overrides:
+            print(f"note: {run.extend(call.overrides['run.steps'])}")
+        return conduct(run, resume=bool(run.steps()), view=call.view)  # killed before its first checkpoint: anew
     named = {"data.path": _absolute(call.data), "init_from": _absolute(call.init_from)}
     overrides = {**call.overrides, **{key: value for key, value in named.items() if value}}
     config = resolve(call.source, overrides)
@@ -111,7 +135,7 @@ def _train(call: Call) -> int:
             "say what to train on: --data PATH (a COLMAP folder, a transforms.json, ...), or `smalti train demo`"
         )
     path = Path(call.out) if call.out else default_folder(config.data.path, config.preset or Path(call.source).stem)
-    return conduct(Run.planned(path, config), resume=False)
+    return conduct(Run.planned(path, config), resume=False, view=call.view)
 
 
 def _absolute(path: str) -> str:
@@ -128,33 +152,37 @@ def default_folder(data: str, preset: str) -> Path:
     return Path("runs") / "-".join([*parts, stamp])
 
 
-def conduct(run: Any, *, resume: bool) -> int:
-    """Train, finish, and say where everything is."""
+def conduct(run: Any, *, resume: bool, view: str | None = None) -> int:
+    """Train, finish, and say where everything is. `view`: see `Call`."""
     from smalti.configs.stretch import beyond_the_end
     from smalti.trainers.display import make_display, of_layers
     from smalti.trainers.finish import finish
+    from smalti.trainers.health import ailments
     from smalti.trainers.loop import train
     from smalti.trainers.threads import single_torch_thread
     from smalti.trainers.trainer import Trainer, chosen_device
 
+    door = opened_door(view)  # before all else, so that a port that is taken costs no wait
     print(
         "preparing the pictures and the first scene" if not resume else f"preparing to continue {run.path}", flush=True
     )
     with single_torch_thread(chosen_device(run.config.run.device)):
         trainer = Trainer(run, resume=resume)
         run.begin()  # not before: what cannot start leaves no folder behind
+        run.keep()
         missed = beyond_the_end(run.config)
         if missed:
             short = f"note: {run.config.run.steps} steps are too few for the schedule: {'; '.join(missed)}"
             print(f"{short} (--stretch shortens a whole preset instead)")
-        for notice in trainer.dataset.notices:
-            print(f"note: {notice.text}")
+        for text in (*(notice.text for notice in trainer.dataset.notices), *trainer.notices):
+            print(f"note: {text}")
         begin = f"from step {trainer.step_number}" if resume else "from the start"
         print(
             f"training {run.path} {begin}: {len(trainer.train_rows)} views, {len(trainer.test_rows)} held out, "
             f"{len(trainer.scene):,} primitives{of_layers(trainer.scene.counts())}, {drawn_by(trainer)}"
         )
-        ending = train(trainer, make_display(str(run.path)))
+        with watched(trainer, door) as watcher:
+            ending = train(trainer, make_display(str(run.path)), watcher)
         resume_line = f"continue with: smalti train --resume {run.path}"
         if ending == "interrupted":
             print(f"saved at step {trainer.step_number}; {resume_line}")
@@ -163,7 +191,43 @@ def conduct(run: Any, *, resume: bool) -> int:
             print(f"the wall-clock limit ended the run at step {trainer.step_number}; {resume_line}")
         for line in finish(trainer):
             print(line)
-        return 0
+        found = ailments(trainer)
+        if found:
+            print(f"smalti: the training failed: {'; '.join(found)}. {REMEDY}", file=sys.stderr)
+        return 1 if found else 0
+
+
+@contextmanager
+def watched(trainer: Trainer, door: tuple[str, socket.socket] | None) -> Generator[Watcher | None]:
+    """A viewer of the training at the door, for as long as the block lasts; where there is a door."""
+    if door is None:
+        yield None
+        return
+    from smalti.viewer.live import Live
+    from smalti.viewer.server import Viewer
+
+    live = Live(trainer)
+    with Viewer(live.stage, door[0], listening=door[1]) as viewer:
+        print(f"watch it at {viewer.url}", flush=True)
+        yield live
+    print(f"look at it again with: smalti view {trainer.run.path}")
+
+
+def opened_door(view: str | None) -> tuple[str, socket.socket] | None:
+    """(host, listening socket) of `--view`; OSError where the port cannot be had."""
+    if view is None:
+        return None
+    from smalti.cli.view import require_viewer
+
+    require_viewer()
+    from smalti.viewer.front import listen
+    from smalti.viewer.server import DEFAULT_PORT
+
+    if view and not is_address(view):
+        raise UsageError(f"--view {view}: write --view, --view PORT or --view HOST:PORT")
+    host, _, port = view.rpartition(":")
+    host = host.strip("[]") or "127.0.0.1"
+    return host, listen(host, int(port) if port else None, DEFAULT_PORT)
 
 
 def help_text(source: str = "") -> str:

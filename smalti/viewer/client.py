@@ -66,6 +66,8 @@ class ClientView:
         """Shown tinted in the picture; None: nothing."""
         self.closed = False
         self.picture: Picture | None = None
+        self.settled: Look | None = None
+        """The last look of which there was a lossless picture."""
         self.pictures = 0
         """Sent so far."""
         self.cost = Cost()
@@ -79,8 +81,12 @@ class ClientView:
         page.on_camera(client, self._camera_moved)
 
     def change(self, **values: Any) -> None:
-        """Another look (`mode=`, `order=`, `truth_row=`, ...): the picture is drawn anew."""
+        """Another look (`mode=`, `order=`, `truth_row=`, ...): the picture is drawn anew. `time=` is the camera's, which
+        may move meanwhile.
+        """
         with self._lock:
+            if "time" in values:
+                values["camera"] = replace(self.look.camera, time=values.pop("time"))
             before, self.look = self.look, replace(self.look, **values)
             if self.look == before:
                 return

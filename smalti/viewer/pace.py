@@ -60,7 +60,7 @@ class Cost:
         wanted = (affordable / pixels) ** 0.5
         if wanted >= 1.0:
             return 1.0
-        steps = [1.0]
-        while steps[-1] > SMALLEST:
-            steps.append(steps[-1] * 0.88)
-        return next((step for step in steps if step <= wanted), SMALLEST)
+        step = 1.0
+        while step > max(wanted, SMALLEST):
+            step *= 0.88
+        return max(step, SMALLEST)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+import warnings
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
@@ -39,9 +40,13 @@ def start(title: str, secret: str) -> viser.ViserServer:
     """A viser server on a free port of the loopback, where only who knows the secret can open a websocket."""
     import viser
 
+    # Panels may still speak to a client that is just going; that nobody hears it is as it should be.
+    warnings.filterwarnings("ignore", message="Queued a .* on a closed connection")
     with _quiet():
         server = viser.ViserServer(host="127.0.0.1", port=0, label=title, verbose=False)
     inner = server._websock_server
+    # A new server says to all clients that there is no picture; said late, that would wipe out a client's first one.
+    inner._broadcast_buffer.remove_from_buffer(_is_picture)
 
     async def require_secret(connection: Any) -> None:
         socket = inner._live_connections[connection.client_id]
@@ -88,7 +93,11 @@ def is_behind(client: viser.ClientHandle) -> bool:
     """Whether messages wait because the client does not read: it sleeps, or its line is slow."""
     buffer = client._websock_connection.get_message_buffer()
     with buffer.buffer_lock:
-        return any(type(message).__name__ == "BackgroundImageMessage" for message in buffer.message_from_id.values())
+        return any(map(_is_picture, buffer.message_from_id.values()))
+
+
+def _is_picture(message: object) -> bool:
+    return type(message).__name__ == "BackgroundImageMessage"
 
 
 def is_gone(client: viser.ClientHandle) -> bool:

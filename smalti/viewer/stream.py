@@ -5,9 +5,6 @@ from __future__ import annotations
 import io
 import threading
 import time
-import warnings
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -34,6 +31,8 @@ GLANCE = 0.05
 """Seconds between two looks at whether the scene has changed, while there are clients."""
 QUALITY = 80
 """Of the JPEGs of moving clients."""
+MOST_CHARGED = 0.25
+"""Seconds of a picture that count when the next may come: the first one of all warms up what later ones find warm."""
 
 
 @dataclass(frozen=True)
@@ -143,16 +142,15 @@ class Stream:
         if page.is_behind(view.client):
             return None  # it has not fetched the last one; asked again in a moment
         rest_at = view.moved + REST
+        if running and same_look and view.settled == look:
+            # The training goes on and this client looks at it: a fresh picture every so often, large but not lossless.
+            if picture is not None and picture.revision == self.stage.revision:
+                return None
+            return Job(view, max(rest_at, self._rest_at), lossless=False)
+        if same_look or now >= rest_at:
+            return Job(view, rest_at, lossless=True)
         pixels = look.camera.width * look.camera.height
         target = TARGET_BESIDE_TRAINING if running else TARGET_SECONDS
-        if same_look and (running or (picture is not None and picture.revision == self.stage.revision)):
-            # Nothing of the client's own is new: a lossless picture when it rests, and not too often beside a training.
-            at = rest_at
-            if running and picture is not None and picture.lossless:
-                at = max(at, self._rest_at, self._free_at)
-            return Job(view, at, lossless=True)
-        if now >= rest_at:
-            return Job(view, now, lossless=True)
         at = self._free_at if running else now
         return Job(view, at, lossless=False, scale=view.cost.scale(pixels, target))
 
@@ -170,29 +168,22 @@ class Stream:
             data = encoded(painted.pixels, lossless=job.lossless)
         except Exception as error:  # whatever fails in drawing is told on the page, and the others' pictures go on
             view.picture = Picture(look, revision, *size, job.lossless, 0.0, 0, {}, failed=True)
-            view.served = time.monotonic()
-            with _hushed():
-                view.say(f"The picture could not be drawn: {error}", problem=True)
+            view.served, view.settled = time.monotonic(), look
+            view.say(f"The picture could not be drawn: {error}", problem=True)
             return
         seconds = time.perf_counter() - began - waited
         height, width = painted.pixels.shape[:2]
-        with _hushed():
-            if not view.closed:
-                page.send_picture(view.client, "png" if job.lossless else "jpeg", data)
         view.picture = Picture(look, revision, width, height, job.lossless, seconds, len(data), painted.legend)
-        view.pictures += 1
+        view.pictures += 1  # before it is sent: who has got it finds it at /state
+        if not view.closed:
+            page.send_picture(view.client, "png" if job.lossless else "jpeg", data)
+        if job.lossless:
+            view.settled = look
         view.cost.add(width * height, seconds)
         view.served = now = time.monotonic()
-        self._free_at = now + seconds * (1.0 / MOVING_SHARE - 1.0)
-        self._rest_at = now + max(RESTING_LEAST, seconds / RESTING_SHARE)
-
-
-@contextmanager
-def _hushed() -> Generator[None]:
-    """Sending to a client that is just going is no problem of anybody's."""
-    with warnings.catch_warnings(), suppress(RuntimeError, OSError):
-        warnings.simplefilter("ignore")
-        yield
+        charged = min(seconds, MOST_CHARGED)
+        self._free_at = now + charged * (1.0 / MOVING_SHARE - 1.0)
+        self._rest_at = now + max(RESTING_LEAST, charged / RESTING_SHARE)
 
 
 def encoded(pixels: UInt8[np.ndarray, "h w 3"], *, lossless: bool) -> bytes:

@@ -49,14 +49,14 @@ class PageClient:
         """The page's camera is there now."""
         width, height = self.size
         told = {
-            "wxyz": list(wxyz),
-            "position": list(position),
+            "wxyz": wxyz,
+            "position": position,
             "fov": 0.9,
             "near": 0.01,
             "far": 1000.0,
             "image_height": height,
             "image_width": width,
-            "look_at": [position[0], position[1], position[2] + 2.0],
+            "look_at": [0.5, 0.5, 2.0],
             "up_direction": [0.0, -1.0, 0.0],
         }
         self.send("ViewerCameraMessage", **(told | values))
