@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -114,7 +113,7 @@ class Cameras:
                 views.cache.get(row)  # here, where a picture that cannot be read is told
                 self._view.change(truth_row=row)
             if camera.time != look.camera.time:
-                self._view.change(camera=replace(self._view.look.camera, time=camera.time))
+                self._view.change(time=camera.time)
             self._view.go_to(camera)
             self._hide(row)
 

@@ -161,7 +161,7 @@ class CameraPath:
     def _to(self, camera: Camera) -> None:
         look = self._view.look
         if camera.time != look.camera.time:
-            self._view.change(camera=replace(look.camera, time=camera.time))
+            self._view.change(time=camera.time)
         self._view.go_to(fitted(camera, look.camera.width, look.camera.height))
 
     def _frames(self) -> list[Camera]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from smalti.viewer.panels.controls import Quiet, Ticker, telling
@@ -72,9 +71,8 @@ class Time:
                 self._set(float(self._slider.value))
 
     def _set(self, instant: float) -> None:
-        camera = self._view.look.camera
-        if camera.time != instant:
-            self._view.change(camera=replace(camera, time=instant))
+        if self._view.look.camera.time != instant:
+            self._view.change(time=instant)
 
     def _stepped(self) -> None:
         with telling(self._view, "Time"):
