@@ -62,6 +62,23 @@ def in_present_form(values: Mapping[str, Any], before: Sequence[Mapping[str, Any
     return result
 
 
+def with_former_rates(layers: Sequence[Any], before: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """A list of layers that replaces `before`, with the learning rates that a layer of the same name and family had
+    there, or the only one of its family: rates are set for a preset's length, not for a layer. Its own come first.
+    """
+    result: list[Any] = []
+    for layer in layers:
+        mapping = isinstance(layer, Mapping)
+        alike = [each for each in before if mapping and each.get("family") == layer.get("family")]
+        named = [each for each in alike if each.get("name") and each.get("name") == layer.get("name")]
+        former = (named or (alike if len(alike) == 1 else [{}]))[0].get("learning_rates") if alike else None
+        given = layer.get("learning_rates") if mapping else None
+        if former and (given is None or isinstance(given, Mapping)):
+            layer = {**layer, "learning_rates": {**former, **(given or {})}}
+        result.append(layer)
+    return result
+
+
 def full_layer_name(name: str) -> str | None:
     """The full dotted name (`scene.NAME.FIELD`, NAME `*` for the only layer) of what means a layer's field; None where
     `name` does not. LayerError for fields that do not exist.

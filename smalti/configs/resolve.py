@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from smalti.configs.config import LayerConfig, TrainConfig
-from smalti.configs.layers import BARE, LayerError, full_layer_name, in_present_form, with_field
+from smalti.configs.layers import BARE, LayerError, full_layer_name, in_present_form, with_field, with_former_rates
 from smalti.configs.stretch import stretched
 
 
@@ -78,6 +78,8 @@ def resolve(source: str = "", overrides: Mapping[str, Any] | None = None) -> Tra
     for origin, part in _sources(source):
         present = _in_present_form(part, values.get("scene"), origin)
         _check_keys(present, origin)
+        if "scene" in present and "scene" in values:
+            present["scene"] = with_former_rates(present["scene"], values["scene"])
         values = _merged(values, present)
     for name, value in (overrides or {}).items():
         values = _overridden(values, full_name(name), value)

@@ -17,6 +17,7 @@ from smalti.files.mesh import MeshFile, MeshPart, joined, merged
 from smalti.files.splats import FileFormatError, Splats
 from smalti.files.strict_json import numbers
 from smalti.primitives.family import Family, FamilyError, find_family
+from smalti.scene.folder import is_scene
 from smalti.scene.scene import Scene
 
 MOST_LAYERS = 64
@@ -33,13 +34,6 @@ class OpenedFile:
     notices: tuple[str, ...] = ()
     splats: Splats | None = None
     """What a file of splats alone said."""
-
-
-def is_scene(path: Path | str) -> bool:
-    """Whether a path is a scene of ours: a folder, or a file that says so by its name."""
-    from smalti.scene.folder import is_scene_folder
-
-    return is_scene_folder(path) or Path(path).suffix.lower() == ".smalti"
 
 
 def open_scene(path: Path | str, frame: str | None = None) -> OpenedFile:
@@ -74,9 +68,9 @@ def open_scene(path: Path | str, frame: str | None = None) -> OpenedFile:
     return opened
 
 
-def splat_family(splats: Splats, name: str = "gaussians") -> Family:
-    """A family of splats with the metadata that a file states."""
-    family = find_family(name)
+def splat_family(splats: Splats, kind: type[Family] | None = None) -> Family:
+    """A layer of splats (by default Gaussians) with the metadata that a file states."""
+    family = kind or find_family("gaussians")
     stated = {
         "filter_variance": splats.metadata.filter_variance,
         "compensated": splats.metadata.compensated,
@@ -192,3 +186,6 @@ def _free(scene: Scene, name: str) -> str:
     while found in scene.layers:
         number, found = number + 1, f"{plain} {number}"
     return found
+
+
+__all__ = ["OpenedFile", "is_scene", "open_scene", "splat_family"]

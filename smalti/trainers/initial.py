@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -17,9 +18,10 @@ from smalti.datasets.dataset import Dataset
 from smalti.datasets.initial import FEWEST, initial_points
 from smalti.datasets.open import select_views
 from smalti.primitives.family import Family, find_family
-from smalti.scene.folder import is_scene, load_scene
+from smalti.scene.folder import is_scene
+from smalti.scene.open_file import open_scene
 from smalti.scene.scene import Scene
-from smalti.trainers.initializers import Ground, initial_family, splats_from_file
+from smalti.trainers.initializers import Ground, holds_splats, initial_family, layer_from_file, splats_from_file
 from smalti.trainers.views import stated_background
 
 
@@ -61,7 +63,7 @@ def initial_scene(config: TrainConfig, ground: Ground, extent: float) -> Scene:
     """
     if not config.scene:
         raise ConfigError("scene: there is no layer to train; name a preset, or give a list of layers")
-    families, stated = _given(config)
+    families, stated = _given(config, ground.notices)
     ground = replace(
         ground,
         background=stated_background(ground.dataset, config.data.background) or ground.background,
@@ -82,27 +84,36 @@ def initial_scene(config: TrainConfig, ground: Ground, extent: float) -> Scene:
 
 def _unmentioned(config: TrainConfig) -> list[LayerConfig]:
     """Layers that `init_from` does not hold."""
-    if not is_scene(config.init_from):
+    if _is_one_layer(config):
         return config.scene[1:]
-    held = load_scene(config.init_from).layers
+    held = open_scene(config.init_from).scene.layers
     return [layer for layer in config.scene if layer.name not in held]
 
 
-def _given(config: TrainConfig) -> tuple[dict[str, Family], Literal["centre", "ray"] | None]:
+def _is_one_layer(config: TrainConfig) -> bool:
+    """Whether `init_from` is the file of a layer, and not a scene whose layers have names."""
+    return holds_splats(config.init_from) or (len(config.scene) == 1 and not is_scene(config.init_from))
+
+
+def _given(config: TrainConfig, notices: list[str]) -> tuple[dict[str, Family], Literal["centre", "ray"] | None]:
     """What `init_from` holds by layer, and the compositing order that it states."""
     path = config.init_from
     if not path:
         return {}, None
-    if not is_scene(path):
+    if _is_one_layer(config):
         if len(config.scene) != 1:
             raise ConfigError(
                 f"init_from: {path} is the file of one layer, and the scene has {len(config.scene)}; give it to its "
                 "layer (initializer: file), or start from a scene folder"
             )
         (layer,) = config.scene
-        family, order = splats_from_file(find_family(layer.family), path)
+        if not holds_splats(path):
+            return {layer.name: layer_from_file(find_family(layer.family), path, "", notices)}, None
+        family, order = splats_from_file(find_family(layer.family), path, notices)
         return {layer.name: family}, order
-    held, known = load_scene(path), {layer.name: layer.family for layer in config.scene}
+    opened = open_scene(path)
+    notices += [f"{Path(path).name}: {text}" for text in opened.notices]
+    held, known = opened.scene, {layer.name: layer.family for layer in config.scene}
     for layer in held:
         if known.get(layer.name) != layer.family.name:
             raise ConfigError(

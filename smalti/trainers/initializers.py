@@ -22,12 +22,14 @@ from smalti.datasets.dataset import Dataset, DatasetError
 from smalti.datasets.hull_field import LEVEL, hull_field
 from smalti.datasets.initial import one_instant
 from smalti.files import read_scene_file
+from smalti.files.contents import SPLATS, contents_of
 from smalti.primitives.family import Family, find_family
 from smalti.primitives.surface import Surface, icosphere
 from smalti.primitives.surface_nets import surface_nets
 from smalti.primitives.topology import vertex_normals
 from smalti.renderers.settings import RenderSettings
-from smalti.scene.folder import is_scene, load_scene
+from smalti.scene.folder import is_scene
+from smalti.scene.open_file import open_scene, splat_family
 from smalti.trainers.residual import missing_points, residuals
 
 MOST_CELLS = 128
@@ -49,6 +51,8 @@ class Ground:
     background: tuple[float, float, float] = (0.0, 0.0, 0.0)
     settings: RenderSettings = field(default_factory=lambda: RenderSettings(order="ray", depth=True))
     """How they are drawn."""
+    notices: list[str] = field(default_factory=list)
+    """What initialisers have to say: what a reader left out or altered, in sentences."""
 
     def bounds(self, margin: float) -> Float[Tensor, "2 3"]:
         """The box of the middle 98 % of the points along each axis, larger by `margin` of its sides."""
@@ -178,7 +182,7 @@ def _spheres(family: type[Family], metadata: Mapping[str, Any], ground: Ground, 
 def _file(family: type[Family], metadata: Mapping[str, Any], ground: Ground, settings: Mapping[str, Any]) -> Family:
     if not settings["path"]:
         raise ConfigError("settings: the initialiser 'file' needs the path of a scene file or folder")
-    return layer_from_file(family, settings["path"], settings["layer"])
+    return layer_from_file(family, settings["path"], settings["layer"], ground.notices)
 
 
 def _on_surface(
@@ -227,33 +231,42 @@ INITIALIZERS: dict[str, Initializer] = {
 """Name -> initialiser. A new one is one function and one row."""
 
 
-def layer_from_file(family: type[Family], path: str | Path, layer: str) -> Family:
-    """The primitives of a scene file, or of one layer (by default the only one) of a scene folder, with the metadata
-    that it states. ConfigError where the folder has no such layer, or one of another family.
+def layer_from_file(
+    family: type[Family], path: str | Path, layer: str = "", notices: list[str] | None = None
+) -> Family:
+    """The primitives of a file of splats, or of one layer (by default the only one) of a scene or a file of meshes or
+    blocks, with the metadata that it states. `notices` takes what its reader says. ConfigError where it has no such
+    layer, or one of another family.
     """
+    if holds_splats(path):
+        return splats_from_file(family, path, notices)[0]
+    opened = open_scene(path)
+    (notices if notices is not None else []).extend(f"{Path(path).name}: {text}" for text in opened.notices)
+    scene = opened.scene.flattened()
+    names = list(scene.layers)
+    if not layer and len(names) != 1:
+        raise ConfigError(f"{path}: which layer? It holds {', '.join(names)}")
+    if layer and layer not in names:
+        raise ConfigError(f"{path}: there is no layer {layer!r}; {_hint(layer, scene.layers)}")
+    found = scene.layers[layer or names[0]].family
+    if not isinstance(found, family):
+        raise ConfigError(f"{path}: layer {layer or names[0]!r} is of family {found.name!r}, not {family.name!r}")
+    return found
+
+
+def holds_splats(path: str | Path) -> bool:
+    """Whether a path is a file of splats and nothing else, as opposed to a scene and to meshes or blocks."""
     if is_scene(path):
-        scene = load_scene(path)
-        names = list(scene.layers)
-        if not layer and len(names) != 1:
-            raise ConfigError(f"{path}: which layer? It holds {', '.join(names)}")
-        if layer and layer not in names:
-            raise ConfigError(f"{path}: there is no layer {layer!r}; {_hint(layer, scene.layers)}")
-        found = scene.layers[layer or names[0]].family
-        if not isinstance(found, family):
-            raise ConfigError(f"{path}: layer {layer or names[0]!r} is of family {found.name!r}, not {family.name!r}")
-        return found
-    return splats_from_file(family, path)[0]
+        return False
+    return Path(path).is_dir() or not Path(path).exists() or contents_of(path) == frozenset({SPLATS})
 
 
-def splats_from_file(family: type[Family], path: str | Path) -> tuple[Family, Literal["centre", "ray"]]:
-    """The primitives of a scene file, with the metadata and the compositing order that it states."""
+def splats_from_file(
+    family: type[Family], path: str | Path, notices: list[str] | None = None
+) -> tuple[Family, Literal["centre", "ray"]]:
+    """The primitives of a scene file, with the metadata and the compositing order that it states. `notices` takes what
+    its reader says.
+    """
     splats = read_scene_file(path)
-    stated = {
-        "filter_variance": splats.metadata.filter_variance,
-        "compensated": splats.metadata.compensated,
-        "sh_degree": splats.held_degree,
-        "active_sh_degree": splats.sh_degree,
-    }
-    known = family.default_metadata()
-    made = family(splats.to_parameters(), {key: value for key, value in stated.items() if key in known})
-    return made, "ray" if splats.metadata.order == "ray" else "centre"
+    (notices if notices is not None else []).extend(f"{Path(path).name}: {text}" for text in splats.notices)
+    return splat_family(splats, family), "ray" if splats.metadata.order == "ray" else "centre"

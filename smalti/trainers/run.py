@@ -22,6 +22,7 @@ class Run:
         self.path = path
         self.config = config
         self._new = new
+        self._changed = False
 
     @staticmethod
     def create(path: str | Path, config: TrainConfig) -> Run:
@@ -63,6 +64,34 @@ class Run:
                 f"{path} is not a run folder (it has no config.yaml); start one with `smalti train`"
             )
         return Run(path, resolve.load(path / "config.yaml"))
+
+    def extend(self, steps: Any) -> str:
+        """Let the run go on to another step than it was configured for; returns a sentence on what that means.
+
+        Nothing is written before `keep`. ConfigError where that step is behind it already.
+        """
+        done = self.latest_step() if self.steps() else 0
+        if not isinstance(steps, int | float) or steps != int(steps) or steps <= done:
+            raise resolve.ConfigError(
+                f"--steps {steps}: {self.path} stands at step {done}; give a later one, or start a new run from its "
+                f"scene with --init-from {self.path / 'scene'}"
+            )
+        values = self.config.model_dump()
+        before, values["run"]["steps"] = values["run"]["steps"], int(steps)
+        self.config = resolve.validated(values, "--steps")
+        self._changed = True
+        return (
+            f"the run goes to step {int(steps)} instead of {before}: rates decay over the new length (so they change "
+            f"at step {done}), and what families schedule by shares; density, resolution and colours keep their steps"
+        )
+
+    def keep(self) -> None:
+        """Write the configuration of a run that was extended, in place of the former one."""
+        if self._changed:
+            scratch = self.path / ".config.yaml.part"
+            resolve.save(self.config, scratch)
+            scratch.replace(self.path / "config.yaml")
+            self._changed = False
 
     # -- scene --------------------------------------------------------------------------------------------------------
     def steps(self) -> list[int]:

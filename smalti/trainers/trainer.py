@@ -105,6 +105,8 @@ class Trainer:
         self.source = ViewSource(self.dataset, self.train_rows, self.cache, data.background)
         self.cameras = self.source.cameras()
         self.step_number = 0
+        self.notices: list[str] = []
+        """What there is to say before the first step: of files that were read, of primitives that were left out."""
         self.clock = Clock()
         self.backend, self.depth_loss = backend or self.config.run.backend, depth_loss
         if resume:
@@ -117,7 +119,7 @@ class Trainer:
         config = self.config
         points = starting_points(config, self.dataset, self.train_rows, self.generator)
         self.extent = scene_extent(self.cameras, points[0])
-        ground = Ground(select_views(self.dataset, self.train_rows), *points, self.generator)
+        ground = Ground(select_views(self.dataset, self.train_rows), *points, self.generator, notices=self.notices)
         self.scene = initial_scene(config, ground, self.extent)
         self.scene.background = stated_background(self.dataset, config.data.background)
         self._assemble()
@@ -280,6 +282,11 @@ class Trainer:
                 doomed = torch.zeros(len(population), dtype=torch.bool)
                 doomed[order[:over]] = True
                 self.budget.refused += population.prune(doomed.to(self.device))
+                why = limits_of(self.config, self.cameras, population.most)
+                self.notices.append(
+                    f"{over:,} of the {kept + over:,} initial primitives of layer {population.layer.name!r} were left "
+                    f"out, at random; the limits are {why}"
+                )
 
     # -- state --------------------------------------------------------------------------------------------------------
     def save(self) -> None:
@@ -344,6 +351,19 @@ def most_primitives(config: TrainConfig, cameras: Sequence[Camera]) -> int:
         return density.max_primitives
     pixels = sum(camera.width * camera.height for camera in cameras)
     return max(1, min(density.max_primitives, int(pixels / density.pixels_per_primitive)))
+
+
+def limits_of(config: TrainConfig, cameras: Sequence[Camera], most: int) -> str:
+    """What holds the number of primitives down, with the options' names."""
+    density, found = config.density, list[str]()
+    if most:
+        found.append(f"the layer's max_primitives={most:,}")
+    if density.pixels_per_primitive:
+        found.append(
+            f"density.pixels_per_primitive={density.pixels_per_primitive:g} ({most_primitives(config, cameras):,} for "
+            "these pictures; 0 lifts it)"
+        )
+    return ", ".join([*found, f"density.max_primitives={density.max_primitives:,}", f"density.budget={density.budget}"])
 
 
 def _added(total: dict[str, int], more: dict[str, int]) -> dict[str, int]:

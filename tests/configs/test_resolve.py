@@ -153,7 +153,8 @@ def test_command_lines_are_read() -> None:
     [
         ["gaussians", "twice"],
         ["gaussians", "--data"],
-        ["--resume", "r", "--steps", "3"],
+        ["--resume", "r", "--stretch", "3"],
+        ["--resume", "r", "--data", "x"],
         ["--data", "x"],
         ["g", "--set", "a"],
     ],
