@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from smalti.datasets.dataset import DatasetError
 
 
+RUNS = Path("runs")
+"""Where `smalti train` puts its runs too: nothing else is left in the current folder."""
+
+
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     result = argparse.ArgumentParser(prog="smalti check", description="Examine a data set before any training.")
@@ -30,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--json", action="store_true", help="print one JSON object with every figure instead of the table"
     )
-    result.add_argument("--out", type=Path, metavar="PNG", help="overview picture (default: check_<name>.png here)")
+    result.add_argument("--out", type=Path, metavar="PNG", help="overview picture (default: runs/check_<name>.png)")
     result.add_argument("--no-overview", action="store_true", help="draw no picture")
     result.add_argument(
         "--features",
@@ -64,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         dataset = open_dataset(arguments.data, format=arguments.format)
         name = Path(dataset.root).stem if Path(dataset.root).is_file() else Path(dataset.root).resolve().name
-        picture = None if arguments.no_overview else arguments.out or Path(f"check_{name}.png")
+        picture = None if arguments.no_overview else arguments.out or RUNS / f"check_{name}.png"
         options = CheckOptions(arguments.features, arguments.views, picture)
         with Console(stderr=True).status("reading") as status:
             report = check_dataset(dataset, options, lambda part: status.update(part))
@@ -93,7 +97,7 @@ def show(report: CheckReport, console: Console) -> None:
     for problem in report.problems:
         console.print(f"[red]problem[/] [bold]{problem.code}[/]: {escape(str(problem))}")
     if report.overview is not None:
-        console.print(f"overview: {escape(report.overview)}")
+        console.print(f"overview: {escape(str(Path(report.overview).resolve()))}", soft_wrap=True)
     if report.problems:
         console.print("[red]Not fit for training.[/]")
     else:

@@ -18,9 +18,10 @@ def test_table_of_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     text = capsys.readouterr().out
     assert "0 missing" in text
     assert "Fit for training as far as could be seen (the poses were not tested)." in text
-    pictures = list(tmp_path.glob("check_*.png"))
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+    pictures = list((tmp_path / "runs").glob("check_*.png"))
     assert len(pictures) == 1
-    assert pictures[0].name in text
+    assert f"overview: {pictures[0]}" in text
     with Image.open(pictures[0]) as picture:
         assert picture.width > picture.height > 600
 
