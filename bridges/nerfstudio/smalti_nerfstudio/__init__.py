@@ -1,0 +1,1 @@
+"""Smalti's primitive families as methods of nerfstudio (`nerfstudio.method_configs`); see the README."""
