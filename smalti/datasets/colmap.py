@@ -144,7 +144,7 @@ def _points(model: ColmapModel, views: tuple[View, ...], row_of: dict[int, int],
         raise DatasetError(folder, f"point {point}", problem, REMEDY)
     order = np.argsort(records.track_image, kind="stable")
     numbers, starts = np.unique(records.track_image[order], return_index=True)
-    for number, rows in zip(numbers.tolist(), np.split(order, starts[1:]), strict=True):
+    for number, rows in zip(numbers.tolist(), np.split(order, starts)[1:], strict=True):
         image, keypoints = model.images[number], records.track_keypoint[rows]
         if keypoints.max(initial=-1) >= len(image.xy):
             problem = f"a track names keypoint {keypoints.max()} of its {len(image.xy)}"

@@ -94,6 +94,17 @@ def test_text_and_binary_say_the_same(tmp_path: Path) -> None:
     np.testing.assert_array_equal(text.points.observation_xy, binary.points.observation_xy[kept])
 
 
+def test_points_without_any_sighting_are_points(tmp_path: Path) -> None:
+    root = small_sets.write_colmap_text(tmp_path, small_sets.cameras(3))
+    path = root / "sparse" / "0" / "points3D.txt"
+    lines = [" ".join(line.split()[:8]) for line in path.read_text().splitlines()[1:]]
+    path.write_text("\n".join(lines) + "\n")
+    points = open_dataset(root).points
+    assert points is not None
+    np.testing.assert_allclose(points.positions, small_sets.points())
+    assert len(points.observation_view) == len(points.observation_xy) == 0
+
+
 @pytest.mark.parametrize(("name", "line", "text", "problem"), [
     ("cameras.txt", 1, "1 PINHOLE 48 36 50 50 24", "line 2: PINHOLE has 4 parameters, the line 3"),
     ("cameras.txt", 1, "1 PINHOLE 48", "line 2: this is no camera"),
