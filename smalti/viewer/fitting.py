@@ -48,8 +48,11 @@ class Poses:
 
     centres: Float[Tensor, "n 3"]
     rotations: Float[Tensor, "n 3 3"]
+    times: Float[Tensor, "n"]
     spread: float
     """World units; root mean square distance from the middle of the cameras, 1 where all are in one place."""
+    period: float
+    """From the first instant to the last, 1 where all are the same."""
 
 
 _POSES: WeakKeyDictionary[Views, Poses] = WeakKeyDictionary()
@@ -63,33 +66,37 @@ def poses(views: Views) -> Poses:
         centres = torch.stack([camera.centre.detach().double() for camera in cameras])
         rotations = torch.stack([camera.rotation.detach().double() for camera in cameras])
         spread = float((centres - centres.mean(dim=0)).norm(dim=1).square().mean().sqrt())
-        known = _POSES[views] = Poses(centres, rotations, spread if spread > 1e-9 else 1.0)
+        times = torch.tensor([camera.time for camera in cameras], dtype=torch.float64)
+        period = float(times.max() - times.min())
+        known = _POSES[views] = Poses(centres, rotations, times, spread or 1.0, period or 1.0)
     return known
 
 
 def nearest_view(views: Views, camera: Camera) -> int | None:
     """Row of the training view (where there are none: of any view) that was taken from nearest by, looking the same
-    way: a cameras' spread counts as much as a radian. None where there is no view.
+    way, at nearly the same time: the cameras' spread counts as much as a radian or all of the time. None where there is
+    no view.
     """
     rows = views.train_rows or views.test_rows
     if not rows:
         return None
     known = poses(views)
-    away, turned = _differences(known, camera, rows)
-    return rows[int((away / known.spread + turned).argmin())]
+    away, turned, later = _differences(known, camera, rows)
+    return rows[int((away / known.spread + turned + later / known.period).argmin())]
 
 
 def stands_at(views: Views, row: int, camera: Camera) -> bool:
-    """Whether the camera is where the view was taken, turned as it was; lens and size do not matter."""
+    """Whether the camera is where and when the view was taken, turned as it was; lens and size do not matter."""
     known = poses(views)
-    away, turned = _differences(known, camera, [row])
-    return float(away[0]) <= SAME_PLACE * known.spread and float(turned[0]) <= SAME_WAY
+    away, turned, later = _differences(known, camera, [row])
+    near = float(away[0]) <= SAME_PLACE * known.spread and float(turned[0]) <= SAME_WAY
+    return near and float(later[0]) <= SAME_PLACE * known.period
 
 
-def _differences(known: Poses, camera: Camera, rows: list[int]) -> tuple[Tensor, Tensor]:
-    """(distances, angles in radians) between the camera and these views."""
+def _differences(known: Poses, camera: Camera, rows: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """(distances, angles in radians, times) between the camera and these views."""
     picked = torch.tensor(rows)
     away = (known.centres[picked] - camera.centre.detach().double()).norm(dim=1)
     # |R1 - R2| (Frobenius) = sqrt(8) sin(angle / 2): unlike the trace, it keeps its digits near zero.
     chord = (known.rotations[picked] - camera.rotation.detach().double()).square().sum(dim=(1, 2)).sqrt()
-    return away, 2.0 * torch.asin((chord / 8.0**0.5).clamp(max=1.0))
+    return away, 2.0 * torch.asin((chord / 8.0**0.5).clamp(max=1.0)), (known.times[picked] - camera.time).abs()

@@ -52,7 +52,12 @@ class Painted:
 
 
 def draw(stage: Stage, look: Look, selected: Selection | None = None) -> UInt8[np.ndarray, "h w 3"]:
-    """The pixels of `paint`."""
+    """The pixels of `paint`.
+
+    >>> from smalti.scene import demo_camera, demo_scene
+    >>> draw(Stage(demo_scene()), Look(demo_camera(64, 48), mode="depth")).shape
+    (48, 64, 3)
+    """
     return paint(stage, look, selected).pixels
 
 
@@ -75,7 +80,7 @@ def paint(stage: Stage, look: Look, selected: Selection | None = None) -> Painte
         look = replace(look, mode="color")
     camera = look.camera
     if views is not None and row is not None:
-        camera = replace(fitted(views.cache.camera(row), width, height), time=look.camera.time)
+        camera = fitted(views.cache.camera(row), width, height)  # at the view's own time
     picture = _Picture(stage, scene, camera, look)
     values = _MODES[look.mode](picture, legend, row)
     if selected is not None and look.mode != "error":

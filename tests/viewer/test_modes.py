@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import math
 import sys
 from dataclasses import replace
@@ -240,6 +241,19 @@ def test_the_error_is_that_of_the_nearest_training_view(tmp_path: Path) -> None:
     assert asked.legend["view"] == asked.legend["truth"] == "002.png"
 
 
+def test_an_error_is_at_the_views_own_time(tmp_path: Path) -> None:
+    views = capture(
+        tmp_path,
+        [np.full((HEIGHT, WIDTH, 3), 10, np.uint8)] * 2,
+        [replace(camera(), time=0.0), replace(camera(), time=1.0)],
+    )
+    stage = Stage(two_walls(), views=views)
+    assert paint(stage, Look(replace(camera(), time=0.9), mode="error")).legend["view"] == "001.png"
+    assert paint(stage, Look(replace(camera(), time=0.1), mode="error")).legend["view"] == "000.png"
+    assert "truth" in paint(stage, Look(replace(camera(), time=1.0), truth_row=1)).legend
+    assert "truth" not in paint(stage, Look(replace(camera(), time=0.5), truth_row=1)).legend
+
+
 def test_no_error_is_black_and_lies_where_the_view_fits(tmp_path: Path) -> None:
     scene = two_walls()
     stage = Stage(scene)
@@ -371,6 +385,10 @@ def test_pictures_keep_no_graph_and_leave_gradients_alone() -> None:
     family = scene.layers["gaussians"].family
     draw(Stage(scene), Look(a_camera()), layer("gaussians"))
     assert all(value.requires_grad and value.grad is None for value in family.parameters.values())
+
+
+def test_the_docstrings_example_runs() -> None:
+    assert doctest.testmod(modes).failed == 0
 
 
 def test_a_look_of_one_size_is_of_that_size() -> None:

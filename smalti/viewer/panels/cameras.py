@@ -45,7 +45,7 @@ class Cameras:
             names = self._labels() if len(self._rows) <= MOST_NAMES else []
             self._names = gui.add_dropdown("Name", names or ["-"], visible=bool(names))
             self._steps = gui.add_button_group("", ["Previous", "Here", "Next"], visible=bool(self._rows))
-            self._compare = gui.add_checkbox("Photograph beside it", False, visible=bool(self._rows))
+            self._compare = gui.add_checkbox("Photograph", False, visible=bool(self._rows))
             self._split = gui.add_slider("up to", 0.0, 1.0, 0.01, 0.5, visible=False)
             shown = bool(self._rows) and empty
             self._show_views = gui.add_checkbox("Show cameras", shown, visible=bool(self._rows))
@@ -251,4 +251,4 @@ def _frustum_size(centres: np.ndarray, spread: float) -> float:
         return 0.1 * spread
     apart = np.linalg.norm(picked[:, None] - picked[None], axis=2)
     np.fill_diagonal(apart, np.inf)
-    return float(np.clip(0.5 * np.median(apart.min(axis=1)), 0.01 * spread, 0.1 * spread))
+    return float(np.clip(0.3 * np.median(apart.min(axis=1)), 0.01 * spread, 0.1 * spread))

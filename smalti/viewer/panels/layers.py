@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from smalti.scene.scene import Layer, Scene
     from smalti.viewer.client import ClientView
 
-OPENED = 4
+OPENED = 3
 """More layers than these begin folded."""
 OPACITY_SECONDS = 3.0
 """While the scene changes without end (a training), opacities are averaged no more often than this."""

@@ -40,12 +40,12 @@ class PicturePanel:
             modes = [LABELS[mode] for mode in MODES if mode != "error" or view.stage.views is not None]
             self._mode = gui.add_dropdown("Show", modes, initial_value=LABELS[view.look.mode])
             self._order = gui.add_dropdown("Order", list(ORDERS), hint="In which order primitives are composited")
-            self._depth = gui.add_dropdown("Which depth", list(DEPTHS), visible=False)
-            self._automatic = gui.add_checkbox("Range by percentiles", True, visible=False)
+            self._depth = gui.add_dropdown("Depth", list(DEPTHS), visible=False)
+            self._automatic = gui.add_checkbox("Auto range", True, visible=False)
             self._near = gui.add_number("Near", 0.0, step=0.01, visible=False)
             self._far = gui.add_number("Far", 1.0, step=0.01, visible=False)
-            self._own = gui.add_checkbox("Another background", False)
-            self._background = gui.add_rgb("Background", (255, 255, 255), visible=False)
+            self._own = gui.add_checkbox("Backdrop", False)
+            self._background = gui.add_rgb("Colour", (255, 255, 255), visible=False)
             self._line = gui.add_html("")
         for control in (self._mode, self._order, self._depth, self._automatic, self._near, self._far):
             control.on_update(lambda _: self._wished())

@@ -19,6 +19,7 @@ from smalti.cameras.camera import Camera
 from smalti.datasets.dataset import Points
 from smalti.scene import Scene
 from smalti.viewer.fitting import Fit, fit, fitted, nearest_view, stands_at
+from smalti.viewer.page_camera import rotation_matrix
 from smalti.viewer.panels.cameras import MOST_FRUSTA
 from smalti.viewer.stage import Stage, Views
 
@@ -45,8 +46,14 @@ def shown_at(page: Page, row: int) -> None:
     """Until the page's camera is where that view was taken."""
     views = page.view.stage.views
     assert views is not None
-    wanted = views.dataset.views[row].camera.centre.numpy()
-    page.until(lambda: np.allclose(page.view.client.camera.position, wanted, atol=1e-5), "no move")
+    taken = views.dataset.views[row].camera
+    wanted, sent = taken.centre.numpy(), page.view.client.camera
+
+    def sent_there() -> bool:
+        turned = rotation_matrix(sent.wxyz).T
+        return np.allclose(sent.position, wanted, atol=1e-5) and np.allclose(turned, taken.rotation.numpy(), atol=1e-4)
+
+    page.until(sent_there, "no move")
     page.arrive()
     page.until(lambda: page.state("cameras")["at_view"] and page.state("cameras")["row"] == row, "not there")
 
@@ -92,7 +99,7 @@ def test_the_photograph_is_shown_beside_the_render(views: Views) -> None:
         page.until(lambda: page.find("Cameras", "Show axes"))
         page.set("Cameras", "View", to=1)
         shown_at(page, 1)
-        page.set("Cameras", "Photograph beside it", to=True)
+        page.set("Cameras", "Photograph", to=True)
         page.until(lambda: page.view.look.truth_row == 1)
         page.until(lambda: page.controls[page.find("Cameras", "up to")]["visible"])
         page.set("Cameras", "up to", to=1.0)
@@ -102,7 +109,7 @@ def test_the_photograph_is_shown_beside_the_render(views: Views) -> None:
         page.set("Cameras", "", to="Next")
         page.until(lambda: page.view.look.truth_row == 2)
         shown_at(page, 2)
-        page.set("Cameras", "Photograph beside it", to=False)
+        page.set("Cameras", "Photograph", to=False)
         page.until(lambda: page.view.look.truth_row is None)
         page.until(lambda: not page.controls[page.find("Cameras", "up to")]["visible"])
 
@@ -110,7 +117,7 @@ def test_the_photograph_is_shown_beside_the_render(views: Views) -> None:
 def test_asking_for_the_photograph_goes_to_its_view(views: Views) -> None:
     with opened(Stage(two_walls(), views=views)) as page:
         page.until(lambda: page.find("Cameras", "Show axes"))
-        page.set("Cameras", "Photograph beside it", to=True)
+        page.set("Cameras", "Photograph", to=True)
         shown_at(page, 0)
         assert page.view.look.truth_row == 0
 
@@ -121,11 +128,11 @@ def test_a_photograph_that_cannot_be_read_is_told(views: Views) -> None:
         page.until(lambda: page.find("Cameras", "Show axes"))
         page.set("Cameras", "View", to=1)
         shown_at(page, 1)
-        page.set("Cameras", "Photograph beside it", to=True)
+        page.set("Cameras", "Photograph", to=True)
         page.until(page.problems)
         assert "001.png" in page.problems()[0]
         assert page.view.look.truth_row is None
-        page.until(lambda: page.value("Cameras", "Photograph beside it") is False)
+        page.until(lambda: page.value("Cameras", "Photograph") is False)
 
 
 def test_frusta_stand_where_the_views_do_and_can_be_clicked(views: Views) -> None:
@@ -194,14 +201,14 @@ def test_points_and_axes(views: Views) -> None:
 def test_without_views_there_are_only_axes() -> None:
     with opened(Stage(two_walls())) as page:
         page.until(lambda: page.find("Cameras", "Show axes"))
-        for label in ("View", "Name", "Photograph beside it", "Show cameras", "Show points"):
+        for label in ("View", "Name", "Photograph", "Show cameras", "Show points"):
             assert page.controls[page.find("Cameras", label)]["visible"] is False
         assert page.state("cameras")["views"] == 0
         page.set("Cameras", "View", to=3)
-        page.set("Cameras", "Photograph beside it", to=True)
+        page.set("Cameras", "Photograph", to=True)
         page.until(page.problems)
         assert "no calibrated views" in page.problems()[0]
-        page.until(lambda: page.value("Cameras", "Photograph beside it") is False)
+        page.until(lambda: page.value("Cameras", "Photograph") is False)
 
 
 # -- arithmetic --------------------------------------------------------------------------------------------------------

@@ -41,19 +41,19 @@ def test_an_error_needs_views() -> None:
 
 def test_order_and_background() -> None:
     with opened(Stage(two_walls())) as page:
-        page.until(lambda: page.find("Picture", "Background"))
+        page.until(lambda: page.find("Picture", "Colour"))
         for label, order in (("One key each (centre)", "centre"), ("Exact, per pixel (ray)", "ray")):
             page.set("Picture", "Order", to=label)
             page.until(lambda order=order: page.view.look.order == order)
         page.set("Picture", "Order", to="As the scene says")
         page.until(lambda: page.view.look.order is None)
-        assert page.controls[page.find("Picture", "Background")]["visible"] is False
-        page.set("Picture", "Another background", to=True)
+        assert page.controls[page.find("Picture", "Colour")]["visible"] is False
+        page.set("Picture", "Backdrop", to=True)
         page.until(lambda: page.view.look.background == (1.0, 1.0, 1.0))
-        page.until(lambda: page.controls[page.find("Picture", "Background")]["visible"])
-        page.set("Picture", "Background", to=[0, 51, 255])
+        page.until(lambda: page.controls[page.find("Picture", "Colour")]["visible"])
+        page.set("Picture", "Colour", to=[0, 51, 255])
         page.until(lambda: page.state("picture")["background"] == pytest.approx([0.0, 0.2, 1.0]))
-        page.set("Picture", "Another background", to=False)
+        page.set("Picture", "Backdrop", to=False)
         page.until(lambda: page.view.look.background is None)
 
 
@@ -63,7 +63,7 @@ def test_the_range_of_depths_is_told_held_and_given() -> None:
         page.set("Picture", "Show", to="Depth")
         legend = page.until(lambda: "near" in page.state("picture")["legend"] and page.state("picture")["legend"])
         page.until(lambda: "near (red) 2 to far (blue) 4" in page.text("Picture"))
-        page.set("Picture", "Range by percentiles", to=False)
+        page.set("Picture", "Auto range", to=False)
         page.until(lambda: page.view.look.depth_range is not None)
         assert page.view.look.depth_range == pytest.approx((legend["near"], legend["far"]), abs=1e-3)
         page.set("Picture", "Far", to=10.0)
@@ -73,10 +73,10 @@ def test_the_range_of_depths_is_told_held_and_given() -> None:
         assert "near to far" in page.problems()[0]
         assert page.view.look.depth_range is not None
         assert page.view.look.depth_range[1] == 10.0
-        page.set("Picture", "Which depth", to="Median")
+        page.set("Picture", "Depth", to="Median")
         page.set("Picture", "Near", to=0.5)
         page.until(lambda: page.view.look.depth_range == (0.5, 10.0) and page.view.look.depth == "median")
-        page.set("Picture", "Range by percentiles", to=True)
+        page.set("Picture", "Auto range", to=True)
         page.until(lambda: page.view.look.depth_range is None)
 
 
