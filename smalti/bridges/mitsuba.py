@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Float
 
 from smalti.bridges import BridgeUnavailable, package
-from smalti.bridges.plain import mesh_of, unshared, warn
+from smalti.bridges.plain import mesh_of, warn
 from smalti.cameras.camera import Camera
-from smalti.files.mesh_files import MeshFile
+from smalti.files.mesh import MeshFile, unshared_corners
 from smalti.primitives.family import Family
 from smalti.primitives.gaussians import Gaussians
 from smalti.primitives.ray_gaussians import RayGaussians
@@ -98,7 +98,7 @@ def to_mesh(family: Family, look: Look = "emissive", name: str = "mesh") -> Any:
     properties["bsdf"] = mitsuba.load_dict(both)
     vertices, faces, uvs = mesh.vertices, mesh.faces, None
     if textured:
-        rows, uvs, faces = unshared(mesh)
+        rows, uvs, faces = unshared_corners(mesh)
         vertices = vertices[rows]
     made = mitsuba.Mesh(name, len(vertices), len(faces), has_vertex_texcoords=textured, props=properties)
     if not textured:

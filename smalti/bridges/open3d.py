@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from smalti.bridges import package
-from smalti.bridges.plain import family_of, family_on_points, mesh_of, points_of, warn, welded
-from smalti.files.mesh_files import MeshFile
+from smalti.bridges.plain import family_of, family_on_points, mesh_of, points_of, warn
+from smalti.files.mesh import MeshFile
 from smalti.primitives.family import Family
 from smalti.primitives.meshes import Meshes
 
@@ -56,7 +56,6 @@ def from_triangle_mesh(mesh: Any, metadata: Mapping[str, Any] | None = None) -> 
             f"from_triangle_mesh: the mesh has {len(textures)} textures, a layer has one; take it apart first"
         )
     if textures and len(corners) == 3 * len(faces):
-        vertices, faces = welded(vertices, faces)
         return family_of(MeshFile(vertices, faces, None, corners.reshape(-1, 3, 2), _channels(textures[0])), metadata)
     colors = np.asarray(mesh.vertex_colors, np.float32)
     return family_of(MeshFile(vertices, faces, colors if len(colors) == len(vertices) else None), metadata)

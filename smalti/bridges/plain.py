@@ -1,4 +1,4 @@
-"""The exchange value behind the bridges to mesh libraries: `smalti.files.mesh_files.MeshFile`, made and read."""
+"""The exchange value behind the bridges to mesh libraries, `smalti.files.mesh.MeshFile`, made and read."""
 
 from __future__ import annotations
 
@@ -8,25 +8,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from smalti.bridges import BridgeWarning
-from smalti.files.mesh_files import MeshFile
+from smalti.files.mesh import MeshFile, merged
+from smalti.files.mesh_files import meshes_of
 from smalti.primitives.family import Family, find_family
 from smalti.primitives.meshes import Meshes
-from smalti.primitives.texture import logit
 
 
 def family_of(mesh: MeshFile, metadata: Mapping[str, Any] | None = None) -> Meshes:
-    """A layer of family `meshes`; mid grey where the mesh has no colours. `metadata` is the family's."""
-    values = Meshes.checked_metadata({**(metadata or {}), "texture_size": 0})
-    vertices, constants = torch.from_numpy(mesh.vertices), {"faces": torch.from_numpy(mesh.faces)}
-    if mesh.texture is None or mesh.uvs is None:
-        colors = torch.full_like(vertices, 0.5) if mesh.colors is None else torch.from_numpy(mesh.colors)
-        return Meshes({"vertices": vertices, "raw_colors": logit(colors.float())}, values, constants)
-    texture = logit(torch.from_numpy(mesh.texture.astype(np.float32) / 255))
-    constants["uvs"] = torch.from_numpy(mesh.uvs)
-    return Meshes({"vertices": vertices, "raw_texture": texture}, values, constants)
+    """A layer of family `meshes`; mid grey where the mesh has no colours. `metadata` is the family's.
+
+    Vertices of a textured mesh that lie at one place become one, so that a seam of the texture is no silhouette.
+    """
+    return meshes_of(mesh if mesh.texture is None else merged(mesh), metadata)
 
 
 def mesh_of(family: Family) -> MeshFile:
@@ -52,25 +48,6 @@ def mesh_of(family: Family) -> MeshFile:
     if "logit_opacities" in family.parameters and bool((family.opacities() < 0.99).any()):
         warn(f"the opacities of the {family.name} were left out: triangles are opaque on the other side")
     return found
-
-
-def unshared(mesh: MeshFile) -> tuple[Int[np.ndarray, "w"], Float[np.ndarray, "w 2"], Int[np.ndarray, "f 3"]]:
-    """(rows of vertices, their texture coordinates, faces): a vertex for every pair of the two that occurs."""
-    assert mesh.uvs is not None
-    corners = np.concatenate([mesh.faces.reshape(-1, 1), mesh.uvs.reshape(-1, 2).astype(np.float64)], axis=1)
-    rows, inverse = np.unique(corners, axis=0, return_inverse=True)
-    return rows[:, 0].astype(np.int64), rows[:, 1:], inverse.reshape(-1, 3)
-
-
-def welded(
-    vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]
-) -> tuple[Float[np.ndarray, "w 3"], Int[np.ndarray, "f 3"]]:
-    """One vertex where a seam of the texture had several, so that the seam is no silhouette; in their first order."""
-    _, first, inverse = np.unique(vertices + 0.0, axis=0, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
-    return vertices[first[order]], place[inverse.reshape(-1)][faces]
 
 
 def points_of(family: Family) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, "n 3"]]:

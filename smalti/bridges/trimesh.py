@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from smalti.bridges import package
-from smalti.bridges.plain import family_of, family_on_points, mesh_of, points_of, unshared, warn, welded
-from smalti.files.mesh_files import MeshFile
+from smalti.bridges.plain import family_of, family_on_points, mesh_of, points_of, warn
+from smalti.files.mesh import MeshFile, unshared_corners
 from smalti.primitives.family import Family
 from smalti.primitives.meshes import Meshes
 from smalti.scene.scene import Scene
@@ -43,7 +43,7 @@ def to_mesh(family: Family) -> Any:
         return trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=levels, process=False)
     from PIL import Image
 
-    rows, uvs, faces = unshared(mesh)
+    rows, uvs, faces = unshared_corners(mesh)
     visual = trimesh.visual.TextureVisuals(
         uv=np.stack([uvs[:, 0], 1 - uvs[:, 1]], axis=1),
         material=trimesh.visual.material.SimpleMaterial(image=Image.fromarray(mesh.texture), diffuse=[255] * 4),
@@ -131,5 +131,4 @@ def _read(mesh: Any, matrix: np.ndarray) -> MeshFile:
     opaque = "A" not in image.getbands() or min(image.getchannel("A").getextrema()) == 255
     texture = np.array(image.convert("RGB" if opaque else "RGBA"))
     corners = np.stack([uv[:, 0], 1 - uv[:, 1]], axis=1).astype(np.float32)[faces][:, turned].copy()
-    vertices, faces = welded(vertices, faces)
     return MeshFile(vertices, faces[:, turned].copy(), None, corners, texture)
