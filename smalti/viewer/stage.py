@@ -34,6 +34,10 @@ class Training(Protocol):
         """The parameters of these layers were changed by hand (called while writing): optimiser state follows."""
         ...
 
+    def save(self) -> str:
+        """A checkpoint now; returns where it is."""
+        ...
+
     def state(self) -> dict[str, Any]:
         """Plain values: `step`, `steps`, `paused`, `steps_per_second`, `losses` and `psnrs` as (step, value)."""
         ...
