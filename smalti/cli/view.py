@@ -58,8 +58,11 @@ def main(argv: Sequence[str]) -> int:
     """Shows it until Ctrl-C. Returns 0 then, 2 where it cannot be shown."""
     arguments = parser().parse_args(argv)
     require_viewer()
+    import torch
+
     from smalti.viewer.server import Viewer
 
+    torch.set_num_threads(1)  # as in training (smalti.trainers.threads): the engine has its own
     stage = opened(arguments)
     with Viewer(stage, arguments.host, arguments.port, arguments.token, tuple(arguments.allow_host)) as viewer:
         print(f"{stage.title}: {said(stage)}")
