@@ -67,7 +67,7 @@ def test_defaults_on_the_page_are_ours(option: str, value: float) -> None:
 
 def test_the_bridges_own_tests_skip_with_a_message_where_nerfstudio_is_absent(tmp_path: Path) -> None:
     (tmp_path / "nerfstudio.py").write_text("raise ImportError('hidden by a test')\n")
-    path = os.pathsep.join([str(tmp_path), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rs", "-q", str(BRIDGE / "tests")]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import small_sets
 import torch
 
 import smalti.datasets.nerfstudio
 from smalti.datasets.dataset import DatasetError
 from smalti.datasets.nerfstudio_outputs import dataset_from_outputs
 from smalti.datasets.open import open_dataset
-from tests.datasets import small_sets
 
 TURN = torch.tensor([[0.0, -1.0, 0.0, 1.0], [1.0, 0.0, 0.0, 2.0], [0.0, 0.0, 1.0, 3.0]])
 """A quarter turn about z, then a shift by (1, 2, 3)."""

@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+import small_sets
 
 from smalti.cli import check
 from smalti.cli.train import main, read_call
 from smalti.configs.resolve import resolve
 from smalti.trainers.run import Run
-from tests.datasets import small_sets
 
 
 def test_train_takes_it_under_three_names() -> None:
