@@ -13,6 +13,8 @@ CODEBOOK_SIZE = 256
 BLOCK = 1 << 22
 """Distances held at a time while vectors are assigned: 16 MB."""
 _CELLS = 4096
+_STRIDE = 4096
+"""Numbers that are converted at a time."""
 FLAT_PAIRS = 1 << 30
 """Vectors times palette rows up to which the palette is found in one level."""
 
@@ -26,7 +28,7 @@ def scalar_codebook(
     keep numbers of their own; then `rounds` rounds of Lloyd's algorithm. At most 256 different values come back
     exactly.
     """
-    ordered = np.sort(values.astype(np.float64), axis=None)
+    ordered = np.sort(values, axis=None)
     if len(ordered) == 0:
         return np.zeros(CODEBOOK_SIZE, np.float32), np.zeros(values.shape, np.uint8)
     centres = _merged(ordered)
@@ -34,7 +36,29 @@ def scalar_codebook(
         centres = _lloyd(ordered, centres, rounds)
     book = np.pad(np.sort(centres), (0, CODEBOOK_SIZE - len(centres)), mode="edge").astype(np.float32)
     middles = 0.5 * (book[1:].astype(np.float64) + book[:-1])
-    return book, np.searchsorted(middles, values).astype(np.uint8)
+    rows = np.empty(values.shape, np.uint8)
+    for start in range(0, len(values), _STRIDE):
+        part = slice(start, start + _STRIDE)
+        rows[part] = np.searchsorted(middles, values[part])
+    return book, rows
+
+
+class _Sums:
+    """Sums of the first numbers of a list, in float64 but without holding as many."""
+
+    def __init__(self, ordered: Float[np.ndarray, "n"]) -> None:
+        self.ordered = ordered
+        blocks = np.add.reduceat(ordered, np.arange(0, len(ordered), _STRIDE), dtype=np.float64)
+        self.blocks = np.concatenate([[0.0], np.cumsum(blocks)])
+
+    def __getitem__(self, ends: Int[np.ndarray, "k"]) -> Float[np.ndarray, "k"]:
+        """Of the first `ends` numbers each."""
+        whole = ends // _STRIDE
+        over = [
+            float(self.ordered[first * _STRIDE : end].sum(dtype=np.float64))
+            for first, end in zip(whole.tolist(), ends.tolist(), strict=True)
+        ]
+        return self.blocks[whole] + np.array(over)
 
 
 def _merged(ordered: Float[np.ndarray, "n"]) -> Float[np.ndarray, "k"]:
@@ -42,8 +66,8 @@ def _merged(ordered: Float[np.ndarray, "n"]) -> Float[np.ndarray, "k"]:
     edges = np.concatenate(
         [np.linspace(ordered[0], ordered[-1], _CELLS), ordered[np.linspace(0, len(ordered) - 1, _CELLS).astype(int)]]
     )
-    bounds = np.unique(np.concatenate([np.searchsorted(ordered, edges), [len(ordered)]]))
-    sums = np.concatenate([[0.0], np.cumsum(ordered)])
+    bounds = np.unique(np.concatenate([np.searchsorted(ordered, edges.astype(ordered.dtype)), [len(ordered)]]))
+    sums = _Sums(ordered)
     sizes = np.diff(bounds).astype(np.float64).tolist()
     means = (np.diff(sums[bounds]) / np.diff(bounds)).tolist()
     after = [*range(1, len(means)), -1]
@@ -78,9 +102,9 @@ def _merged(ordered: Float[np.ndarray, "n"]) -> Float[np.ndarray, "k"]:
 
 
 def _lloyd(ordered: Float[np.ndarray, "n"], centres: Float[np.ndarray, "256"], rounds: int) -> Float[np.ndarray, "256"]:
-    sums = np.concatenate([[0.0], np.cumsum(ordered)])
+    sums = _Sums(ordered)
     for _ in range(rounds):
-        cuts = np.searchsorted(ordered, 0.5 * (centres[1:] + centres[:-1]))
+        cuts = np.searchsorted(ordered, (0.5 * (centres[1:] + centres[:-1])).astype(ordered.dtype))
         bounds = np.concatenate([[0], cuts, [len(ordered)]])
         sizes = np.diff(bounds)
         means = np.diff(sums[bounds]) / np.maximum(sizes, 1)

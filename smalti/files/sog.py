@@ -21,9 +21,10 @@ from __future__ import annotations
 import io
 import json
 import math
+import tempfile
 import zipfile
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ def write_sog(
     Rows are written along a Morton curve (`morton_order`). What is lost: positions to half a step of 65535 in
     sign(x) ln(1 + abs x) of the range; opacities to 1/510; quaternion components to 1/(255 sqrt 2); scales and degree
     0 to the nearest of 256 numbers; higher degrees to the nearest palette row and its numbers to the nearest of 256.
-    Memory: the splats once more.
+    Memory beyond chunks: one image with what it is made from, about 100 bytes a Gaussian; what the palette of higher
+    degrees needs (about 50 bytes a Gaussian); transformed columns wait in files beside `path`.
 
     Args:
         path: target, replaced if present.
@@ -65,29 +67,43 @@ def write_sog(
     untouched.
     """
     path = Path(path)
-    splats = _transformed(path, splats, transform)
-    order = morton_order(splats.means)
     side = 4 * math.ceil(math.sqrt(len(splats)) / 4) or 4
     if side > _SIDE_LIMIT:
         raise FileFormatError(path, f"{len(splats)} Gaussians do not fit in one WebP image", "Split the scene")
-    meta, images = _encode(splats, order)
+    shape = (max(4, 4 * math.ceil(len(splats) / side / 4)), side)
     notices: list[str] = []
-    if splats.sh_rest.shape[1] and len(splats):
-        meta["shN"], error = _encode_rest(splats.sh_rest[order], palette_size, images)
-        notices.append(error)
-    meta[METADATA_KEY] = metadata_to_plain(splats) | ({} if "shN" in meta else {"sh_degree": 0})
-    height = max(4, 4 * math.ceil(len(splats) / side / 4))
-    with whole_file(path) as stream, zipfile.ZipFile(stream, "w") as archive:
-        for name, pixels in images.items():
-            if name == "shN_centroids.webp":
-                grid = pixels
-            else:
-                grid = np.zeros((height * side, pixels.shape[1]), np.uint8)
-                grid[: len(pixels)] = pixels
-                grid = grid.reshape(height, side, -1)
-            archive.writestr(zipfile.ZipInfo(name), _webp(grid))
-        archive.writestr(zipfile.ZipInfo("meta.json"), json.dumps(meta, separators=(",", ":")))
+    with tempfile.TemporaryDirectory(prefix=".sog-", dir=path.parent) as scratch:
+        splats = _transformed(path, splats, transform, Path(scratch))
+        with whole_file(path) as stream, zipfile.ZipFile(stream, "w") as archive:
+            images = _Images(archive, shape)
+            order = morton_order(splats.means)
+            meta = _encode(splats, order, images)
+            if splats.sh_rest.shape[1] and len(splats):
+                meta["shN"], error = _encode_rest(splats.sh_rest, order, palette_size, images)
+                notices.append(error)
+            meta[METADATA_KEY] = metadata_to_plain(splats) | ({} if "shN" in meta else {"sh_degree": 0})
+            archive.writestr(zipfile.ZipInfo("meta.json"), json.dumps(meta, separators=(",", ":")))
+        del splats  # its columns lie in the scratch folder
     return tuple(notices)
+
+
+@dataclass(frozen=True)
+class _Images:
+    """The archive, one image at a time."""
+
+    archive: zipfile.ZipFile
+    shape: tuple[int, int]
+    """Height and width of those with a pixel for every Gaussian."""
+
+    def add(self, name: str, pixels: UInt8[np.ndarray, "n c"]) -> None:
+        """An image with these pixels, and black ones at the end."""
+        grid = np.zeros((self.shape[0] * self.shape[1], pixels.shape[1]), np.uint8)
+        grid[: len(pixels)] = pixels
+        self.add_grid(name, grid.reshape(*self.shape, -1))
+
+    def add_grid(self, name: str, grid: UInt8[np.ndarray, "h w c"]) -> None:
+        """An image as it stands."""
+        self.archive.writestr(zipfile.ZipInfo(name), _webp(grid))
 
 
 def morton_order(means: Float[np.ndarray, "n 3"]) -> Int[np.ndarray, "n"]:
@@ -95,47 +111,67 @@ def morton_order(means: Float[np.ndarray, "n 3"]) -> Int[np.ndarray, "n"]:
     if not len(means):
         return np.arange(0)
     low, high = means.min(axis=0).astype(np.float64), means.max(axis=0).astype(np.float64)
-    cells = ((means - low) / np.maximum(high - low, 1e-30) * 1023).astype(np.int64)
-    codes = np.zeros(len(means), np.int64)
-    for bit in range(10):
-        for axis in range(3):
-            codes |= (cells[:, axis] >> bit & 1) << (3 * bit + axis)
+    codes = np.zeros(len(means), np.int32)
+    for part in _chunks(len(means)):
+        cells = ((means[part] - low) / np.maximum(high - low, 1e-30) * 1023).astype(np.int32)
+        for bit in range(10):
+            for axis in range(3):
+                codes[part] |= (cells[:, axis] >> bit & 1) << (3 * bit + axis)
     return np.argsort(codes, kind="stable")
 
 
-def _transformed(path: Path, splats: Splats, transform: Callable[[Splats], Splats] | None) -> Splats:
-    """All rows, transformed and finite."""
-    bad, parts = BadRows(), []
+def _chunks(count: int) -> Iterator[slice]:
+    for start in range(0, count, CHUNK_ROWS):
+        yield slice(start, start + CHUNK_ROWS)
+
+
+def _transformed(path: Path, splats: Splats, transform: Callable[[Splats], Splats] | None, scratch: Path) -> Splats:
+    """All rows, finite; transformed ones lie in files below `scratch`."""
+    bad = BadRows()
+    if transform is None or not len(splats):
+        for start, part in parts_of(splats, None):
+            bad.inspect(part, start)
+        bad.raise_if_any(path, "Nothing was written; the scene itself holds these numbers")
+        return splats
+    columns: dict[str, np.ndarray] = {}
+    for name in PARAMETERS:
+        shape = getattr(splats, name).shape
+        held = math.prod(shape) > 0
+        columns[name] = (
+            np.memmap(scratch / name, np.float32, "w+", shape=shape) if held else np.empty(shape, np.float32)
+        )
     for start, part in parts_of(splats, transform):
         bad.inspect(part, start)
-        if transform:
-            parts.append(part)
+        for name, column in columns.items():
+            column[start : start + len(part)] = getattr(part, name)
     bad.raise_if_any(path, "Nothing was written; the scene itself holds these numbers")
-    if not parts:
-        return splats
-    return replace(splats, **{name: np.concatenate([getattr(part, name) for part in parts]) for name in PARAMETERS})
+    return replace(splats, **columns)
 
 
-def _encode(splats: Splats, order: Int[np.ndarray, "n"]) -> tuple[dict[str, Any], dict[str, UInt8[np.ndarray, "..."]]]:
-    """meta.json and the pixels of the images, but for the higher degrees."""
+def _encode(splats: Splats, order: Int[np.ndarray, "n"], images: _Images) -> dict[str, Any]:
+    """meta.json but for the higher degrees; adds their images, one after the other."""
     from smalti import __version__
 
-    means = splats.means[order].astype(np.float64)
-    logs = np.sign(means) * np.log1p(np.abs(means))
-    low = logs.min(axis=0) if len(logs) else np.zeros(3)
-    high = logs.max(axis=0) if len(logs) else np.zeros(3)
-    steps = np.rint((logs - low) / np.where(high > low, high - low, 1.0) * 65535).astype(np.uint16)
-    scales, scale_rows = scalar_codebook(splats.log_scales[order])
-    colors, color_rows = scalar_codebook(splats.sh_dc[order])
-    opacity = opacity_bytes(splats.logit_opacities[order])
-    images = {
-        "means_l.webp": (steps & 255).astype(np.uint8),
-        "means_u.webp": (steps >> 8).astype(np.uint8),
-        "quats.webp": _packed_quaternions(splats.quaternions[order]),
-        "scales.webp": scale_rows,
-        "sh0.webp": np.concatenate([color_rows, opacity[:, None]], axis=1),
-    }
-    meta: dict[str, Any] = {
+    low, high = _ranges(splats.means)
+    for name, shift in (("means_l.webp", 0), ("means_u.webp", 8)):
+        pixels = np.empty((len(splats), 3), np.uint8)
+        for part in _chunks(len(splats)):
+            logs = _squeezed(splats.means[order[part]])
+            steps = np.rint((logs - low) / np.where(high > low, high - low, 1.0) * 65535).astype(np.uint16)
+            pixels[part] = steps >> shift & 255
+        images.add(name, pixels)
+    pixels = np.empty((len(splats), 4), np.uint8)
+    for part in _chunks(len(splats)):
+        pixels[part] = _packed_quaternions(splats.quaternions[order[part]])
+    images.add("quats.webp", pixels)
+    scales, rows = scalar_codebook(splats.log_scales)
+    images.add("scales.webp", rows[order])
+    colors, rows = scalar_codebook(splats.sh_dc)
+    for part in _chunks(len(splats)):
+        pixels[part, :3] = rows[order[part]]
+        pixels[part, 3] = opacity_bytes(splats.logit_opacities[order[part]])
+    images.add("sh0.webp", pixels)
+    return {
         "version": 2,
         "asset": {"generator": f"smalti {__version__}"},
         "count": len(splats),
@@ -145,7 +181,20 @@ def _encode(splats: Splats, order: Int[np.ndarray, "n"]) -> tuple[dict[str, Any]
         "quats": {"files": ["quats.webp"]},
         "sh0": {"codebook": colors.tolist(), "files": ["sh0.webp"]},
     }
-    return meta, images
+
+
+def _squeezed(means: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
+    """sign(x) ln(1 + abs x), in float64."""
+    wide = means.astype(np.float64)
+    return np.sign(wide) * np.log1p(np.abs(wide))
+
+
+def _ranges(means: Float[np.ndarray, "n 3"]) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"]]:
+    """Lowest and highest squeezed coordinates."""
+    if not len(means):
+        return np.zeros(3), np.zeros(3)
+    both = _squeezed(np.stack([means.min(axis=0), means.max(axis=0)]))
+    return both[0], both[1]
 
 
 def _packed_quaternions(quaternions: Float[np.ndarray, "n 4"]) -> UInt8[np.ndarray, "n 4"]:
@@ -155,7 +204,7 @@ def _packed_quaternions(quaternions: Float[np.ndarray, "n 4"]) -> UInt8[np.ndarr
 
 
 def _encode_rest(
-    rest: Float[np.ndarray, "n k 3"], palette_size: int | None, images: dict[str, UInt8[np.ndarray, "..."]]
+    rest: Float[np.ndarray, "n k 3"], order: Int[np.ndarray, "n"], palette_size: int | None, images: _Images
 ) -> tuple[dict[str, Any], str]:
     """The entry `shN` and a sentence on its error; adds its images."""
     n, number, _ = rest.shape
@@ -166,19 +215,23 @@ def _encode_rest(
     lines = math.ceil(count / PALETTE_WIDTH)
     grid = np.zeros((lines * PALETTE_WIDTH, number, 3), np.uint8)
     grid[:count] = rows.reshape(count, number, 3)
-    images["shN_centroids.webp"] = grid.reshape(lines, PALETTE_WIDTH * number, 3)
-    images["shN_labels.webp"] = np.stack([places & 255, places >> 8, 0 * places], axis=1).astype(np.uint8)
+    images.add_grid("shN_centroids.webp", grid.reshape(lines, PALETTE_WIDTH * number, 3))
+    pixels = np.zeros((n, 3), np.uint8)
+    for part in _chunks(n):
+        label = places[order[part]]
+        pixels[part, 0], pixels[part, 1] = label & 255, label >> 8
+    images.add("shN_labels.webp", pixels)
     meta = {
         "count": count,
         "bands": degree_of(number),
         "codebook": book.tolist(),
         "files": ["shN_centroids.webp", "shN_labels.webp"],
     }
-    squares = 0.0
-    for start in range(0, n, CHUNK_ROWS):
-        part = slice(start, start + CHUNK_ROWS)
-        squares += float(np.square(book[grid[places[part]]] - rest[part]).sum(dtype=np.float64))
-    error, spread = math.sqrt(squares / rest.size), math.sqrt(float(np.square(rest).mean(dtype=np.float64)))
+    lost = whole = 0.0
+    for part in _chunks(n):
+        lost += float(np.square(book[grid[places[part]]] - rest[part]).sum(dtype=np.float64))
+        whole += float(np.square(rest[part]).sum(dtype=np.float64))
+    error, spread = math.sqrt(lost / rest.size), math.sqrt(whole / rest.size)
     return (
         meta,
         f"spherical harmonics became {count:,} sets for {n:,} splats: error {error:.2g}, values {spread:.2g} (rms)",
