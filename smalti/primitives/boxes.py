@@ -240,6 +240,11 @@ class Boxes(Family):
         return 8.0 * self.sizes().prod(dim=1)
 
     @torch.no_grad()
+    def importance(self) -> Float[Tensor, "n"]:
+        """Density over the volume: what a box absorbs from all sides."""
+        return self.densities().flatten(1).mean(dim=1) * self.volumes()
+
+    @torch.no_grad()
     def areas(self) -> Float[Tensor, "n"]:
         a, b, c = self.sizes().unbind(1)
         return 8.0 * (a * b + b * c + c * a)

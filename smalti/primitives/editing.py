@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from smalti.primitives.registry import FamilyError
+from smalti.primitives.rows import RowMap
 from smalti.primitives.texture import logit
 
 ColorFunction = Callable[[Tensor], Tensor]
@@ -59,7 +60,7 @@ class Editable:
         for name in self.color_logits:
             if name in self.parameters:
                 value = self.parameters[name][..., :3].sigmoid()
-                return value.reshape(len(value), -1, 3).mean(dim=1)
+                return value[:, None].flatten(1, -2).mean(dim=1)
         raise FamilyError(f"family {self.name}: its primitives have no colours of their own")
 
     @torch.no_grad()
@@ -78,6 +79,24 @@ class Editable:
         self.replace(changed)
 
     @torch.no_grad()
+    def set_texture(self, picture: Float[Tensor, "h w c"]) -> None:
+        """Give every texture (of all primitives together, or one each) these colours, resampled to its size."""
+        changed: dict[str, Tensor] = {}
+        for name in self.color_logits:
+            held = self.parameters.get(name)
+            if held is not None and held.dim() >= 3:
+                channels = min(held.shape[-1], picture.shape[2])
+                planes = picture[..., :channels].movedim(2, 0)[None].to(held)
+                scaled = torch.nn.functional.interpolate(
+                    planes, held.shape[-3:-1], mode="bilinear", antialias=True, align_corners=False
+                )
+                texels = logit(scaled[0].movedim(0, 2)).expand(*held.shape[:-1], channels)
+                changed[name] = torch.cat([texels, held.detach()[..., channels:]], dim=-1)
+        if not changed:
+            raise FamilyError(f"family {self.name}: these primitives have no texture to replace")
+        self.replace(changed)
+
+    @torch.no_grad()
     def set_opacities(self, wanted: Float[Tensor, "n"]) -> None:
         """Make `opacities` these (0..1; exactly 0 and 1 only as nearly as the family can hold them)."""
         held = self.parameters.get("logit_opacities")
@@ -85,8 +104,37 @@ class Editable:
             raise FamilyError(f"family {self.name}: its primitives have no opacity to set; they are opaque")
         self.replace({"logit_opacities": torch.logit(wanted.double().clamp(1e-6, 1 - 1e-6)).to(held)})
 
+    @torch.no_grad()
+    def importance(self) -> Float[Tensor, "n"]:
+        """How much each primitive shows, by its own measures; by default opacity times area."""
+        return (self.opacities() * self.areas()).detach()
+
+    @torch.no_grad()
+    def simplify(
+        self, chosen: Bool[Tensor, "n"], count: int, weights: Float[Tensor, "n"]
+    ) -> tuple[RowMap, dict[str, RowMap]]:
+        """Leave at most `count` of the chosen primitives, fewer than there are, such that the picture stays as it is as
+        nearly as may be; `weights` (0 or more) say how much each counts. Returns what became of the primitives and of
+        each parameter's rows. By default the weightiest stay.
+        """
+        weighty = torch.where(chosen, weights, -torch.inf).argsort(descending=True, stable=True)[:count]
+        rows = RowMap.keep((~chosen).index_fill(0, weighty, True))
+        return rows, self.rearrange(rows)
+
     def replace(self, parameters: Mapping[str, Tensor]) -> None:
         """`Family.replace`."""
+        raise NotImplementedError
+
+    def rearrange(self, rows: RowMap) -> dict[str, RowMap]:
+        """`Family.rearrange`."""
+        raise NotImplementedError
+
+    def opacities(self) -> Float[Tensor, "n"]:
+        """`Family.opacities`."""
+        raise NotImplementedError
+
+    def areas(self) -> Float[Tensor, "n"]:
+        """`Family.areas`."""
         raise NotImplementedError
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
@@ -378,6 +379,13 @@ class Family(Editable, ABC):
     def copy(self) -> Self:
         """The same primitives, with tensors and metadata of their own."""
         return type(self)(self.parameters, dict(self.metadata), self.constants)
+
+    def borrowed(self) -> Self:
+        """Another instance with the same tensors: what replaces tensors in one does not in the other."""
+        result = copy(self)
+        result.parameters, result.constants = dict(self.parameters), dict(self.constants)
+        result.metadata = dict(self.metadata)
+        return result
 
     def require_gradients(self, wanted: bool) -> None:
         """Freeze or thaw all parameters."""

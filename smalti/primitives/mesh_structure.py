@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from smalti.primitives.collapse import CollapsibleMesh, collapsed
 from smalti.primitives.editing import reflected
 from smalti.primitives.family import Family
 from smalti.primitives.rows import Restructure, RowMap
@@ -80,6 +82,38 @@ class FaceStructure(Family):
         self.replace({"vertices": reflected(plane, self.parameters["vertices"])})
         self.constants = {key: value.flip(1) for key, value in self.constants.items()}
         self._hold(self.constants["faces"])
+
+    @torch.no_grad()
+    def simplify(
+        self, chosen: Bool[Tensor, "n"], count: int, weights: Float[Tensor, "n"]
+    ) -> tuple[RowMap, dict[str, RowMap]]:
+        """Edges are collapsed by quadric error; corners of faces that are not chosen, and seams of textures, stay. What
+        cannot be collapsed is left: there may be more than `count`.
+        """
+
+        def plain(value: Tensor | None) -> Any:
+            return None if value is None else value.detach().cpu().numpy()
+
+        colors = self.parameters.get("raw_colors")
+        mesh = CollapsibleMesh(
+            *(plain(self.parameters["vertices"]), plain(self.faces), plain(weights.double()), plain(chosen)),
+            colors=None if colors is None else plain(colors.sigmoid()),
+            uvs=plain(self.constants.get("uvs")),
+        )
+        alive, faces, uvs = collapsed(mesh, count)
+        corners = torch.from_numpy(faces).to(self.device)
+        left = torch.from_numpy(alive).to(self.device)
+        moved = (corners != self.faces).any(dim=1)
+        source = torch.cat([torch.nonzero(left & ~moved).squeeze(1), torch.nonzero(left & moved).squeeze(1)])
+        # What has other corners now is another face: it comes behind those that stay.
+        rows = RowMap(source, moved[source])
+        compact = compacted(corners[source], len(self.parameters["vertices"]))
+        self.constants = {key: value[source] for key, value in self.constants.items()}
+        if uvs is not None:
+            self.constants["uvs"] = torch.from_numpy(uvs).to(self.constants["uvs"])[source]
+        self._hold(compact.faces)
+        still = torch.zeros_like(compact.kept, dtype=torch.bool)
+        return rows, self._moved(rows, RowMap(compact.kept, still))
 
     # -- density control ----------------------------------------------------------------------------------------------
     def rearrange(self, rows: RowMap) -> dict[str, RowMap]:

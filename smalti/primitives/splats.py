@@ -13,16 +13,18 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from smalti.cameras.rotations import matrix_from_quaternion, quaternion_from_matrix, quaternion_multiply
 from smalti.cameras.similarity import Similarity
 from smalti.primitives.editing import ColorFunction, mapped, mirrored_frames, reflected, reflection
 from smalti.primitives.family import Family
+from smalti.primitives.merging import merged
 from smalti.primitives.metadata import Ranges
 from smalti.primitives.neighbours import neighbour_distances
 from smalti.primitives.registry import check_points
+from smalti.primitives.rows import RowMap
 from smalti.primitives.spherical_harmonics import SH_0, rotate_rest
 from smalti.renderers.settings import ALPHA_MIN
 
@@ -276,6 +278,25 @@ class OpacitySplats(SplatFamily):
     @torch.no_grad()
     def cap_opacities(self, maximum: float) -> None:
         self.parameters["logit_opacities"].data.clamp_(max=math.log(maximum / (1 - maximum)))
+
+    @torch.no_grad()
+    def simplify(
+        self, chosen: Bool[Tensor, "n"], count: int, weights: Float[Tensor, "n"]
+    ) -> tuple[RowMap, dict[str, RowMap]]:
+        """Neighbours are merged by their moments; those of weight 0 go before."""
+        held = torch.nonzero(chosen).squeeze(1)
+        fewer = merged({key: value[held] for key, value in self.parameters.items()}, weights[held], count)
+        left = torch.zeros_like(chosen)
+        left[held[fewer.source[~fewer.fresh]]] = True
+        kept = torch.nonzero(~chosen | left).squeeze(1)
+        source = torch.cat([kept, held[fewer.source[fewer.fresh]]])
+        rows = RowMap(source, torch.arange(len(source), device=source.device) >= len(kept))
+        maps = self.rearrange(rows)
+        new = {key: value.detach().clone() for key, value in self.parameters.items()}
+        for key, value in fewer.values.items():
+            new[key][len(kept) :] = value[fewer.fresh].to(new[key])
+        self.replace(new)
+        return rows, maps
 
 
 def shared_opacity(

@@ -275,6 +275,11 @@ class Superquadrics(Family):
         return volume(self.exponents().double(), self.sizes().double()).to(self.parameters["translations"])
 
     @torch.no_grad()
+    def importance(self) -> Float[Tensor, "n"]:
+        """Opacity times volume."""
+        return self.opacities() * self.volumes()
+
+    @torch.no_grad()
     def areas(self) -> Float[Tensor, "n"]:
         """Of the meshes."""
         a, b, c = self.block_vertices()[:, self.shape.faces.to(self.device)].unbind(2)

@@ -6,15 +6,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names as in _HOME, for type checkers and editors
+    from smalti.scene.budgets import simplify
     from smalti.scene.changes import EditError
     from smalti.scene.demo import demo_camera, demo_scene
     from smalti.scene.edits import apply_to, middle, mirror, move, rotate, scale, transform
+    from smalti.scene.filling import fill
     from smalti.scene.handles import LayerHandle, add_layer
     from smalti.scene.history import History
-    from smalti.scene.looks import expose, fade, recolor, set_opacity, tint
-    from smalti.scene.nearby import connected, nearest
+    from smalti.scene.looks import expose, fade, hue, recolor, replace_texture, saturate, set_opacity, tint
+    from smalti.scene.nearby import connected, flood, nearest
+    from smalti.scene.plain import SceneFileError
     from smalti.scene.scene import Layer, Scene
-    from smalti.scene.screen import contributing, contributions, in_polygon, in_rectangle
+    from smalti.scene.screen import contributing, contributions, in_polygon, in_rectangle, total_contributions
     from smalti.scene.selection import Selection, box, everything, half_space, index, layer, sphere, visible
     from smalti.scene.structure import array, crop, delete, duplicate, merge, split
     from smalti.scene.values import Values, where
@@ -25,6 +28,7 @@ _HOME = {
     "Layer": "smalti.scene.scene",
     "LayerHandle": "smalti.scene.handles",
     "Scene": "smalti.scene.scene",
+    "SceneFileError": "smalti.scene.plain",
     "Selection": "smalti.scene.selection",
     "Values": "smalti.scene.values",
     "add_layer": "smalti.scene.handles",
@@ -42,7 +46,10 @@ _HOME = {
     "everything": "smalti.scene.selection",
     "expose": "smalti.scene.looks",
     "fade": "smalti.scene.looks",
+    "fill": "smalti.scene.filling",
+    "flood": "smalti.scene.nearby",
     "half_space": "smalti.scene.selection",
+    "hue": "smalti.scene.looks",
     "in_polygon": "smalti.scene.screen",
     "in_rectangle": "smalti.scene.screen",
     "index": "smalti.scene.selection",
@@ -53,12 +60,16 @@ _HOME = {
     "move": "smalti.scene.edits",
     "nearest": "smalti.scene.nearby",
     "recolor": "smalti.scene.looks",
+    "replace_texture": "smalti.scene.looks",
     "rotate": "smalti.scene.edits",
+    "saturate": "smalti.scene.looks",
     "scale": "smalti.scene.edits",
     "set_opacity": "smalti.scene.looks",
+    "simplify": "smalti.scene.budgets",
     "sphere": "smalti.scene.selection",
     "split": "smalti.scene.structure",
     "tint": "smalti.scene.looks",
+    "total_contributions": "smalti.scene.screen",
     "transform": "smalti.scene.edits",
     "visible": "smalti.scene.selection",
     "where": "smalti.scene.values",
@@ -69,6 +80,7 @@ __all__ = [
     "Layer",
     "LayerHandle",
     "Scene",
+    "SceneFileError",
     "Selection",
     "Values",
     "add_layer",
@@ -86,7 +98,10 @@ __all__ = [
     "everything",
     "expose",
     "fade",
+    "fill",
+    "flood",
     "half_space",
+    "hue",
     "in_polygon",
     "in_rectangle",
     "index",
@@ -97,12 +112,16 @@ __all__ = [
     "move",
     "nearest",
     "recolor",
+    "replace_texture",
     "rotate",
+    "saturate",
     "scale",
     "set_opacity",
+    "simplify",
     "sphere",
     "split",
     "tint",
+    "total_contributions",
     "transform",
     "visible",
     "where",

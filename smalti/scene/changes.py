@@ -8,7 +8,6 @@ what was in it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -183,10 +182,7 @@ def _renumbering(old: Family, target: str, maps: Mapping[str, RowMap]) -> Renumb
 
 def shallow(family: Family) -> Family:
     """The same tensors in a family object of its own: what replaces tensors in one does not in the other."""
-    result = copy(family)
-    result.parameters, result.constants = dict(family.parameters), dict(family.constants)
-    result.metadata = dict(family.metadata)
-    return result
+    return family.borrowed()
 
 
 def install(family: Family, state: Family) -> None:

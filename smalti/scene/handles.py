@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from smalti.cameras.rotations import matrix_from_quaternion
 from smalti.cameras.similarity import Similarity
 from smalti.scene.changes import EditError
 from smalti.scene.history import Added, Assigned, Removed, Renamed
 from smalti.scene.looks import set_opacity
 from smalti.scene.selection import Selection, layer
+from smalti.scene.vectors import Point, vector
 
 if TYPE_CHECKING:
     from smalti.primitives.family import Family
@@ -16,7 +24,8 @@ if TYPE_CHECKING:
 
 
 class LayerHandle:
-    """A layer of a scene. `visible`, `locked`, `name`, `opacity` and `similarity` can be assigned.
+    """A layer of a scene. `visible`, `locked`, `name`, `opacity`, `position`, `rotation`, `scale` and `similarity` can
+    be assigned.
 
     >>> from smalti.scene import demo_scene
     >>> scene = demo_scene()
@@ -86,6 +95,51 @@ class LayerHandle:
     def similarity(self, value: Similarity) -> None:
         self._require_unlocked("similarity")
         self._assign("similarity", self.similarity, value)
+
+    @property
+    def position(self) -> Float[Tensor, "3"]:
+        """Where the layer's own origin lies in the scene. Assigned: the layer as a whole moves there.
+
+        >>> from smalti.scene import demo_scene
+        >>> chair = demo_scene()["chair"]
+        >>> chair.position = [0, 0, 2]
+        >>> chair.scale, chair.rotation = 0.5, [0.7071, 0, 0.7071, 0]
+        >>> [round(value, 3) + 0.0 for value in chair.similarity.apply(torch.tensor([1.0, 0, 0])).tolist()]
+        [0.0, 0.0, 1.5]
+        """
+        return self.similarity.translation.clone()
+
+    @position.setter
+    def position(self, value: Point) -> None:
+        self._place("position", replace(self.similarity, translation=vector(value, "position")))
+
+    @property
+    def rotation(self) -> Float[Tensor, "3 3"]:
+        """Of the layer about its own origin. Assigned: a rotation matrix, or a quaternion (w, x, y, z)."""
+        return self.similarity.rotation.clone()
+
+    @rotation.setter
+    def rotation(self, value: Tensor | Sequence[float]) -> None:
+        turn = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
+        if turn.shape == (4,):
+            if not 0 < float(turn.norm()) < float("inf"):
+                raise ValueError(f"rotation: expected a quaternion of some length, got {turn.tolist()}")
+            turn = matrix_from_quaternion(turn)
+        self._place("rotation", replace(self.similarity, rotation=turn))
+
+    @property
+    def scale(self) -> float:
+        """Of the layer about its own origin, above 0."""
+        return self.similarity.scale
+
+    @scale.setter
+    def scale(self, value: float) -> None:
+        self._place("scale", replace(self.similarity, scale=float(value)))
+
+    def _place(self, what: str, similarity: Similarity) -> None:
+        self._require_unlocked(what)
+        step = Assigned(self.name, "similarity", self.similarity, similarity)
+        self._scene.history.perform(self._scene, what, [step])
 
     @property
     def opacity(self) -> float:

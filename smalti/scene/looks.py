@@ -1,20 +1,25 @@
-"""Edits of how primitives look: colours and opacities."""
+"""Edits of how primitives look: colours, opacities, textures."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from smalti.cameras.rotations import so3_exp
 from smalti.primitives.editing import ColorFunction
 from smalti.scene.edits import apply_to
-from smalti.scene.selection import Selection
+from smalti.scene.selection import Selection, layer
 from smalti.scene.vectors import Point, vector
 
 if TYPE_CHECKING:
     from smalti.scene.scene import Scene
+
+BRIGHTNESS = (0.2126, 0.7152, 0.0722)
 
 
 def recolor(scene: Scene, selection: Selection, function: ColorFunction) -> int:
@@ -79,6 +84,74 @@ def fade(scene: Scene, selection: Selection, factor: float) -> int:
         selection,
         "fade",
         lambda held, part: part.set_opacities((part.opacities().detach() * factor).clamp(0, 1)),
+    )
+
+
+def hue(scene: Scene, selection: Selection, degrees: float) -> int:
+    """Turn colours about the grey axis: 120 makes red green, green blue and blue red. Greys stay, and so does the mean
+    of red, green and blue.
+
+    The map is linear, so splats follow from every viewing direction. What leaves 0..1 is cut off where it is drawn (or,
+    of colours that are held before a sigmoid, where it is held).
+
+    >>> from smalti.scene import demo_scene, hue, layer
+    >>> hue(demo_scene(), layer("chair"), 30.0)
+    8
+    """
+    angle = vector([degrees, 0, 0], "hue: degrees").deg2rad()[0]
+    grey = torch.full((3,), 3.0**-0.5, dtype=torch.float64)
+    return _mixed(scene, selection, so3_exp(grey * angle), "hue")
+
+
+def saturate(scene: Scene, selection: Selection, factor: float) -> int:
+    """Scale how far colours are from the grey of their brightness (Rec. 709 weights, of values as they are stored): 0
+    makes grey, 1 changes nothing. Linear as `hue` is.
+
+    >>> from smalti.scene import demo_scene, layer, saturate
+    >>> saturate(demo_scene(), layer("chair"), 0.0)
+    8
+    """
+    if not 0 <= factor < float("inf"):
+        raise ValueError(f"saturate: expected a factor of 0 or more, got {factor}")
+    grey = torch.tensor(BRIGHTNESS, dtype=torch.float64).expand(3, 3)
+    return _mixed(scene, selection, torch.lerp(grey, torch.eye(3, dtype=torch.float64), factor), "saturate")
+
+
+def replace_texture(scene: Scene, name: str, picture: Tensor | np.ndarray[Any, Any] | Path | str) -> int:
+    """Give a layer another texture; of a layer of blocks, each of them. Returns how many primitives it has.
+
+    `picture`: [h, w, 3 or 4], 0..1 or whole numbers 0..255, or the path of a picture file; its first, upper row is at
+    v = 0. It is resampled to the size that the texture has; a fourth channel is heeded where the texture has one.
+    FamilyError where the layer has no texture.
+
+    >>> import torch
+    >>> from smalti.primitives.meshes import Meshes
+    >>> from smalti.scene import Scene, replace_texture
+    >>> scene = Scene(order="ray")
+    >>> ball = scene.add("ball", Meshes.sphere(torch.zeros(3), 1.0, {"level": 1, "texture_size": 64}))
+    >>> replace_texture(scene, "ball", torch.rand(16, 16, 3))
+    80
+    """
+    colors = _picture(picture)
+    return apply_to(scene, layer(name), "replace texture", lambda held, part: part.set_texture(colors))
+
+
+def _picture(given: Tensor | np.ndarray[Any, Any] | Path | str) -> Float[Tensor, "h w c"]:
+    if isinstance(given, str | Path):
+        from smalti.datasets.decode import decode_picture
+
+        given = decode_picture(Path(given))
+    found = torch.as_tensor(given).detach()
+    colors = found.float() if found.is_floating_point() else found.float() / 255.0
+    if colors.dim() != 3 or colors.shape[2] not in (3, 4) or 0 in colors.shape or not bool(colors.isfinite().all()):
+        raise ValueError(f"replace_texture: expected a finite picture [h, w, 3 or 4], got {tuple(colors.shape)}")
+    return colors
+
+
+def _mixed(scene: Scene, selection: Selection, matrix: Float[Tensor, "3 3"], name: str) -> int:
+    """Colours times a matrix that leaves grey alone."""
+    return apply_to(
+        scene, selection, name, lambda held, part: part.recolor(lambda colors: colors @ matrix.T.to(colors), True)
     )
 
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from smalti.primitives.registry import FamilyError
 from smalti.scene.selection import Masks, Selection, positions
 from smalti.scene.vectors import Point, vector
 
@@ -58,6 +59,55 @@ def connected(seed: Selection, distance: float) -> Selection:
         return _by_layer(scene, reached(_all_positions(scene), start, distance))
 
     return Selection(recipe, f"connected({seed.words}, {distance})")
+
+
+def flood(seed: Selection, tolerance: float, distance: float) -> Selection:
+    """`seed` and everything of its colours that can be reached from it in steps of at most `distance` from centre to
+    centre, across layers. A colour (0..1, seen from everywhere) is one of the seed's where no channel differs by more
+    than `tolerance` from that of one of its primitives. Families without colours have nothing selected.
+
+    >>> from smalti.scene import demo_scene, flood, index
+    >>> flood(index("chair", [0]), 1.0, 100.0).counts(demo_scene())
+    {'chair': 8, 'cloud': 12}
+    >>> flood(index("chair", [0]), 0.01, 100.0).counts(demo_scene())
+    {'chair': 1, 'cloud': 0}
+    """
+    if not distance > 0 or not tolerance >= 0:
+        raise ValueError(f"flood: distance {distance} should be positive and tolerance {tolerance} not negative")
+
+    def recipe(scene: Scene) -> Masks:
+        masks = seed.masks(scene)
+        start = torch.cat([mask.cpu() for mask in masks.values()]) if masks else torch.zeros(0, dtype=torch.bool)
+        points, colors = _all_positions(scene), _all_colors(scene)
+        alike = start | _alike(colors, torch.unique(colors[start], dim=0), tolerance)
+        rows = torch.nonzero(alike).squeeze(1)
+        found = torch.zeros_like(start)
+        found[rows] = reached(points[rows], start[rows], distance)
+        return _by_layer(scene, found)
+
+    return Selection(recipe, f"flood({seed.words}, {tolerance}, {distance})")
+
+
+def _alike(colors: Float[Tensor, "n 3"], wanted: Float[Tensor, "m 3"], tolerance: float) -> Bool[Tensor, "n"]:
+    """Where no channel differs by more from one of those wanted; NaN is like nothing."""
+    found = torch.zeros(len(colors), dtype=torch.bool)
+    rows = max(1, PAIRS // max(len(wanted), 1))
+    for first in range(0, len(colors), rows) if len(wanted) else ():
+        part = colors[first : first + rows]
+        apart = torch.cdist(part, wanted, p=torch.inf)
+        found[first : first + rows] = (apart <= tolerance).any(dim=1)
+    return found
+
+
+def _all_colors(scene: Scene) -> Float[Tensor, "n 3"]:
+    """NaN for families that have none."""
+    parts: list[Tensor] = []
+    for held in scene:
+        try:
+            parts.append(held.family.base_colors().detach().cpu().float())
+        except FamilyError:
+            parts.append(torch.full((len(held.family), 3), torch.nan))
+    return torch.cat(parts) if parts else torch.zeros(0, 3)
 
 
 def reached(points: Float[Tensor, "n 3"], start: Bool[Tensor, "n"], distance: float) -> Bool[Tensor, "n"]:

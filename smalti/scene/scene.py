@@ -41,16 +41,20 @@ class Layer:
     """scene_from_layer."""
 
     def drawables(self, camera: Camera, time: float = 0.0) -> Sequence[Drawable]:
-        """What the family draws, with the camera moved into the layer's own frame (exact for any family).
+        """What the family draws, where the layer's similarity puts it (`Family.transform`: exact for any family).
 
-        A layer with a scale other than 1 keeps its own unit of depth; place such layers by `Family.transform`.
+        A layer that is placed so is drawn without gradients: NotImplementedError where some are wanted of it.
         """
         if self.similarity.is_identity:
             return self.family.drawables(camera, time)
-        raise NotImplementedError(
-            f"layer {self.name!r}: layers with a similarity are drawn after `Scene.flattened()`; "
-            "call it once, or apply `family.transform(similarity)`"
-        )
+        if torch.is_grad_enabled() and any(value.requires_grad for value in self.family.parameters.values()):
+            raise NotImplementedError(
+                f"layer {self.name!r}: layers with a similarity are drawn without gradients; draw under "
+                "`torch.no_grad()`, or apply the similarity once with `Scene.flattened()`"
+            )
+        placed = self.family.borrowed()
+        placed.transform(self.similarity)
+        return placed.drawables(camera, time)
 
 
 @dataclass(eq=False)

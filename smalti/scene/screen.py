@@ -30,18 +30,38 @@ def contributions(scene: Scene, camera: Camera) -> dict[str, Float[Tensor, "n"]]
     >>> bool((shares["chair"] <= 1).all()), bool(shares["chair"].max() > 0.5)
     (True, True)
     """
+    return {name: most for name, (_, most) in total_contributions(scene, [camera]).items()}
+
+
+@torch.no_grad()
+def total_contributions(
+    scene: Scene, cameras: Sequence[Camera]
+) -> dict[str, tuple[Float[Tensor, "n"], Float[Tensor, "n"]]]:
+    """(sum over the pixels of all views, largest) of the shares (T a) that each primitive makes up, by visible layer.
+
+    >>> from smalti.scene import demo_camera, demo_scene
+    >>> from smalti.scene.screen import total_contributions
+    >>> total, most = total_contributions(demo_scene(), [demo_camera()])["chair"]
+    >>> bool((total >= most).all())
+    True
+    """
     placed = scene if all(held.similarity.is_identity for held in scene) else scene.flattened()
     layers = placed.visible_layers()
-    if not layers:
-        return {}
-    seen = placed.render(camera, settings=placed.settings(statistics=True)).contribution_max
-    assert seen is not None
-    drawn = [sum(len(each) for each in held.drawables(camera, camera.time)) for held in layers]
-    result: dict[str, Tensor] = {}
-    for held, part in zip(layers, seen.split(drawn), strict=True):
-        owners = held.family.owners()
-        empty = part.new_zeros(len(held.family))
-        result[held.name] = part if owners is None else empty.scatter_reduce(0, owners.long(), part, "amax")
+    result: dict[str, tuple[Tensor, Tensor]] = {}
+    for camera in cameras if layers else ():
+        frame = placed.render(camera, settings=placed.settings(statistics=True))
+        assert frame.contribution_sum is not None
+        assert frame.contribution_max is not None
+        drawn = [sum(len(each) for each in held.drawables(camera, camera.time)) for held in layers]
+        parts = zip(layers, frame.contribution_sum.split(drawn), frame.contribution_max.split(drawn), strict=True)
+        for held, total, most in parts:
+            owners = held.family.owners()
+            if owners is not None:
+                empty = total.new_zeros(len(held.family))
+                total = empty.scatter_add(0, owners.long(), total)
+                most = empty.scatter_reduce(0, owners.long(), most, "amax")
+            before = result.get(held.name)
+            result[held.name] = (total, most) if before is None else (before[0] + total, torch.maximum(before[1], most))
     return result
 
 

@@ -126,6 +126,22 @@ def merge(scene: Scene, names: Sequence[str]) -> str:
     return first.name
 
 
+def append_rows(target: Layer, source: Layer) -> Changed:
+    """The step that puts the primitives of `source` behind those of `target`, where they lie in the scene. EditError or
+    FamilyError where the families, or what they draw with, differ.
+
+    >>> from smalti.scene import demo_scene
+    >>> from smalti.scene.structure import append_rows
+    >>> scene, other = demo_scene(), demo_scene()
+    >>> scene.history.perform(scene, "twice", [append_rows(scene.layers["chair"], other.layers["chair"])])
+    >>> scene.counts()
+    {'chair': 16, 'cloud': 12}
+    """
+    joined = shallow(target.family)
+    _join(joined, target, source)
+    return Changed(LayerChange.between(target.name, target.family, joined, _grown(target.family, joined)))
+
+
 def _deleted(scene: Scene, selection: Selection, name: str) -> int:
     masks = selected(scene, selection, name)
     if masks:

@@ -76,6 +76,7 @@ def test_a_flattened_layer_is_drawn_where_its_similarity_puts_it() -> None:
     moved.add("a", family)
     with torch.no_grad():
         assert torch.allclose(scene.flattened().render(camera()).color, moved.render(camera()).color)
+        assert torch.equal(scene.render(camera()).color, moved.render(camera()).color)
     with pytest.raises(NotImplementedError, match="flattened"):
         scene.drawables(camera())
 
