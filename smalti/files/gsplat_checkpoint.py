@@ -32,6 +32,8 @@ NAMES = {
     "sh_rest": "shN",
 }
 """Our name -> gsplat's."""
+_STATED = SplatMetadata(frame="scene")
+"""What a checkpoint without metadata means."""
 _TAILS: dict[str, tuple[int, ...]] = {"means": (3,), "scales": (3,), "quats": (4,), "opacities": (), "sh0": (1, 3)}
 
 
@@ -100,14 +102,14 @@ def write_gsplat_checkpoint(
     held = {name: value.contiguous() for name, value in splats_of(splats.to_parameters()).items()}
     with whole_file(path) as stream:
         torch.save({"step": 0, "splats": held}, stream)
-    plain = SplatMetadata(sh_degree=splats.metadata.sh_degree, frame=splats.metadata.frame)
-    differs = (splats.metadata.filter_variance, splats.metadata.compensated) != (
-        plain.filter_variance,
-        plain.compensated,
-    )
+    looks = [(each.filter_variance, each.compensated) for each in (splats.metadata, _STATED)]
     filtered = f"eps2d={splats.metadata.filter_variance:g}"
     mode = "antialiased" if splats.metadata.compensated else "classic"
-    return (f"the checkpoint does not say {filtered}, rasterize_mode={mode}; give them to gsplat",) if differs else ()
+    return (
+        (f"the checkpoint does not say {filtered}, rasterize_mode={mode}; give them to gsplat",)
+        if looks[0] != looks[1]
+        else ()
+    )
 
 
 def _ranks(path: Path) -> list[Path]:
@@ -141,7 +143,7 @@ def _shard(path: Path) -> Splats:
         parameters = parameters_of(tensors)
     except ValueError as error:
         raise FileFormatError(path, str(error), "Is it a checkpoint of gsplat's simple_trainer?") from error
-    return Splats.from_parameters({name: value.contiguous() for name, value in parameters.items()}, SplatMetadata())
+    return Splats.from_parameters({name: value.contiguous() for name, value in parameters.items()}, _STATED)
 
 
 def _judge(path: Path, size: int) -> None:
