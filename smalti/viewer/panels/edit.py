@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from smalti.scene.scene import Scene
     from smalti.viewer.client import ClientView
 
-TAKES = ("primitive", "connected", "layer")
+TAKES = ("Primitive", "Connected", "Layer")
 """What a click selects."""
+TOOL_NAMES = tuple(tool.capitalize() for tool in TOOLS)
+HOW_NAMES = tuple(how.capitalize() for how in HOWS)
 REACH = 3.0
 """Usual distances between neighbours over which things hang together, at first."""
 HELP = {
@@ -72,12 +74,12 @@ class Edit:
     # -- controls -----------------------------------------------------------------------------------------------------
     def _make_select(self) -> None:
         gui = self._view.client.gui
-        self._tool = gui.add_dropdown("Tool", TOOLS)
+        self._tool = gui.add_dropdown("Tool", TOOL_NAMES)
         self._help = gui.add_html(small(HELP["look around"]))
         self._takes = gui.add_dropdown("Click takes", TAKES)
-        self._how = gui.add_dropdown("Selection", HOWS, hint="What becomes of what is selected already")
+        self._how = gui.add_dropdown("Selection", HOW_NAMES, hint="What becomes of what is selected already")
         self._through = gui.add_checkbox("Behind, too", False, hint="Box and lasso: also what something hides")
-        close = gui.add_button("Close lasso")
+        self._close = gui.add_button("Close lasso")
         self._sets = gui.add_button_group("", ["All", "None", "Invert"])
         self._distance = gui.add_number(
             "Reach", round(REACH * self._usual, 6), min=0.0, hint="From centre to centre, for what hangs together"
@@ -86,9 +88,10 @@ class Edit:
         self._bound = gui.add_slider("Opacity below", 0.0, 1.0, 0.01, 0.1)
         faint = gui.add_button("Select faint")
         self._tool.on_update(lambda _: self._use_tool())
-        close.on_click(lambda _: self._close_lasso())
+        self._close.on_click(lambda _: self._close_lasso())
         self._sets.on_click(lambda _: self._select_set(self._sets.value))
         grow.on_click(lambda _: self._grow())
+        self._show_options()
         faint.on_click(lambda _: self.select(where("opacity", "<", float(self._bound.value)) & visible()))
 
     def _make_change(self) -> None:
@@ -148,6 +151,7 @@ class Edit:
                 "selected": self._chosen.counts(),
                 "lasso": [list(corner) for corner in self._pointer.corners],
                 "gizmo": self._gizmo.pivot,
+                "gizmo_size": self._gizmo.size,
                 "undo": [edit.name for edit in history.done],
                 "redo": [edit.name for edit in reversed(history.undone)],
                 "downloaded": self._downloaded,
@@ -200,7 +204,7 @@ class Edit:
         """Now, by what the page says unless keys said otherwise."""
         with telling(self._view, "select"), self._view.stage.reading() as scene, self._lock:
             found = selection if isinstance(selection, Selection) else selection(scene)
-            rule: How = how or self._how.value
+            rule = how or HOWS[HOW_NAMES.index(self._how.value)]
             if found is None:
                 if rule in ("add", "remove"):
                     return
@@ -210,8 +214,16 @@ class Edit:
 
     def _use_tool(self) -> None:
         with telling(self._view, "tool"), self._lock:
-            self._pointer.use(self._tool.value)
-            self._help.content = small(HELP[self._tool.value])
+            tool = TOOLS[TOOL_NAMES.index(self._tool.value)]
+            self._pointer.use(tool)
+            self._help.content = small(HELP[tool])
+            self._show_options()
+
+    def _show_options(self) -> None:
+        """Those of the tool."""
+        tool = self._pointer.tool
+        self._takes.visible, self._through.visible = tool == "click", tool in ("box", "lasso")
+        self._how.visible, self._close.visible = tool != "look around", tool == "lasso"
 
     def _clicked(self, camera: Camera, x: float, y: float, how: How | None) -> None:
         takes, reach = self._takes.value, float(self._distance.value)
@@ -220,10 +232,10 @@ class Edit:
             hit = pick(scene, camera, x, y, self._view.stage.backend)
             if hit is None:
                 return None
-            if takes == "layer":
+            if takes == "Layer":
                 return layer(hit[0])
             one = index(hit[0], [hit[1]])
-            return connected(one, reach) & visible() if takes == "connected" else one
+            return connected(one, reach) & visible() if takes == "Connected" else one
 
         self.select(selected, how)
 

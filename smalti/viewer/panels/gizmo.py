@@ -45,6 +45,11 @@ class Gizmo:
         """Where it stands, None where it is not shown."""
         return None if self._pivot is None else self._pivot.tolist()
 
+    @property
+    def size(self) -> float:
+        """Length of its arrows, 0 where it is not shown."""
+        return 0.0 if self._handle is None else float(self._handle.scale)
+
     def show(self, low: Float[Tensor, "3"], high: Float[Tensor, "3"], camera: Camera) -> None:
         """At the middle of a box, with its edges; where it is shown already, it goes there. Not while it is dragged."""
         if self.dragging:

@@ -77,7 +77,7 @@ def page_of(scene: Scene) -> Iterator[Page]:
 
 
 def use(page: Page, tool: str, **settings: Any) -> None:
-    page.set("Edit", "Select", "Tool", to=tool)
+    page.set("Edit", "Select", "Tool", to=tool.capitalize())
     for label, value in settings.items():
         page.set("Edit", "Select", label.replace("_", " "), to=value)
     page.until(lambda: page.state("edit")["tool"] == tool)
@@ -130,7 +130,7 @@ def test_a_click_selects_what_is_seen_there() -> None:
     with page_of(scene) as page:
         spots = seen_at(scene, page)
         assert {name for *_, name, _ in spots} == set(OPEN)
-        use(page, "click", Click_takes="primitive")
+        use(page, "click", Click_takes="Primitive")
         for x, y, name, row in spots[:: max(len(spots) // 8, 1)]:
             point(page, "click", (x, y))
             wait_selected(page, {name: 1})
@@ -148,7 +148,7 @@ def test_clicks_take_layers_and_what_hangs_together_and_keys_combine_them() -> N
     scene = apart()
     with page_of(scene) as page:
         spots = {name: (x, y, row) for x, y, name, row in seen_at(scene, page)}
-        use(page, "click", Click_takes="layer")
+        use(page, "click", Click_takes="Layer")
         x, y, _ = spots["boxes"]
         point(page, "click", (x, y))
         wait_selected(page, {"boxes": 4})
@@ -164,14 +164,12 @@ def test_clicks_take_layers_and_what_hangs_together_and_keys_combine_them() -> N
         wait_selected(page, {})
         page.client.look(position=(0.0, 0.0, -3.4))
         page.until(lambda: torch.equal(page.view.look.camera.rotation, before.rotation))
-        page.set("Edit", "Select", "Click takes", to="connected")
+        page.set("Edit", "Select", "Click takes", to="Connected")
         page.set("Edit", "Select", "Reach", to=0.7)
         x, y, row = spots["gaussians"]
         wanted = {k: n for k, n in connected(index("gaussians", [row]), 0.7).counts(scene).items() if n}
         assert 1 < sum(wanted.values()) < len(scene)
-        page.until(
-            lambda: page.panel("edit")._distance.value == 0.7 and page.panel("edit")._takes.value == "connected"
-        )
+        page.until(lambda: page.panel("edit")._distance.value == 0.7 and page.panel("edit")._takes.value == "Connected")
         point(page, "click", (x, y))
         wait_selected(page, wanted)
 
