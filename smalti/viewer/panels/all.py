@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from smalti.viewer.panels.cameras import Cameras
+from smalti.viewer.panels.edit import Edit
+from smalti.viewer.panels.layers import Layers
+from smalti.viewer.panels.path import CameraPath
+from smalti.viewer.panels.picture import PicturePanel
+from smalti.viewer.panels.time import Time
+from smalti.viewer.panels.training import Training
 
 if TYPE_CHECKING:
     from smalti.viewer.client import ClientView
     from smalti.viewer.panels import Panel
 
-MODULES = ("layers", "picture", "time", "cameras", "path", "edit", "training")
-"""Files of this folder, each with one class whose `name` is told at /state."""
+PANELS: tuple[type[Panel], ...] = (Training, Layers, PicturePanel, Time, Cameras, CameraPath, Edit)
+"""One that has nothing to show (no training, no views) shows nothing."""
 
 
 def make_panels(view: ClientView) -> list[Panel]:
     """All panels of a new client; one that cannot be made is told on the page and left out."""
     made: list[Panel] = []
-    for name in MODULES:
+    for panel in PANELS:
         try:
-            module = importlib.import_module(f"smalti.viewer.panels.{name}")
-        except ModuleNotFoundError as error:
-            if error.name != f"smalti.viewer.panels.{name}":
-                raise
-            continue
-        found = [
-            thing
-            for thing in vars(module).values()
-            if isinstance(thing, type) and thing.__module__ == module.__name__ and hasattr(thing, "refresh")
-        ]
-        for panel in found:
-            try:
-                made.append(panel(view))
-            except Exception as error:  # the page is of use without it
-                view.say(f"{name}: {error}", problem=True)
+            made.append(panel(view))
+        except Exception as error:  # the page is of use without it
+            view.say(f"{panel.name}: {error}", problem=True)
     return made
