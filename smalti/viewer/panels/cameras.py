@@ -35,6 +35,7 @@ class Cameras:
         self._quiet = Quiet()
         self._rows: list[int] = [] if views is None else sorted({*views.train_rows, *views.test_rows})
         self._place, self._hidden = 0, -1
+        self._known = (view.look.truth_row, view.look.split)
         self._frusta: dict[int, viser.CameraFrustumHandle] = {}
         self._roots: dict[str, Any] = {}
         empty = len(view.stage.scene) == 0
@@ -44,7 +45,7 @@ class Cameras:
             self._slider = gui.add_slider("View", 0, last, 1, 0, visible=bool(self._rows))
             names = self._labels() if len(self._rows) <= MOST_NAMES else []
             self._names = gui.add_dropdown("Name", names or ["-"], visible=bool(names))
-            self._steps = gui.add_button_group("", ["Previous", "Here", "Next"], visible=bool(self._rows))
+            self._steps = gui.add_button_group("Go to", ["Previous", "Here", "Next"], visible=bool(self._rows))
             self._compare = gui.add_checkbox("Photograph", False, visible=bool(self._rows))
             self._split = gui.add_slider("up to", 0.0, 1.0, 0.01, 0.5, visible=False)
             shown = bool(self._rows) and empty
@@ -65,6 +66,9 @@ class Cameras:
     def refresh(self) -> None:
         """See `Panel`."""
         look = self._view.look
+        known, self._known = self._known, (look.truth_row, look.split)
+        if known == self._known:
+            return  # a control that was moved a moment ago, and is not looked at yet, keeps its value
         with self._quiet:
             self._compare.value = look.truth_row is not None
             self._split.value = min(max(look.split, 0.0), 1.0)

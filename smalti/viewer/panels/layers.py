@@ -100,22 +100,28 @@ class Layers:
 
     # -- showing ------------------------------------------------------------------------------------------------------
     def _show(self, facts: list[Facts], colors: dict[str, str], dragged: str | None) -> None:
-        names = [each.name for each in facts]
+        names, before = [each.name for each in facts], {each.name: each for each in self._facts}
         with self._quiet:
             if names != list(self._rows):
                 for row in self._rows.values():
                     row.folder.remove()
                 with self._folder:
                     self._rows = {each.name: self._row(each, len(facts) <= OPENED) for each in facts}
+                before = {}
             for each in facts:
-                row = self._rows[each.name]
+                row, known = self._rows[each.name], before.get(each.name)
                 words = f"{escape(each.family)} · {in_words(each.count, 'primitive')} · {bytes_in_words(each.bytes)}"
                 row.line.content = small(f"{swatch(colors[each.name])} {words}")
-                row.shown.value, row.locked.value = each.visible, each.locked
                 row.opacity.disabled = each.opacity is None or each.locked or each.count == 0
-                if each.name != dragged:
+                # Only what is new: a control that was moved a moment ago, and is not looked at yet, keeps its value.
+                if known is None or known.visible != each.visible:
+                    row.shown.value = each.visible
+                if known is None or known.locked != each.locked:
+                    row.locked.value = each.locked
+                if (known is None or known.opacity != each.opacity) and each.name != dragged:
                     row.opacity.value = round(1.0 if each.opacity is None else each.opacity, 3)
-                row.name.value = each.name
+                if known is None:
+                    row.name.value = each.name
         self._facts = facts
         total = self.state()
         layers = in_words(len(facts), "layer")

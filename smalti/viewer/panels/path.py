@@ -53,7 +53,7 @@ class CameraPath:
             self._line = gui.add_html("")
             self._add = gui.add_button("Add key frame here")
             self._chosen = gui.add_slider("Key frame", 0, 1, 1, 0, visible=False)
-            self._does = gui.add_button_group("", ["Go", "Replace", "Remove"], visible=False)
+            self._does = gui.add_button_group("This one", ["Go", "Replace", "Remove"], visible=False)
             self._moves = gui.add_button_group("Order", ["Earlier", "Later", "Clear"], visible=False)
             self._seconds = gui.add_number("Seconds between", self._keys.seconds, min=0.05, max=600.0, step=0.05)
             self._closed = gui.add_checkbox("Closed", False, hint="Back to the first key frame at the end")
@@ -275,6 +275,8 @@ class CameraPath:
             loaded = KeyFrames.from_text(text, file.name)
             with self._lock:
                 self._keys = loaded
+                with self._quiet:
+                    self._seconds.value, self._closed.value = loaded.seconds, loaded.closed
                 self._show(0)
             self._view.say(f"{file.name}: {in_words(len(loaded.cameras), 'key frame')}")
 
@@ -298,7 +300,6 @@ class CameraPath:
             self._chosen.max = max(count - 1, 1)
             if place is not None:
                 self._chosen.value = min(max(place, 0), max(count - 1, 0))
-            self._seconds.value, self._closed.value = keys.seconds, keys.closed
         self._chosen.visible = count > 1
         for control in (self._does, self._moves, self._play, self._at, self._save):
             control.visible = count > 0

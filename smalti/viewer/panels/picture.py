@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Any, cast
 
-from smalti.viewer.look import MODES, Mode
+from smalti.viewer.look import MODES, Look, Mode
 from smalti.viewer.panels.controls import Quiet, Ticker, small, swatch, telling
 
 if TYPE_CHECKING:
@@ -35,10 +35,11 @@ class PicturePanel:
         self._view, gui = view, view.client.gui
         self._quiet = Quiet()
         self._told = ""
+        self._known = _wishes(view.look)
         with gui.add_folder("Picture"):
             # Without views there is nothing to compare with.
             modes = [LABELS[mode] for mode in MODES if mode != "error" or view.stage.views is not None]
-            self._mode = gui.add_dropdown("Show", modes, initial_value=LABELS[view.look.mode])
+            self._mode = gui.add_dropdown("Mode", modes, initial_value=LABELS[view.look.mode])
             self._order = gui.add_dropdown("Order", list(ORDERS), hint="In which order primitives are composited")
             self._depth = gui.add_dropdown("Depth", list(DEPTHS), visible=False)
             self._automatic = gui.add_checkbox("Auto range", True, visible=False)
@@ -56,6 +57,9 @@ class PicturePanel:
     def refresh(self) -> None:
         """See `Panel`."""
         look = self._view.look
+        if _wishes(look) == self._known:
+            return  # a control that was moved a moment ago, and is not looked at yet, keeps its value
+        self._known = _wishes(look)
         with self._quiet:
             if LABELS[look.mode] in self._mode.options:
                 self._mode.value = LABELS[look.mode]
@@ -105,6 +109,7 @@ class PicturePanel:
                 depth_range=depth_range,
                 background=background if self._own.value else None,
             )
+            self._known = _wishes(self._view.look)
         self._show_what_matters()
 
     def _take_range(self) -> None:
@@ -134,6 +139,11 @@ class PicturePanel:
             if content != self._told:
                 self._told = self._line.content = content
         return True
+
+
+def _wishes(look: Look) -> tuple[Any, ...]:
+    """What of a look this panel is about."""
+    return look.mode, look.order, look.depth, look.depth_range, look.background
 
 
 def _words(picture: Picture) -> list[str]:

@@ -34,10 +34,11 @@ class Time:
         self._player: Ticker | None = None
         first, last = (self._instants[0], self._instants[-1]) if len(self._instants) > 1 else (0.0, 1.0)
         self._first, self._last = first, last
+        self._known = view.look.camera.time
         steps = min(max(len(self._instants) - 1, 1), MOST_INSTANTS)
         with gui.add_folder("Time", visible=len(self._instants) > 1):
             self._slider = gui.add_slider("At", first, last, (last - first) / max(steps, 100), first)
-            self._steps = gui.add_button_group("", ["Previous", "Play", "Pause", "Next"])
+            self._steps = gui.add_button_group("Step", ["Previous", "Play", "Pause", "Next"])
             self._seconds = gui.add_number("Seconds of a turn", 4.0, min=0.1, max=3600.0, step=0.1)
         self._slider.on_update(lambda _: self._slid())
         self._steps.on_click(lambda _: self._stepped())
@@ -46,8 +47,11 @@ class Time:
 
     def refresh(self) -> None:
         """See `Panel`."""
-        with self._quiet:
-            self._slider.value = min(max(self._view.look.camera.time, self._first), self._last)
+        now = self._view.look.camera.time
+        known, self._known = self._known, now
+        if known != now:  # else a slider that was moved a moment ago, and is not looked at yet, keeps its value
+            with self._quiet:
+                self._slider.value = min(max(now, self._first), self._last)
 
     def state(self) -> dict[str, Any]:
         """See `Panel`."""

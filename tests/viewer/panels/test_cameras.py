@@ -70,9 +70,9 @@ def test_views_are_listed_and_gone_to(views: Views) -> None:
         page.set("Cameras", "Name", to="5 005.png (test)")
         shown_at(page, 5)
         page.until(lambda: page.value("Cameras", "View") == 5)
-        page.set("Cameras", "", to="Next")
+        page.set("Cameras", "Go to", to="Next")
         shown_at(page, 0)
-        page.set("Cameras", "", to="Previous")
+        page.set("Cameras", "Go to", to="Previous")
         shown_at(page, 5)
         assert page.state("cameras")["view"] == "005.png"
         assert not page.problems()
@@ -106,7 +106,7 @@ def test_the_photograph_is_shown_beside_the_render(views: Views) -> None:
         page.until(lambda: page.view.look.split == 1.0)
         page.until(lambda: page.view.picture and page.view.picture.legend.get("truth") == "001.png")
         # It goes along to the next view, and away with the tick.
-        page.set("Cameras", "", to="Next")
+        page.set("Cameras", "Go to", to="Next")
         page.until(lambda: page.view.look.truth_row == 2)
         shown_at(page, 2)
         page.set("Cameras", "Photograph", to=False)

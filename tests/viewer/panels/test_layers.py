@@ -105,6 +105,9 @@ def test_layers_that_come_and_go_get_and_lose_their_rows() -> None:
         with stage.changing():
             split(scene, index("chair", [0, 1]), "leg")
         page.until(lambda: page.find("leg", "Show"))
+        page.until(
+            lambda: page.value("chair", "Opacity") == page.value("leg", "Opacity") == pytest.approx(0.8, abs=1e-3)
+        )
         assert [row["name"] for row in page.state("layers")["rows"]] == ["chair", "leg", "cloud"]
         page.set("leg", "Show", to=False)
         page.until(lambda: not scene["leg"].visible)
@@ -123,6 +126,18 @@ def test_what_another_client_does_is_shown_and_not_done_twice() -> None:
             scene["cloud"].visible = False
         page.until(lambda: page.value("cloud", "Show") is False)
         assert [edit.name for edit in stage.scene.history.done] == ["visible"]
+
+
+def test_a_tick_that_was_not_looked_at_yet_is_not_taken_back() -> None:
+    stage = Stage(demo_scene())
+    with opened(stage) as page:
+        page.until(lambda: page.find("cloud", "Name"))
+        panel = page.panel("layers")
+        panel._rows["chair"].shown._impl.value = False  # as viser does before it calls back
+        with stage.changing() as scene:
+            scene["cloud"].locked = True
+        page.until(lambda: page.value("cloud", "Lock") is True)
+        assert panel._rows["chair"].shown.value is False
 
 
 @pytest.mark.parametrize("name", LAYERS)

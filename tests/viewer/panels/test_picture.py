@@ -24,10 +24,10 @@ def views(folder: Path):
 
 def test_every_mode_can_be_chosen_and_is_drawn(tmp_path: Path) -> None:
     with opened(Stage(two_walls(), views=views(tmp_path)), position=(0, 0, 0)) as page:
-        page.until(lambda: page.find("Picture", "Show"))
-        assert page.controls[page.find("Picture", "Show")]["options"] == [LABELS[mode] for mode in MODES]
+        page.until(lambda: page.find("Picture", "Mode"))
+        assert page.controls[page.find("Picture", "Mode")]["options"] == [LABELS[mode] for mode in MODES]
         for mode in reversed(MODES):
-            page.set("Picture", "Show", to=LABELS[mode])
+            page.set("Picture", "Mode", to=LABELS[mode])
             page.until(lambda mode=mode: page.view.look.mode == mode)
             page.until(lambda mode=mode: page.state("picture")["legend"].get("mode") == mode, mode)
         assert not page.problems()
@@ -35,8 +35,8 @@ def test_every_mode_can_be_chosen_and_is_drawn(tmp_path: Path) -> None:
 
 def test_an_error_needs_views() -> None:
     with opened(Stage(two_walls())) as page:
-        page.until(lambda: page.find("Picture", "Show"))
-        assert LABELS["error"] not in page.controls[page.find("Picture", "Show")]["options"]
+        page.until(lambda: page.find("Picture", "Mode"))
+        assert LABELS["error"] not in page.controls[page.find("Picture", "Mode")]["options"]
 
 
 def test_order_and_background() -> None:
@@ -60,7 +60,7 @@ def test_order_and_background() -> None:
 def test_the_range_of_depths_is_told_held_and_given() -> None:
     with opened(Stage(two_walls()), position=(0, 0, 0)) as page:
         page.until(lambda: page.find("Picture", "Far"))
-        page.set("Picture", "Show", to="Depth")
+        page.set("Picture", "Mode", to="Depth")
         legend = page.until(lambda: "near" in page.state("picture")["legend"] and page.state("picture")["legend"])
         page.until(lambda: "near (red) 2 to far (blue) 4" in page.text("Picture"))
         page.set("Picture", "Auto range", to=False)
@@ -83,11 +83,11 @@ def test_the_range_of_depths_is_told_held_and_given() -> None:
 def test_the_page_says_what_its_picture_is() -> None:
     with opened(Stage(demo_scene())) as page:
         page.until(lambda: "96 × 64" in page.text("Picture") and "exact, lossless" in page.text("Picture"))
-        page.set("Picture", "Show", to="Layers")
+        page.set("Picture", "Mode", to="Layers")
         page.until(lambda: "chair" in page.text("Picture") and "cloud" in page.text("Picture"))
         page.view.change(mode="contribution")
         page.panel("picture").refresh()
-        page.until(lambda: page.value("Picture", "Show") == LABELS["contribution"])
+        page.until(lambda: page.value("Picture", "Mode") == LABELS["contribution"])
         page.until(lambda: "logarithmic" in page.text("Picture"))
 
 
@@ -95,7 +95,19 @@ def test_names_of_layers_are_no_html() -> None:
     scene = two_walls()
     scene["near"].name = "<script>alert(1)<&script>"
     with opened(Stage(scene)) as page:
-        page.until(lambda: page.find("Picture", "Show"))
-        page.set("Picture", "Show", to="Layers")
+        page.until(lambda: page.find("Picture", "Mode"))
+        page.set("Picture", "Mode", to="Layers")
         page.until(lambda: "&lt;script&gt;" in page.text("Picture"))
         assert all("<script" not in c["content"] for c in page.controls.values() if "content" in c)
+
+
+def test_a_choice_that_was_not_looked_at_yet_is_not_taken_back() -> None:
+    with opened(Stage(two_walls())) as page:
+        page.until(lambda: page.find("Picture", "Mode"))
+        panel = page.panel("picture")
+        panel._mode._impl.value = LABELS["alpha"]  # as viser does before it calls back
+        panel.refresh()
+        assert panel._mode.value == LABELS["alpha"]
+        page.view.change(mode="normal")
+        panel.refresh()
+        assert panel._mode.value == LABELS["normal"]

@@ -82,7 +82,7 @@ def test_steps_go_from_instant_to_instant(tmp_path: Path) -> None:
     with opened(Stage(fading(), views=at_times(tmp_path, 0.0, 0.2, 0.9))) as page:
         page.until(lambda: page.find("Time", "At"))
         for button, wanted in (("Next", 0.2), ("Next", 0.9), ("Next", 0.0), ("Previous", 0.9), ("Previous", 0.2)):
-            page.set("Time", "", to=button)
+            page.set("Time", "Step", to=button)
             page.until(lambda wanted=wanted: page.view.look.camera.time == pytest.approx(wanted), button)
             page.until(lambda wanted=wanted: page.value("Time", "At") == pytest.approx(wanted))
 
@@ -92,12 +92,12 @@ def test_it_plays_and_pauses(tmp_path: Path) -> None:
         page.until(lambda: page.find("Time", "At"))
         page.set("Time", "Seconds of a turn", to=0.6)
         page.until(lambda: page.panel("time")._seconds.value == 0.6)
-        page.set("Time", "", to="Play")
+        page.set("Time", "Step", to="Play")
         seen: set[float] = set()
         page.until(lambda: seen.add(page.view.look.camera.time) or len(seen) > 6)
         assert page.state("time")["playing"]
         assert all(0.0 <= each <= 1.0 for each in seen)
-        page.set("Time", "", to="Pause")
+        page.set("Time", "Step", to="Pause")
         page.until(lambda: not page.state("time")["playing"])
         held = page.view.look.camera.time
         page.until(lambda: page.value("Time", "At") == pytest.approx(held))
