@@ -102,14 +102,11 @@ def write_gsplat_checkpoint(
     held = {name: value.contiguous() for name, value in splats_of(splats.to_parameters()).items()}
     with whole_file(path) as stream:
         torch.save({"step": 0, "splats": held}, stream)
-    looks = [(each.filter_variance, each.compensated) for each in (splats.metadata, _STATED)]
-    filtered = f"eps2d={splats.metadata.filter_variance:g}"
-    mode = "antialiased" if splats.metadata.compensated else "classic"
-    return (
-        (f"the checkpoint does not say {filtered}, rasterize_mode={mode}; give them to gsplat",)
-        if looks[0] != looks[1]
-        else ()
-    )
+    variance, compensated = splats.metadata.filter_variance, splats.metadata.compensated
+    if (variance, compensated) == (_STATED.filter_variance, _STATED.compensated):
+        return ()
+    mode = "antialiased" if compensated else "classic"
+    return (f"the checkpoint does not say eps2d={variance:g}, rasterize_mode={mode}; give them to gsplat",)
 
 
 def _ranks(path: Path) -> list[Path]:

@@ -268,7 +268,8 @@ class Trainer:
 
     def _with_statistics(self, scene: Scene, camera: Camera) -> Frame:
         settings = scene.settings(statistics=True)
-        return render(scene.drawables(camera), camera, settings=settings, backend=self.backend)
+        backend = "auto" if self.backend == "gsplat" else self.backend  # it has no statistics; the engine draws these
+        return render(scene.drawables(camera), camera, settings=settings, backend=backend)
 
     def _trim_to_budget(self) -> None:
         """Initial primitives beyond the budget go, at random and from each layer that can shrink by the same share: the

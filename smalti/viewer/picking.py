@@ -27,7 +27,8 @@ def pick(scene: Scene, camera: Camera, x: float, y: float, backend: str = "auto"
         return None
     view = camera.cropped(*spot, 1, 1)
     # Sums, not the largest event: what is marched through makes up its share in many small steps.
-    shares = scene.render(view, settings=scene.settings(statistics=True), backend=backend).contribution_sum
+    counting = "auto" if backend == "gsplat" else backend  # it has no statistics
+    shares = scene.render(view, settings=scene.settings(statistics=True), backend=counting).contribution_sum
     assert shares is not None
     drawn = int(shares.argmax())
     for held in layers:

@@ -26,6 +26,7 @@ from smalti.trainers.display import PlainDisplay
 from smalti.trainers.run import Run
 from smalti.trainers.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 DEPTH = RenderSettings(depth=True, absolute_gradient=True)
 
 
@@ -172,21 +173,36 @@ def test_without_cuda_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 SMALL: dict[str, Any] = {
-    "data.path": "demo", "data.downscale": 8, "data.points": "frustum", "data.sampled_points": 200,
-    "schedule.resolution": [], "density.max_primitives": 400, "density.pixels_per_primitive": 0, "run.finish": [],
+    "data.path": "demo", "data.downscale": 16, "data.points": "frustum", "data.sampled_points": 80,
+    "schedule.resolution": [], "density.max_primitives": 160, "density.pixels_per_primitive": 0, "run.finish": [],
 }  # fmt: skip
 
 
 def test_training_learns_and_grows_by_what_it_hands_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The trainer on the CPU, all of whose pictures are drawn by the stand-in."""
-    monkeypatch.setattr("smalti.renderers.engine.cpu.render_cpu", render_gsplat)
-    steps = {"run.steps": 60, "density.start": 10, "density.every": 10, "density.stop": 50, "run.log_every": 1}
+    """The trainer on the CPU, its pictures drawn by the stand-in."""
+    from smalti.renderers.engine.cpu import render_cpu
+
+    counted: list[RenderSettings] = []
+
+    def by_name(drawables: Any, camera: Any, background: Any = None, *, settings: Any, backend: str) -> Frame:
+        """As `render` does for tensors on CUDA."""
+        if backend == "gsplat":
+            return render_gsplat(drawables, camera, background, settings)
+        counted.append(settings)
+        return render_cpu(drawables, camera, background, settings)
+
+    for module in ("trainers.trainer", "trainers.step", "scene.scene"):
+        monkeypatch.setattr(f"smalti.{module}.render", by_name)
+    steps = {"run.steps": 40, "density.start": 5, "density.every": 5, "density.stop": 30, "run.log_every": 1}
+    steps |= {"contribution.at": [20], "run.preview_every": 1000}
     run = Run.create(tmp_path / "run", resolve("gaussians", {**SMALL, **steps}))
-    trainer = Trainer(run)
+    trainer = Trainer(run, backend="gsplat")
     assert loop.train(trainer, PlainDisplay()) == "finished"
     losses = [each["loss"] for each in run.metrics() if each["kind"] == "train"]
-    assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
-    assert len(trainer.scene) > 200
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+    assert len(trainer.scene) > 80
+    assert len(counted) == len(trainer.train_rows)  # pruning by contributions, which gsplat does not tell
+    assert all(settings.statistics for settings in counted)
 
 
 def test_a_training_that_cannot_be_is_refused_before_it_starts(
