@@ -197,6 +197,9 @@ def _bounded(path: Path) -> None:
 
 def _from_trimesh(path: Path, mesh: Any) -> MeshFile:
     vertices, faces = np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces, np.int64)
+    if vertices.ndim != 2 or vertices.shape[1] != 3 or faces.ndim != 2 or faces.shape[1] != 3:
+        problem = f"has vertices of shape {vertices.shape} and faces of shape {faces.shape}"
+        raise FileFormatError(path, problem, COPY_AGAIN)
     if not np.isfinite(vertices).all():
         raise FileFormatError(path, "holds NaN or Inf among its vertices", COPY_AGAIN)
     if faces.min() < 0 or faces.max() >= len(vertices):

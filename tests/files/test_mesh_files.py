@@ -169,6 +169,7 @@ HOSTILE = {
     "empty.ply": b"",
     "empty.obj": b"",
     "far.obj": b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 99999999\n",
+    "flat.obj": b"v 0 0\nv 1 0\nv 0 1\nf 1 2 3\n",
     "noise.obj": bytes(range(256)) * 20,
     "noise.glb": bytes(range(256)) * 20,
     "rows.glb": glb({"accessors": [{"count": 2**31, "type": "VEC3", "componentType": 5126}]}),
