@@ -18,7 +18,7 @@ from smalti.scene.changes import shallow
 from smalti.scene.scene import Scene
 from smalti.scene.selection import Selection
 
-TINT = (1.0, 0.55, 0.05)
+TINT = (1.0, 0.1, 0.8)
 SEEN, HIDDEN = 0.55, 0.2
 """Share of the tint where the selection is the nearest thing, and where it lies behind something."""
 OUTLINE = 0.9
