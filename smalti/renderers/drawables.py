@@ -153,6 +153,7 @@ class RayGaussianDrawable(_OpacitySplat):
     kind: ClassVar[str] = "gaussian_ray"
 
     response: Literal["maximum", "integral"] = "maximum"
+    """What a ray takes of a Gaussian; see the class."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -202,6 +203,7 @@ class NeuralDrawable(_Splat):
     sh_degree: int = 0
     features: Float[Tensor, "n f"] | None = None
     omega: float = 30.0
+    """Factor of `frequencies` and `phases`, as published."""
     frame: Literal["world", "local"] = "world"
     """Axes of the field: the world's, as published, or the primitive's own."""
     cap: bool = True
@@ -261,6 +263,8 @@ class TriangleDrawable:
     neighbours: Int[Tensor, "n 3"] | None = None
     """The face across the edge from corner i to i + 1, or -1; for `antialiased` (None: every edge is a silhouette)."""
     edges: Literal["hard", "antialiased", "soft"] = "hard"
+    """`hard`: the pixel's centre decides; `antialiased`: silhouettes blend over a pixel; `soft`: opacity falls off
+    outside of the face."""
     sigma: float = 1e-4
     """`soft`: squared NDC distance at which the opacity has fallen to 1/e outside of the triangle."""
     wrap: bool = False

@@ -135,5 +135,5 @@ def test_bombs_are_refused_before_memory_is_taken(case: str, tmp_path: Path) -> 
         read_glb_parts(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < 20
     assert peak < 1 << 28
