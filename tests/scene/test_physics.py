@@ -252,6 +252,26 @@ def test_a_block_comes_to_rest_on_the_floor(exponent: float, tmp_path: Path) -> 
     assert float(late.max() - late.min()) < 1e-2 * float(motion.energy[0] - motion.energy[-1])
 
 
+def test_tangled_bodies_are_moved_apart_without_bursting(tmp_path: Path) -> None:
+    """Two balls that share most of their volume: let go as they are they fly apart, untangled they stay."""
+    pytest.importorskip("mujoco")
+    scene = Scene()
+    scene.add("one", block(1.0, (0.2, 0.2, 0.2), (0.0, 0.0, 0.0)))
+    scene.add("two", block(1.0, (0.2, 0.2, 0.2), (0.1, 0.0, 0.0)))
+    written = to_mjcf(scene, tmp_path, World(up=Z_UP))
+    burst, calm = (simulate(written, 0.2, 50.0, untangle=each) for each in (False, True))
+    speeds = [
+        float((motion.positions[-1, 0, :2] - motion.positions[-2, 0, :2]).norm()) * 50 for motion in (burst, calm)
+    ]
+    assert speeds[0] > 0.5
+    assert speeds[1] < 0.1 * speeds[0]
+    apart = (calm.positions[0, 0] - calm.positions[0, 1]).norm()
+    assert 0.37 < float(apart) < 0.42
+    # Gravity is back: both fall.
+    fallen = calm.positions[0, :, 2] - calm.positions[-1, :, 2]
+    assert fallen.tolist() == pytest.approx([0.5 * 9.81 * 0.04] * 2, rel=0.05)
+
+
 def test_urdf_says_the_same(tmp_path: Path) -> None:
     from xml.etree import ElementTree
 

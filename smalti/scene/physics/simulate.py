@@ -43,11 +43,14 @@ def simulate(
     *,
     speeds: Sequence[Sequence[float]] | None = None,
     timestep: float = 0.001,
+    untangle: bool = False,
 ) -> Motion:
     """Let go of what `to_mjcf` wrote and follow it. The first frame is the start.
 
-    `speeds`: six numbers per body, m/s in the scene's axes and rad/s in the body's; by default all rest. ImportError
-    where MuJoCo is missing.
+    `speeds`: six numbers per body, m/s in the scene's axes and rad/s in the body's; by default all rest. `untangle`:
+    bodies that begin inside each other, as trained blocks do, are first moved apart, without gravity and without
+    momentum, where they would otherwise burst; the first frame is then what that leaves. ImportError where MuJoCo is
+    missing.
 
     >>> from smalti.scene.physics import simulate
     >>> simulate(None, 0.0)
@@ -62,6 +65,8 @@ def simulate(
     model.opt.timestep = timestep
     data: Any = mujoco.MjData(model)
     probe: Any = mujoco.MjData(model)
+    if untangle:
+        _untangle(mujoco, model, data)
     if speeds is not None:
         data.qvel[:] = torch.tensor(speeds, dtype=torch.float64).reshape(-1).numpy()
     frames = round(seconds * frames_per_second) + 1
@@ -78,6 +83,24 @@ def simulate(
         mujoco.mj_forward(model, probe)
         energy[frame] = float(probe.energy.sum())
     return Motion(exported, times, poses[..., :3].clone(), poses[..., 3:].clone(), energy)
+
+
+UNTANGLING_STEPS, UNTANGLING_TIMESTEP = 1000, 0.005
+UNTANGLED = 0.005
+"""Bodies are apart where they reach into each other by less than this share of the model's extent."""
+
+
+def _untangle(mujoco: Any, model: Any, data: Any) -> None:
+    """Steps whose velocities are forgotten: what contacts push apart moves, nothing else does."""
+    timestep, gravity = float(model.opt.timestep), model.opt.gravity.copy()
+    model.opt.timestep, model.opt.gravity[:] = UNTANGLING_TIMESTEP, 0.0
+    for _ in range(UNTANGLING_STEPS):
+        mujoco.mj_step(model, data)
+        data.qvel[:] = 0.0
+        if data.ncon == 0 or float(data.contact.dist.min()) > -UNTANGLED * float(model.stat.extent):
+            break
+    model.opt.timestep, model.opt.gravity[:] = timestep, gravity
+    data.time = 0.0
 
 
 def _mujoco() -> Any:
