@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import ipaddress
+import math
 import re
 import socket
 import threading
@@ -236,7 +237,7 @@ class Front:
         return web.json_response(await asyncio.to_thread(self._health))
 
     async def _tell_state(self, _request: web.Request) -> web.StreamResponse:
-        return web.json_response(await asyncio.to_thread(self._state))
+        return web.json_response(finite(await asyncio.to_thread(self._state)))
 
     async def _pass(self, request: web.Request) -> web.StreamResponse:
         if request.headers.get("Upgrade", "").lower() == "websocket":
@@ -311,6 +312,17 @@ async def _outward(inner: Any, outer: web.WebSocketResponse) -> None:
     async for message in inner:
         if message.type is WSMsgType.BINARY:
             await outer.send_bytes(message.data)
+
+
+def finite(plain: Any) -> Any:
+    """The same plain values with null for what JSON has no number for: a loss may be NaN, a PSNR infinite."""
+    if isinstance(plain, dict):
+        return {str(key): finite(value) for key, value in plain.items()}
+    if isinstance(plain, list | tuple):
+        return [finite(value) for value in plain]
+    if isinstance(plain, float):
+        return float(plain) if math.isfinite(plain) else None
+    return plain if isinstance(plain, str | int | bool | None) else str(plain)
 
 
 def judged(data: bytes) -> str:

@@ -11,9 +11,11 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 from email.message import Message
+from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 import viser
 import websockets.exceptions
@@ -21,7 +23,7 @@ import websockets.sync.client
 from page_client import PageClient
 
 from smalti.scene import demo_scene
-from smalti.viewer.front import LARGEST_MESSAGE, MOST_CLIENTS, Door, judged, listen
+from smalti.viewer.front import LARGEST_MESSAGE, MOST_CLIENTS, Door, finite, judged, listen
 from smalti.viewer.server import Viewer
 from smalti.viewer.stage import Stage
 
@@ -80,6 +82,12 @@ def test_health_and_state(viewer: Viewer) -> None:
     assert scene["bytes"] == sum(layer["bytes"] for layer in scene["layers"]) > 0
     assert scene["order"] == "ray"
     assert scene["history"] == {"done": [], "undone": [], "bytes": 0}
+
+
+def test_what_json_has_no_number_for_is_null() -> None:
+    told = finite({"loss": float("nan"), 3: [float("inf"), 1.5, True, None, np.float64("nan")], "where": Path("a")})
+    assert told == {"loss": None, "3": [None, 1.5, True, None, None], "where": "a"}
+    json.dumps(told, allow_nan=False)
 
 
 def test_the_page_comes_with_a_policy(viewer: Viewer) -> None:
