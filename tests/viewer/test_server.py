@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import threading
 import time
 import urllib.request
 import weakref
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -172,3 +174,32 @@ def test_an_empty_scene_is_a_flat_page() -> None:
     with Viewer(Stage(Scene(background=(1.0, 0.5, 0.0))), port=0) as viewer, PageClient(viewer.url) as client:
         client.look()
         np.testing.assert_allclose(client.picture_at_rest()[5, 5].astype(int), [255, 128, 0], atol=1)
+
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "viewer.md").read_text(encoding="utf-8")
+
+
+def test_the_page_of_the_manual_runs() -> None:
+    (block,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(block, "docs/viewer.md", "exec"), names)
+    assert names["viewer"].state()["scene"]["history"]["done"] == ["move"]
+
+
+def test_the_manual_names_every_field_of_state() -> None:
+    with Viewer(Stage(demo_scene()), port=0) as viewer, PageClient(viewer.url) as client:
+        client.look()
+        client.picture_at_rest()
+        state = viewer.state()
+    told = state["clients"][0]
+    fields = [
+        *state,
+        *state["scene"],
+        *state["scene"]["layers"][0],
+        *told,
+        *told["look"],
+        *told["picture"],
+        *told["camera"],
+    ]
+    assert [name for name in fields if f"`{name}`" not in PAGE and f"`.{name}`" not in PAGE] == []
+    assert [name for name in viewer.health() if f"`{name}`" not in PAGE] == []
