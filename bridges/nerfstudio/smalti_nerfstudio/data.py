@@ -15,6 +15,8 @@ from smalti.cameras.camera import Camera
 from smalti.datasets.images import LoadedView
 from smalti.datasets.nerfstudio_outputs import dataset_from_outputs
 
+FAR = 10.0
+"""Distance of an empty picture, in nerfstudio's frame, whose cameras lie within 1."""
 KEY = "smalti"
 """Of the training views in the metadata that nerfstudio passes to the model."""
 
@@ -83,9 +85,15 @@ def loaded_view(camera: Camera, batch: dict[str, Any]) -> LoadedView:
     )
 
 
-def along_rays(camera: Camera, depth: Tensor) -> Tensor:
-    """Camera z [h, w] as distances from the camera's centre, which nerfstudio calls depth."""
+def along_rays(camera: Camera, depth: Tensor, alpha: Tensor) -> Tensor:
+    """Camera z [h, w] as distances from the camera's centre, which nerfstudio calls depth.
+
+    Where nothing was hit it is the largest there is: nerfstudio's viewer hides what lies behind the picture.
+    """
     fx, fy, cx, cy = camera.intrinsics.detach().to(depth).unbind()
     x = (torch.arange(camera.width, device=depth.device) + 0.5 - cx) / fx
     y = (torch.arange(camera.height, device=depth.device) + 0.5 - cy) / fy
-    return depth * (1.0 + x[None, :] ** 2 + y[:, None] ** 2).sqrt()
+    distance = depth * (1.0 + x[None, :] ** 2 + y[:, None] ** 2).sqrt()
+    hit = alpha > 0
+    farthest = distance[hit].max() if bool(hit.any()) else distance.new_tensor(FAR)
+    return torch.where(hit, distance, farthest)

@@ -255,7 +255,7 @@ class SmaltiModel(Model):
         self._camera = camera
         return {
             "rgb": frame.color.clamp(0.0, 1.0),
-            "depth": along_rays(camera, frame.depth)[..., None],
+            "depth": along_rays(camera, frame.depth, frame.alpha)[..., None],
             "accumulation": frame.alpha[..., None],
             "background": background.expand_as(frame.color),
         }

@@ -171,9 +171,13 @@ def test_poses_can_be_refined(capture: Path, tmp_path: Path) -> None:
 
 def test_depth_is_a_distance() -> None:
     camera = camera_of(Cameras(torch.eye(4)[None, :3], 10.0, 20.0, 8.0, 4.0, 16, 8))
-    depth = along_rays(camera, torch.full((8, 16), 2.0))
+    alpha = torch.ones(8, 16)
+    alpha[0, 0] = 0.0
+    depth = along_rays(camera, torch.full((8, 16), 2.0), alpha)
     # Pixel (13, 5): (13.5 - 8) / 10 = 0.55 and (5.5 - 4) / 20 = 0.075, so 2 sqrt(1 + 0.55^2 + 0.075^2).
     assert float(depth[5, 13]) == pytest.approx(2.0 * math.sqrt(1.0 + 0.3025 + 0.005625), rel=1e-6)
+    assert depth[0, 0] == depth.max()  # nothing was hit there
+    assert (along_rays(camera, torch.zeros(8, 16), torch.zeros(8, 16)) == 10.0).all()
 
 
 def test_rows_without_a_number_stay() -> None:
