@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from smalti.cameras.camera import Camera
@@ -71,6 +72,28 @@ def save_checkpoint(path: Path | str, family: Gaussians) -> tuple[str, ...]:
     """Write a checkpoint that gsplat's examples load; returns sentences on what it does not say."""
     looks = {name: family.metadata[name] for name in ("filter_variance", "compensated")}
     return write_gsplat_checkpoint(path, Splats.from_parameters(family.parameters, SplatMetadata(**looks)))
+
+
+def from_views(viewmats: Float[Tensor, "c 4 4"], Ks: Float[Tensor, "c 3 3"], width: int, height: int) -> list[Camera]:
+    """Our cameras, of gsplat's poses (world to camera, the same axes) and matrices of intrinsics. Differentiable.
+
+    Raises ValueError for a K with skew and for bottom rows that are not those of a pose and a pinhole.
+
+    >>> import torch
+    >>> K = torch.tensor([[50.0, 0.0, 32.0], [0.0, 55.0, 24.0], [0.0, 0.0, 1.0]])
+    >>> (camera,) = from_views(torch.eye(4)[None], K[None], 64, 48)
+    >>> camera.intrinsics.tolist()
+    [50.0, 55.0, 32.0, 24.0]
+    """
+    made: list[Camera] = []
+    for number, (pose, K) in enumerate(zip(viewmats.cpu(), Ks.cpu(), strict=True)):
+        others = torch.stack([K[0, 1], K[1, 0], *K[2] - K.new_tensor([0.0, 0.0, 1.0])])
+        bottom = pose[3] - pose.new_tensor([0.0, 0.0, 0.0, 1.0])
+        if float(others.detach().abs().max()) > 1e-6 or float(bottom.detach().abs().max()) > 1e-6:
+            raise ValueError(f"from_views: view {number} is no pinhole without skew at a rigid pose")
+        intrinsics = torch.stack([K[0, 0], K[1, 1], K[0, 2], K[1, 2]])
+        made.append(Camera(pose[:3, :3], pose[:3, 3], intrinsics.to(pose.dtype), width, height))
+    return made
 
 
 def rasterization_arguments(family: Gaussians, camera: Camera) -> dict[str, Any]:

@@ -18,7 +18,7 @@ EXTRAS = {
     "viewer": ("viser", "the browser viewer (`smalti view`, `smalti train --view`)"),
     "physics": ("mujoco", "rigid bodies that fall (`smalti.scene.physics`)"),
     "sfm": ("pycolmap", "triangulation of initial points; `smalti check` of poses where a capture has no points"),
-    "gsplat": ("gsplat", "cross-checks against gsplat"),
+    "gsplat": ("gsplat", "drawing Gaussians on CUDA with gsplat"),
     "cuda": ("nvidia-cuda-nvrtc", "the run-time compiler for CUDA"),
 }
 """Extra -> (its distribution, what it is for)."""

@@ -68,6 +68,24 @@ def test_its_picture_is_gsplats(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ((alpha[0, ..., 0] - ours.alpha).abs() > 1e-3).float().mean() < 5e-3
 
 
+def test_views_there_and_back() -> None:
+    camera = demo_camera()
+    family = bridge.from_splats(splats())
+    given = bridge.rasterization_arguments(family, camera)
+    viewmats = given["viewmats"].clone().requires_grad_()
+    (again,) = bridge.from_views(viewmats, given["Ks"], given["width"], given["height"])
+    for name in ("rotation", "translation", "intrinsics"):
+        assert torch.equal(getattr(again, name), getattr(camera, name))
+    assert (again.width, again.height) == (camera.width, camera.height)
+    render(list(family.drawables(again)), again).color.sum().backward()
+    assert viewmats.grad is not None
+    assert float(viewmats.grad.abs().sum()) > 0
+    skewed = given["Ks"].clone()
+    skewed[0, 0, 1] = 0.5
+    with pytest.raises(ValueError, match="view 0 is no pinhole"):
+        bridge.from_views(viewmats, skewed, 8, 8)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
