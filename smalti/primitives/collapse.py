@@ -1,4 +1,4 @@
-"""Fewer faces by half-edge collapses in the order of their quadric error (Garland and Heckbert 1997).
+"""Fewer faces by half-edge collapses in the order of their quadric error (Garland and Heckbert 1997, 1998).
 
 A collapse moves one vertex onto a neighbour: every vertex that is left keeps its place and what it carries. Collapses
 that would turn a face over, fold the surface onto itself or tear a texture are left out. Plain Python over a heap.
@@ -62,15 +62,25 @@ class _Collapse:
         self.stamp = [0] * len(self.points)
         span = np.ptp(self.points[self.faces].reshape(-1, 3), axis=0) if len(self.faces) else np.ones(3)
         length = COLOR_LENGTH * float(np.linalg.norm(span))
-        self.colors = None if mesh.colors is None else np.asarray(mesh.colors, np.float64) * length
+        colors = np.zeros((len(self.points), 0)) if mesh.colors is None else np.asarray(mesh.colors, np.float64)
+        self.places = np.concatenate([self.points, colors * length], axis=1)
         self._quadrics(np.maximum(mesh.weights, 1e-3 * max(float(mesh.weights.mean()), 1e-300)))
 
     def _quadrics(self, weights: Float[np.ndarray, "f"]) -> None:
-        corners = self.points[self.faces]
-        normals = _unit(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]))
-        planes = np.concatenate([normals, -(normals * corners[:, 0]).sum(1, keepdims=True)], axis=1)
-        each = weights[:, None, None] * planes[:, :, None] * planes[:, None, :]
-        self.quadrics = np.zeros((len(self.points), 4, 4))
+        """Of squared distances from the faces in the space of positions and colours (Garland and Heckbert 1998)."""
+        size = self.places.shape[1]
+        corners = self.places[self.faces]
+        one = _unit(corners[:, 1] - corners[:, 0])
+        side = corners[:, 2] - corners[:, 0]
+        two = _unit(side - (side * one).sum(1, keepdims=True) * one)
+        first, normals = corners[:, 0], _unit(self._normals(self.faces))
+        away = first - (first * one).sum(1, keepdims=True) * one - (first * two).sum(1, keepdims=True) * two
+        each = np.zeros((len(self.faces), size + 1, size + 1))
+        each[:, :size, :size] = np.eye(size) - one[:, :, None] * one[:, None, :] - two[:, :, None] * two[:, None, :]
+        each[:, :size, size] = each[:, size, :size] = -away
+        each[:, size, size] = (first * away).sum(1)
+        each *= weights[:, None, None]
+        self.quadrics = np.zeros((len(self.points), size + 1, size + 1))
         self.mass = np.zeros(len(self.points))
         for k in range(3):
             np.add.at(self.quadrics, self.faces[:, k], each)
@@ -80,12 +90,13 @@ class _Collapse:
         keys, place, times = np.unique(np.sort(pairs, axis=1), axis=0, return_inverse=True, return_counts=True)
         del keys
         for edge in np.flatnonzero(times[place.reshape(-1)] == 1).tolist():
-            first, last = pairs[edge]
-            across = _unit(np.cross(self.points[last] - self.points[first], normals[edge // 3])[None])[0]
-            plane = np.append(across, -across @ self.points[first])
+            start, end = pairs[edge]
+            across = _unit(np.cross(self.points[end] - self.points[start], normals[edge // 3])[None])[0]
+            plane = np.zeros(size + 1)
+            plane[:3], plane[size] = across, -across @ self.points[start]
             held = BORDER * weights[edge // 3] * np.outer(plane, plane)
-            self.quadrics[first] += held
-            self.quadrics[last] += held
+            self.quadrics[start] += held
+            self.quadrics[end] += held
 
     def run(self, count: int) -> None:
         """Collapse until at most `count` open faces are left."""
@@ -107,13 +118,9 @@ class _Collapse:
     def _push(self, heap: list[Any], gone: int, kept: int, ordered: bool = False) -> None:
         if self.fixed[gone]:
             return
-        point = self.points[kept]
-        place = np.append(point, 1.0)
-        step = point - self.points[gone]
+        place = np.append(self.places[kept], 1.0)
+        step = self.points[kept] - self.points[gone]
         cost = float(place @ self.quadrics[gone] @ place) + TIE * self.mass[gone] * float(step @ step)
-        if self.colors is not None:
-            difference = self.colors[kept] - self.colors[gone]
-            cost += self.mass[gone] * float(difference @ difference)
         entry = (cost, gone, kept, self.stamp[gone], self.stamp[kept])
         if ordered:
             heapq.heappush(heap, entry)
