@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +55,11 @@ SCENES = {
 
 
 @pytest.fixture(autouse=True)
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def stand_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In all tests but those on a device."""
     pytest.importorskip("gsplat", reason="gsplat (an extra of the tests) is not installed")
-    monkeypatch.setattr(gsplat_backend, "_rasterization", lambda: gsplat_on_cpu.rasterization)
+    if request.node.get_closest_marker("cuda") is None:
+        monkeypatch.setattr(gsplat_backend, "_rasterization", lambda: gsplat_on_cpu.rasterization)
 
 
 def drawn(scene: Scene, by: Any, pose: bool = True) -> tuple[Frame, dict[str, Tensor]]:
@@ -79,13 +81,20 @@ def ours(drawables: Any, camera: Any, background: Any, settings: Any) -> Frame:
     return render(drawables, camera, background=background, settings=settings, backend="cpu")
 
 
-@pytest.mark.parametrize("pose", [True, False], ids=["pose", "fixed"])
-@pytest.mark.parametrize("name", SCENES)
-def test_pictures_gradients_and_visibility_are_those_of_the_engine(name: str, pose: bool) -> None:
-    """With a fixed pose it is gsplat that evaluates the harmonics."""
-    scene = SCENES[name]
-    theirs, gradients = drawn(scene, render_gsplat, pose)
-    mine, expected = drawn(scene, ours, pose)
+def on_device(drawables: Any, camera: Any, background: Any, settings: Any) -> Frame:
+    """By gsplat itself; pictures and gradients are back on the CPU."""
+    tensors = [{f.name: getattr(d, f.name) for f in fields(d)} for d in drawables]
+    moved = [{name: value.cuda() for name, value in each.items() if isinstance(value, Tensor)} for each in tensors]
+    there = [replace(drawable, **each) for drawable, each in zip(drawables, moved, strict=True)]
+    frame = render(there, camera, background=background, settings=settings, backend="gsplat")
+    planes = {name: getattr(frame, name) for name in ("color", "alpha", "features", "depth")}
+    return replace(frame, **{name: plane.cpu() for name, plane in planes.items() if plane is not None})
+
+
+def require_alike(one: tuple[Frame, dict[str, Tensor]], other: tuple[Frame, dict[str, Tensor]]) -> None:
+    """Pictures but for a few thresholds, gradients, visibility, and the screen's gradient."""
+    theirs, gradients = one
+    mine, expected = other
     for plane in ("color", "alpha", "features", "depth"):
         got, wanted = getattr(theirs, plane), getattr(mine, plane)
         assert (got is None) == (wanted is None), plane
@@ -98,13 +107,30 @@ def test_pictures_gradients_and_visibility_are_those_of_the_engine(name: str, po
         assert error < 2e-3, (leaf, float(error))
     seen = (mine.visibility.screen_gradient["sum"] != 0).any(1)
     assert int(seen.sum()) > 5
-    assert bool(theirs.visibility.visible[seen].all())
-    assert bool((theirs.visibility.radii[seen] + 1.0 >= mine.visibility.radii[seen]).all())
-    torch.testing.assert_close(theirs.visibility.depths, mine.visibility.depths)
+    assert bool(theirs.visibility.visible.cpu()[seen].all())
+    assert bool((theirs.visibility.radii.cpu()[seen] + 1.0 >= mine.visibility.radii[seen]).all())
+    torch.testing.assert_close(theirs.visibility.depths.cpu(), mine.visibility.depths)
     for sort, gradient in mine.visibility.screen_gradient.items():
-        felt = theirs.visibility.screen_gradient[sort]
+        felt = theirs.visibility.screen_gradient[sort].cpu()
         assert float((felt - gradient).norm() / gradient.norm()) < 2e-3, sort
     assert set(theirs.visibility.screen_gradient) == set(mine.visibility.screen_gradient)
+
+
+@pytest.mark.parametrize("pose", [True, False], ids=["pose", "fixed"])
+@pytest.mark.parametrize("name", SCENES)
+def test_pictures_gradients_and_visibility_are_those_of_the_engine(name: str, pose: bool) -> None:
+    """With a fixed pose it is gsplat that evaluates the harmonics."""
+    scene = SCENES[name]
+    require_alike(drawn(scene, render_gsplat, pose), drawn(scene, ours, pose))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("pose", [True, False], ids=["pose", "fixed"])
+@pytest.mark.parametrize("name", SCENES)
+def test_the_same_on_a_device_with_its_own_kernels(name: str, pose: bool) -> None:
+    scene = SCENES[name]
+    require_alike(drawn(scene, on_device, pose), drawn(scene, ours, pose))
 
 
 def test_what_is_no_number_is_left_out_and_counted() -> None:
