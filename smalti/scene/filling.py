@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import torch
-
 from smalti.cameras.similarity import Similarity
 from smalti.primitives.family import Family
 from smalti.primitives.registry import FamilyError
@@ -64,6 +62,7 @@ def _joined(scene: Scene, held: Layer, rows: RowMap) -> str:
     """Put `rows` of a placed layer into the scene; the name of the layer that took them."""
     part = shallow(held.family)
     part.rearrange(rows)
+    part.to(next((each.family.device for each in scene), part.device))
     fitting = [each for each in scene if type(each.family) is type(part) and not each.locked]
     fitting.sort(key=lambda each: each.name != held.name)
     source = replace(held, family=part)
@@ -78,7 +77,6 @@ def _joined(scene: Scene, held: Layer, rows: RowMap) -> str:
     while name in scene.layers:
         name, number = f"{held.name}-{number}", number + 1
     copy = part.copy()
-    copy.to(_device(scene, copy))
     _agree(scene, copy)
     added: list[Step] = [Added(replace(source, name=name, family=copy, visible=True, locked=False), len(scene.layers))]
     scene.history.perform(scene, "fill", added)
@@ -91,7 +89,3 @@ def _agree(scene: Scene, family: Family) -> None:
         if type(held.family) is type(family) and family.common_metadata():
             family.adopt({**family.metadata, **{key: held.family.metadata[key] for key in family.common_metadata()}})
             return
-
-
-def _device(scene: Scene, family: Family) -> torch.device:
-    return next((held.family.device for held in scene), family.device)
