@@ -52,6 +52,9 @@ class EditedState:
             self._forget(name)
             del known[name]
         self.touched.clear()
+        for layer in trained_layers(trainer.scene):
+            if not layer.similarity.is_identity:
+                self._apply_similarity(layer)
         populations = [self._population(known, layer) for layer in trained_layers(trainer.scene)]
         for name, population in known.items():
             if population not in populations:
@@ -92,8 +95,6 @@ class EditedState:
 
     def _population(self, known: dict[str, Population], layer: Layer) -> Population:
         """The one that there was, with what fits of its state, or a new one."""
-        if not layer.similarity.is_identity:
-            self._apply_similarity(layer)
         held = known.get(layer.name)
         if held is None or held.layer is not layer or held.family is not layer.family:
             layer.family.to(self.trainer.device)
@@ -106,7 +107,7 @@ class EditedState:
         return held
 
     def _apply_similarity(self, layer: Layer) -> None:
-        """Trained layers lie in the scene's axes. Past edits are in the layer's own, so they cannot be undone."""
+        """Layers with gradients lie in the scene's axes. Past edits are in the layer's own: they cannot be undone."""
         layer.family.transform(layer.similarity)
         layer.similarity = Similarity()
         self.trainer.scene.history.clear()

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from smalti.cameras.similarity import Similarity
 from smalti.configs.resolve import resolve
 from smalti.scene import (
     EditError,
@@ -29,6 +30,7 @@ from smalti.scene import (
     split,
     where,
 )
+from smalti.scene.selection import positions
 from smalti.trainers import loop
 from smalti.trainers.checkpoints import checkpoint_path, checkpoint_steps
 from smalti.trainers.display import PlainDisplay
@@ -275,6 +277,24 @@ def test_values_that_are_set_past_the_history_start_anew(tmp_path: Path) -> None
         family.prune(torch.arange(len(family)) < 3)
     trainer.step()
     require_aligned(trainer)
+
+
+def test_layers_that_are_placed_are_trained_where_they_are(tmp_path: Path) -> None:
+    trainer = a_trainer(tmp_path / "run", "mixed")
+    trainer.step()
+    scene, place = trainer.scene, Similarity(scale=1.5, translation=torch.tensor([0.1, 0.0, 0.0], dtype=torch.float64))
+    split(scene, index("fuzz", list(range(20))), "locked")
+    wanted = {name: place.apply(scene.layers[name].family.positions().detach().double()) for name in ("fuzz", "locked")}
+    for name in wanted:
+        scene[name].similarity = place
+    scene["locked"].locked = True
+    assert trainer.can_step
+    for name, points in wanted.items():
+        torch.testing.assert_close(positions(scene.layers[name]), points, rtol=1e-5, atol=1e-5)
+    assert scene.layers["fuzz"].similarity.is_identity
+    assert not scene.history.done
+    require_aligned(trainer)
+    trainer.step()
 
 
 def edit_at_random(trainer: Trainer, chance: random.Random) -> str:

@@ -13,7 +13,7 @@ from smalti.cameras.similarity import Similarity
 from smalti.scene.changes import EditError
 from smalti.scene.edits import scale, transform
 from smalti.scene.looks import set_opacity, tint
-from smalti.scene.nearby import connected
+from smalti.scene.nearby import connected, flood
 from smalti.scene.screen import in_polygon, in_rectangle
 from smalti.scene.selection import Selection, everything, index, layer, positions, visible
 from smalti.scene.structure import delete, duplicate, split
@@ -85,12 +85,17 @@ class Edit:
             "Reach", round(REACH * self._usual, 6), min=0.0, hint="From centre to centre, for what hangs together"
         )
         grow = gui.add_button("Grow", hint="By everything that hangs together with the selection")
+        self._tolerance = gui.add_slider(
+            "Likeness", 0.0, 1.0, 0.01, 0.1, hint="Largest difference of a colour's channel"
+        )
+        flooding = gui.add_button("Flood", hint="By everything of its colours that hangs together with the selection")
         self._bound = gui.add_slider("Opacity below", 0.0, 1.0, 0.01, 0.1)
         faint = gui.add_button("Select faint")
         self._tool.on_update(lambda _: self._use_tool())
         self._close.on_click(lambda _: self._close_lasso())
         self._sets.on_click(lambda _: self._select_set(self._sets.value))
-        grow.on_click(lambda _: self._grow())
+        grow.on_click(lambda _: self._grow(lambda seed, reach: connected(seed, reach)))
+        flooding.on_click(lambda _: self._grow(lambda seed, reach: flood(seed, self._tolerance.value, reach)))
         self._show_options()
         faint.on_click(lambda _: self.select(where("opacity", "<", float(self._bound.value)) & visible()))
 
@@ -258,12 +263,12 @@ class Edit:
         else:
             self.select(visible() if name == "All" else ~everything(), "replace")
 
-    def _grow(self) -> None:
+    def _grow(self, rule: Callable[[Selection, float], Selection]) -> None:
         def grown(scene: Scene) -> Selection:
             seed = self._chosen.selection()
             if seed is None:
                 raise EditError("nothing is selected that could grow")
-            return seed | connected(seed, float(self._distance.value)) & visible()
+            return seed | rule(seed, float(self._distance.value)) & visible()
 
         self.select(grown, "replace")
 

@@ -22,6 +22,7 @@ from smalti.scene import (
     delete,
     demo_scene,
     duplicate,
+    flood,
     in_polygon,
     in_rectangle,
     index,
@@ -230,6 +231,14 @@ def test_all_none_invert_faint_and_growing() -> None:
         page.until(lambda: page.panel("edit")._distance.value == 0.4)
         page.press("Edit", "Select", "Grow")
         wait_selected(page, {k: n for k, n in connected(index("gaussians", [0]), 0.4).counts(scene).items() if n})
+        choose(page, index("gaussians", [0]))
+        page.set("Edit", "Select", "Reach", to=5.0)
+        page.set("Edit", "Select", "Likeness", to=0.3)
+        page.until(lambda: page.panel("edit")._tolerance.value == 0.3 and page.panel("edit")._distance.value == 5.0)
+        alike = {k: n for k, n in flood(index("gaussians", [0]), 0.3, 5.0).counts(scene).items() if n}
+        assert 1 < sum(alike.values()) < len(scene)
+        page.press("Edit", "Select", "Flood")
+        wait_selected(page, alike)
 
 
 def drag(page: Page, wxyz: list[float], position: list[float]) -> None:
