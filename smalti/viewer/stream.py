@@ -136,18 +136,16 @@ class Stream:
     def _wanted(self, view: ClientView, now: float, running: bool) -> Job | None:
         """The next picture for a client, if it needs one."""
         picture, look = view.picture, view.look
-        same_look = picture is not None and picture.look == look
-        if picture is not None and picture.shows(look, self.stage.revision) and (picture.lossless or picture.failed):
+        current = picture is not None and picture.shows(look, self.stage.revision)
+        if current and picture is not None and (picture.lossless or picture.failed):
             return None
         if page.is_behind(view.client):
             return None  # it has not fetched the last one; asked again in a moment
         rest_at = view.moved + REST
-        if running and same_look and view.settled == look:
+        if running and view.settled == look:
             # The training goes on and this client looks at it: a fresh picture every so often, large but not lossless.
-            if picture is not None and picture.revision == self.stage.revision:
-                return None
-            return Job(view, max(rest_at, self._rest_at), lossless=False)
-        if same_look or now >= rest_at:
+            return None if current else Job(view, max(rest_at, self._rest_at), lossless=False)
+        if current or now >= rest_at:
             return Job(view, rest_at, lossless=True)
         pixels = look.camera.width * look.camera.height
         target = TARGET_BESIDE_TRAINING if running else TARGET_SECONDS

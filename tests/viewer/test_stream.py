@@ -78,6 +78,21 @@ def test_an_edit_draws_anew_for_all(viewer: Viewer) -> None:
         assert viewer.state()["scene"]["history"]["done"] == ["move"]
 
 
+def test_an_edit_that_goes_on_and_on_is_followed(viewer: Viewer) -> None:
+    """As when somebody drags a handle: quick pictures meanwhile, and the exact one at the end."""
+    with PageClient(viewer.url) as client:
+        client.look()
+        client.picture_at_rest()
+        view = viewer.views()[0]
+        before = view.pictures
+        for _ in range(40):
+            with viewer.stage.changing() as scene:
+                move(scene, layer("chair"), [0.01, 0.0, 0.0])
+            time.sleep(0.05)
+        assert view.pictures - before >= 10
+        until(lambda: viewer.state()["clients"][0]["picture"]["current"] and view.picture and view.picture.lossless)
+
+
 def test_two_clients_see_their_own_cameras(viewer: Viewer) -> None:
     with PageClient(viewer.url, 80, 60) as one, PageClient(viewer.url, 120, 50) as other:
         one.look(position=(0.5, 0.5, -2.0))
