@@ -143,6 +143,7 @@ class Cameras:
             if wanted:
                 self._views().cache.get(row)
             self._view.change(truth_row=row if wanted else None)
+            self._known = (row if wanted else None, self._known[1])
             if wanted and not self.state()["at_view"]:
                 self._chosen(self._place)
             return
@@ -152,6 +153,7 @@ class Cameras:
     def _slid(self) -> None:
         if not self._quiet:
             self._view.change(split=float(self._split.value))
+            self._known = (self._known[0], self._view.look.split)
 
     # -- nodes --------------------------------------------------------------------------------------------------------
     def _shown(self) -> None:

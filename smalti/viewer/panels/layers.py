@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +62,7 @@ class Layers:
         self._quiet = Quiet()
         self._rows: dict[str, Row] = {}
         self._facts: list[Facts] = []
-        self._revision, self._averaged = -1, 0.0
+        self._revision, self._averaged, self._stale = -1, 0.0, False
         self._drag: tuple[Edit, str, float] | None = None
         self._folder = self._gui.add_folder("Layers")
         with self._folder:
@@ -72,17 +72,17 @@ class Layers:
     def refresh(self) -> None:
         """See `Panel`."""
         stage = self._view.stage
-        if stage.revision == self._revision:
-            return
         now = time.monotonic()
         average = stage.training is None or now - self._averaged >= OPACITY_SECONDS
+        if stage.revision == self._revision and not (self._stale and average):
+            return
         with stage.reading() as scene:
             self._revision = stage.revision
             known = {facts.name: facts.opacity for facts in self._facts}
             facts = [_facts(layer, average or layer.name not in known, known) for layer in scene]
             colors = layer_colors(scene)
             dragged = next((name for name in scene.layers if self._is_dragging(scene, name)), None)
-        self._averaged = now if average else self._averaged
+        self._averaged, self._stale = (now, False) if average else (self._averaged, True)
         if facts != self._facts or not self._rows:
             self._show(facts, colors, dragged)
 
@@ -156,24 +156,28 @@ class Layers:
             # Read here: of two quick clicks the later one counts, in whatever order their callbacks run.
             if getattr(handle, attribute) != control.value:
                 setattr(handle, attribute, control.value)
+            self._note(name, attribute, control.value)
             return
         self._facts = []  # the controls go back to what is true
+
+    def _note(self, name: str, attribute: str, value: bool | float) -> None:
+        """What its control shows, until the scene says otherwise."""
+        self._facts = [replace(each, **{attribute: value}) if each.name == name else each for each in self._facts]
 
     def _rename(self, name: str, control: viser.GuiInputHandle[str]) -> None:
         if self._quiet or control.value == name:
             return
-        with telling(self._view, f"Layer {name}"):
-            wanted = control.value.strip()
-            with self._view.stage.changing() as scene:
-                scene[name].name = wanted
-            return
+        with telling(self._view, f"Layer {name}"), self._view.stage.changing() as scene:
+            scene[name].name = control.value.strip()
         self._facts = []
 
     def _set_opacity(self, name: str, control: viser.GuiInputHandle[float]) -> None:
         if self._quiet:
             return
         with telling(self._view, f"Layer {name}"), self._view.stage.changing() as scene:
-            self._one_edit(scene, scene[name], min(max(float(control.value), 0.0), 1.0))
+            value = min(max(float(control.value), 0.0), 1.0)
+            self._one_edit(scene, scene[name], value)
+            self._note(name, "opacity", value)
             if self._view.stage.training is not None:
                 self._view.stage.training.edited({name})
             return

@@ -77,6 +77,7 @@ class Time:
     def _set(self, instant: float) -> None:
         if self._view.look.camera.time != instant:
             self._view.change(time=instant)
+            self._known = instant
 
     def _stepped(self) -> None:
         with telling(self._view, "Time"):

@@ -111,6 +111,21 @@ def test_a_walk_through_the_panels(browser: Browser, tmp_path: Path) -> None:
         desk.tick("Photograph")
         desk.until(lambda: "truth" not in desk.panel("picture")["legend"], "a photograph")
 
+        # From behind the cameras; a click on one goes there.
+        desk.tick("Show cameras")
+        desk.until(lambda: desk.panel("cameras")["frusta"] == 3, "no frusta")
+        taken = around()[0]
+        sent = desk.view.client.camera
+        sent.position, sent.look_at = np.array([0.0, -3.0, -9.0]), np.array([0.0, -0.5, -3.0])
+        desk.until(lambda: abs(float(desk.view.look.camera.centre[2]) + 9.0) < 1e-3, "not sent")
+        page.wait_for_timeout(1000)
+        camera = desk.view.look.camera
+        local = camera.rotation @ taken.centre + camera.translation
+        fx, fy, cx, cy = camera.intrinsics.tolist()
+        page.mouse.click(fx * float(local[0] / local[2]) + cx, fy * float(local[1] / local[2]) + cy)
+        desk.until(lambda: desk.panel("cameras")["at_view"] and desk.panel("cameras")["row"] == 0, "no click")
+        desk.tick("Show cameras")
+
         page.get_by_text("Camera path", exact=True).click()
         desk.press("Add key frame here")
         desk.until(lambda: desk.panel("path")["key_frames"] == 1, "no key frame")
@@ -137,8 +152,7 @@ def test_a_walk_through_the_panels(browser: Browser, tmp_path: Path) -> None:
         with stage.changing():
             scene.undo()
         assert np.array_equal(draw(stage, desk.view.look), before)
-        page.wait_for_timeout(600)
-        assert page.get_by_label("Show", exact=True).first.is_checked()
+        desk.until(page.get_by_label("Show", exact=True).first.is_checked, "not ticked")
         assert not heard.outside
         assert not heard.errors
         assert not heard.policy

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from pages import opened
 
 from smalti.scene import Scene, demo_scene, index, split
@@ -138,6 +139,54 @@ def test_a_tick_that_was_not_looked_at_yet_is_not_taken_back() -> None:
             scene["cloud"].locked = True
         page.until(lambda: page.value("cloud", "Lock") is True)
         assert panel._rows["chair"].shown.value is False
+
+
+def test_what_is_undone_at_once_is_shown_so() -> None:
+    stage = Stage(demo_scene())
+    with opened(stage) as page:
+        page.until(lambda: page.find("cloud", "Name"))
+        panel = page.panel("layers")
+        row = panel._rows["chair"]
+        for control, value, before in ((row.shown, False, True), (row.locked, True, False), (row.opacity, 0.2, 0.8)):
+            control.value = value  # calls back before it returns
+            with stage.changing() as scene:  # and the panel has no time to look in between
+                scene.undo()
+            page.until(lambda control=control, before=before: control.value == pytest.approx(before, abs=1e-3))
+        row.name.value = "armchair"
+        with stage.changing() as scene:
+            scene.undo()
+        page.until(lambda: page.value("chair", "Name") == "chair")
+        assert not stage.scene.history.done
+
+
+class Busy:
+    """A training that never ends."""
+
+    def __init__(self) -> None:
+        self.told: list[set[str]] = []
+
+    def pause(self) -> None: ...
+    def go_on(self) -> None: ...
+    def one_step(self) -> None: ...
+
+    def edited(self, layers: set[str]) -> None:
+        self.told.append(layers)
+
+    def state(self) -> dict[str, object]:
+        return {"step": 1, "steps": 2, "paused": False, "losses": [], "psnrs": [], "steps_per_second": 1.0}
+
+
+def test_opacities_follow_a_training_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smalti.viewer.panels.layers.OPACITY_SECONDS", 1.0)
+    scene, training = demo_scene(), Busy()
+    stage = Stage(scene, training=training)
+    with opened(stage) as page:
+        page.until(lambda: page.find("cloud", "Name"))
+        with stage.changing():  # as a step does, past the history
+            scene.layers["chair"].family.set_opacities(torch.full((8,), 0.35))
+        page.until(lambda: page.value("chair", "Opacity") == pytest.approx(0.35, abs=1e-3))
+        page.set("cloud", "Opacity", to=0.2)
+        page.until(lambda: training.told == [{"cloud"}])
 
 
 @pytest.mark.parametrize("name", LAYERS)
