@@ -49,11 +49,13 @@ def camera_of(cameras: Cameras, camera_to_world: Tensor | None = None) -> Camera
     """The first of `cameras` as a pinhole (pictures were undistorted when they were loaded), tensors on the CPU.
 
     Differentiable with respect to `camera_to_world` [3, 4], which stands for the camera's own where it is given.
-    Raises ValueError for panoramas and fisheyes.
+    Raises ValueError for panoramas, and for fisheyes whose pictures were left as they are.
     """
     one = cameras.flatten()
-    if int(one.camera_type[0]) not in (CameraType.PERSPECTIVE.value, CameraType.FISHEYE.value):
-        raise ValueError("Smalti draws perspective pictures; choose camera_type perspective")
+    kind, bent = int(one.camera_type[0]), one.distortion_params is not None and bool(one.distortion_params.any())
+    # Cameras of fisheye pictures keep their type and distortion when nerfstudio makes the pictures straight.
+    if kind != CameraType.PERSPECTIVE.value and not (kind == CameraType.FISHEYE.value and bent):
+        raise ValueError(f"Smalti draws perspective pictures, this camera is {CameraType(kind).name.lower()}")
     pose = (one.camera_to_worlds[0] if camera_to_world is None else camera_to_world).cpu()
     rotation = (pose[:, :3] * pose.new_tensor([1.0, -1.0, -1.0])).T
     intrinsics = torch.stack([getattr(one, name)[0, 0] for name in ("fx", "fy", "cx", "cy")]).detach().cpu().float()

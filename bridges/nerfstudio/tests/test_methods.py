@@ -180,6 +180,17 @@ def test_depth_is_a_distance() -> None:
     assert (along_rays(camera, torch.zeros(8, 16), torch.zeros(8, 16)) == 10.0).all()
 
 
+def test_lenses_that_cannot_be_drawn_are_refused() -> None:
+    def camera(kind: CameraType, k1: float | None) -> Cameras:
+        given = None if k1 is None else torch.tensor([k1, 0.0, 0.0, 0.0, 0.0, 0.0])
+        return Cameras(torch.eye(4)[None, :3], 10.0, 20.0, 8.0, 4.0, 16, 8, given, kind)
+
+    assert camera_of(camera(CameraType.FISHEYE, 0.1)).model == "PINHOLE"  # nerfstudio made its picture straight
+    for kind, k1 in ((CameraType.FISHEYE, None), (CameraType.FISHEYE, 0.0), (CameraType.EQUIRECTANGULAR, None)):
+        with pytest.raises(ValueError, match=kind.name.lower()):
+            camera_of(camera(kind, k1))
+
+
 def test_rows_without_a_number_stay() -> None:
     parameter = torch.nn.Parameter(torch.ones(3, 2))
     adam = RowAdam([parameter], lr=0.1, eps=1e-15, beta_1=0.9, beta_2=0.999)
