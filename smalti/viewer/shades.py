@@ -21,7 +21,8 @@ def depth_limits(
 
 
 def quantiles(values: Float[Tensor, "n"], low: float, high: float) -> tuple[float, float]:
-    """Two of them; (0, 1) where there are no values."""
+    """Two of them, of the finite values; (0, 1) where there are none."""
+    values = values[torch.isfinite(values)]
     if values.numel() == 0:
         return 0.0, 1.0
     found = np.quantile(values.double().cpu().numpy(), [low, high])
