@@ -74,6 +74,16 @@ def configured(preset: str, options: Sequence[str]) -> TrainConfig:
     return resolve(preset, overrides)
 
 
+def refuse_unsupported(trainer: Any) -> None:
+    """ValueError for ways of training under which density control would not see the gradients of one step."""
+    if trainer.use_grad_scaler:
+        raise ValueError("growth reads gradients as they are; leave --mixed-precision and --use-grad-scaler off")
+    if any(count != 1 for count in trainer.gradient_accumulation_steps.values()):
+        raise ValueError("growth follows every step; leave --gradient-accumulation-steps out")
+    if trainer.world_size > 1:
+        raise ValueError("Smalti's scenes are trained by one process; leave --machine.num-devices at 1")
+
+
 class SmaltiModel(Model):
     """The scene's parameters are `primitives`, by `layer/parameter`; the families hold the same tensors."""
 
@@ -175,10 +185,7 @@ class SmaltiModel(Model):
         assert given.optimizers is not None
         assert given.pipeline is not None
         assert given.trainer is not None
-        if given.grad_scaler is not None and given.grad_scaler.is_enabled():
-            raise ValueError(
-                "Smalti's growth reads gradients as they are; leave mixed_precision and use_grad_scaler off"
-            )
+        refuse_unsupported(given.trainer)
         datamanager: Any = given.pipeline.datamanager
         datamanager.get_train_rays_per_batch()  # loads and undistorts the pictures, which changes their cameras
         views = datamanager.train_dataset.cameras

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from smalti.scene import Scene
 from smalti.trainers.evaluation import evaluate
 from smalti.trainers.metrics import Protocol
 from smalti_nerfstudio.data import along_rays, camera_of
-from smalti_nerfstudio.model import configured
+from smalti_nerfstudio.model import configured, refuse_unsupported
 from smalti_nerfstudio.optimizers import Decay, RowAdam
 
 METHODS = sorted(point.name for point in entry_points(group="nerfstudio.method_configs") if "smalti" in point.name)
@@ -221,6 +222,21 @@ def test_the_rate_decays_as_smaltis() -> None:
 def test_what_nerfstudio_decides_is_not_taken(option: str) -> None:
     with pytest.raises(ConfigError, match="nerfstudio decides this"):
         configured("gaussians", [option])
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "problem"),
+    [
+        ("use_grad_scaler", True, "use-grad-scaler"),
+        ("gradient_accumulation_steps", {"means": 2}, "gradient-accumulation-steps"),
+        ("world_size", 2, "one process"),
+    ],
+)
+def test_what_density_control_could_not_follow_is_refused(field: str, value: object, problem: str) -> None:
+    plain = {"use_grad_scaler": False, "gradient_accumulation_steps": {}, "world_size": 1}
+    refuse_unsupported(SimpleNamespace(**plain))
+    with pytest.raises(ValueError, match=problem):
+        refuse_unsupported(SimpleNamespace(**{**plain, field: value}))
 
 
 def test_the_commands(capture: Path, tmp_path: Path) -> None:
