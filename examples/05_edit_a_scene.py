@@ -1,4 +1,5 @@
-"""Edit a scene: choose primitives by what they are and where they lie, move, recolour and copy them, take it all back.
+"""Edit a scene: choose primitives by what they are and where they lie, move, recolour, copy and simplify them, save it
+in one file, take it all back.
 
 Two families are edited by the same calls. Every edit is in the scene's history, which holds what it needs to undo it
 and no more.
@@ -7,6 +8,9 @@ and no more.
 """
 
 from __future__ import annotations
+
+import tempfile
+from pathlib import Path
 
 import torch
 
@@ -18,10 +22,15 @@ from smalti.scene import (
     delete,
     demo_camera,
     duplicate,
+    fill,
+    flood,
+    hue,
     in_rectangle,
     layer,
     move,
+    nearest,
     rotate,
+    simplify,
     split,
     tint,
     where,
@@ -54,6 +63,24 @@ with scene.edit("a red corner, turned"):
     rotate(scene, scene["corner"].select(), [0, 1, 0], 30.0)
     move(scene, scene["corner"].select(), [0.3, -0.3, 0.0])
 print(f"copied {duplicate(scene, layer('ball'), [-1.0, 0.0, 0.0])} faces")
+
+# What hangs together with one primitive in space and in colour takes another hue.
+alike = flood(nearest([0.5, 0.5, 0.5]), tolerance=0.3, distance=0.4)
+print(f"hue of {hue(scene, alike, 60.0)} primitives")
+
+# Neighbours alike are merged: fewer primitives, nearly the same picture. What cameras see decides where they are given.
+print(f"simplified away: {simplify(scene, layer('cloud'), count=150, cameras=[camera])}")
+
+# The whole scene in one file, and a region of another scene (here: of this one, saved) put back.
+with tempfile.TemporaryDirectory() as folder:
+    size = scene.save(Path(folder) / "scene.smalti")
+    saved = Scene.load(Path(folder) / "scene.smalti")
+print(f"saved {len(saved)} primitives in {size / 1024:.0f} KiB")
+delete(scene, layer("ball"))
+print(f"filled: {fill(scene, box([-2, -2, -2], [2, 2, 2]) & layer('ball'), saved)}")
+
+# A layer as a whole is placed by its handle.
+scene["ball"].position, scene["ball"].scale = [0.1, -0.2, 0.0], 0.8
 
 # What can be seen in the left half of the picture: not what lies behind it.
 seen = in_rectangle(camera, 0, 0, camera.width / 2, camera.height, occluded=False)

@@ -27,6 +27,8 @@ def test_what_it_says_in_comments_is_what_is_printed() -> None:
     scene["chair"].name = "seat"
     scene["seat"].opacity = 0.5
     assert f"# {scene.undo()} {scene.undo()} {scene.undo()}\n" in PAGE
+    scene["chair"].position, scene["chair"].rotation = [0.0, 0.2, 0.0], [0.97, 0.0, 0.26, 0.0]
+    assert f"# {scene.undo()} {scene.undo()}\n" in PAGE
 
 
 def test_its_tables_name_functions_that_there_are() -> None:
