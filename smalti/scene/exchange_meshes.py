@@ -116,8 +116,18 @@ def _plain_mesh(layer: Layer, family: Family, extension: str) -> tuple[MeshFile,
         return part.mesh, told
     if isinstance(family, Superquadrics) and extension == ".obj":
         blocks = f"the blocks of {layer.name!r} were written as triangles; .glb keeps what they were made from"
-        return blocks_mesh(family), (blocks,)
-    return _surface_mesh(layer, family)
+        return blocks_mesh(family), (blocks, *_clear(layer, family))
+    mesh, told = _surface_mesh(layer, family)
+    return mesh, (*told, *_clear(layer, family))
+
+
+def _clear(layer: Layer, family: Family) -> tuple[str, ...]:
+    """A sentence where primitives that one can see through become opaque."""
+    if isinstance(family, Superquadrics) and family.metadata["binary"]:
+        return ()
+    opacities = family.opacities().detach()
+    count = int((opacities < 0.99).sum())
+    return (f"{count:,} primitives of {layer.name!r} that one can see through became opaque",) if count else ()
 
 
 @torch.no_grad()

@@ -180,6 +180,21 @@ def test_blocks_as_plain_meshes(extension: str, tmp_path: Path) -> None:
         assert float(error.mean()) < 0.05
 
 
+def test_blocks_that_become_opaque_are_said(tmp_path: Path) -> None:
+    """A material holds an opacity, an .obj of ours does not."""
+    family = blocks(binary=False)
+    family.parameters["logit_opacities"].data[1] = 0.0
+    scene = scene_of(blocks=family)
+    assert (
+        "3 primitives of 'blocks' that one can see through became opaque"
+        in export_scene(scene, tmp_path / "a.ply").notices
+    )
+    assert export_scene(scene, tmp_path / "a.glb").notices == ()
+    materials = trimesh.load_scene(tmp_path / "a.glb").geometry.values()
+    alphas = sorted(int(mesh.visual.material.baseColorFactor[3]) for mesh in materials)
+    assert alphas == [128, 243, 243]  # sigmoid(0), sigmoid(3)
+
+
 def test_blocks_that_are_not_drawn_are_left_out_and_said(tmp_path: Path) -> None:
     family = blocks()
     family.parameters["logit_opacities"].data[1] = -2.0
@@ -225,7 +240,44 @@ def test_foreign_meshes_become_a_layer_for_every_texture(tmp_path: Path) -> None
     texture = scene.layers["red"].family.parameters["raw_texture"].sigmoid()
     # trimesh writes a factor of 0.4, which glTF means in linear light: 200 shows as 132
     torch.testing.assert_close(texture, torch.full_like(texture, 132 / 255), rtol=0, atol=0.6 / 255)
-    assert float(scene.layers["red"].family.positions()[:, 0].mean()) == pytest.approx(-200)
+    assert scene.layers["red"].family.positions()[:, 0].mean().item() == pytest.approx(-200)
+
+
+def test_24_axis_maps_of_meshes_and_blocks(tmp_path: Path) -> None:
+    """Vertices come back where the map puts them, exactly where only signs and places change; blocks to rounding."""
+    from itertools import permutations, product
+
+    family, mesh = blocks(1), ball()
+    taken = 0
+    for axes, signs in product(permutations(range(3)), product((1.0, -1.0), repeat=3)):
+        turn = torch.zeros(3, 3, dtype=torch.float64)
+        for row, (axis, sign) in enumerate(zip(axes, signs, strict=True)):
+            turn[row, axis] = sign
+        if torch.linalg.det(turn) < 0:
+            continue
+        taken += 1
+        scene = scene_of(blocks=family, ball=mesh)
+        for layer in scene:
+            layer.similarity = Similarity(1.0, turn)
+        export_scene(scene, tmp_path / "a.glb")
+        back = open_scene(tmp_path / "a.glb").scene
+        again, block = back.layers["ball"].family, back.layers["blocks"].family
+        assert isinstance(again, Meshes)
+        assert isinstance(block, Superquadrics)
+        assert torch.equal(again.corners(), mesh.corners() @ turn.float().T)
+        expected = family.block_vertices() @ turn.float().T
+        torch.testing.assert_close(block.block_vertices(), expected, rtol=0, atol=1e-5)
+    assert taken == 24
+
+
+def test_a_mirroring_node_leaves_the_outside_out(tmp_path: Path) -> None:
+    export_scene(scene_of(ball=ball()), tmp_path / "a.glb")
+    edited(tmp_path / "a.glb", lambda plain: plain["nodes"][0].update(scale=[-1, 2, 1]))
+    surface = open_scene(tmp_path / "a.glb").scene.layers["ball"].family.surface()
+    expected = ball().surface()
+    assert surface is not None
+    assert surface.volume() == pytest.approx(2 * expected.volume(), rel=1e-5)
+    assert surface.volume() > 0
 
 
 def test_what_a_format_cannot_hold_is_named_with_a_remedy(tmp_path: Path) -> None:
