@@ -70,6 +70,8 @@ class ClientView:
         """The last look of which there was a lossless picture."""
         self.pictures = 0
         """Sent so far."""
+        self.spent = 0.0
+        """Seconds that all of them took."""
         self.cost = Cost()
         self.moved = time.monotonic()
         """When what is to be seen last changed by this client's doing."""
@@ -81,8 +83,8 @@ class ClientView:
         page.on_camera(client, self._camera_moved)
 
     def change(self, **values: Any) -> None:
-        """Another look (`mode=`, `order=`, `truth_row=`, ...): the picture is drawn anew. `time=` is the camera's, which
-        may move meanwhile.
+        """Another look (`mode=`, `order=`, `truth_row=`, ...): the picture is drawn anew. `time=` is the camera's,
+        which may move meanwhile.
         """
         with self._lock:
             if "time" in values:
@@ -138,6 +140,7 @@ class ClientView:
             "look": {**plain, "selected": None if selected is None else str(selected)},
             "picture": shown,
             "pictures": self.pictures,
+            "spent": round(self.spent, 3),
             "said": list(self.said),
             "panels": {panel.name: _state_of(panel) for panel in list(self.panels)},
         }

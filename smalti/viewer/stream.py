@@ -172,6 +172,7 @@ class Stream:
         seconds = time.perf_counter() - began - waited
         height, width = painted.pixels.shape[:2]
         view.picture = Picture(look, revision, width, height, job.lossless, seconds, len(data), painted.legend)
+        view.spent += seconds
         view.pictures += 1  # before it is sent: who has got it finds it at /state
         if not view.closed:
             page.send_picture(view.client, "png" if job.lossless else "jpeg", data)
