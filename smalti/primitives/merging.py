@@ -20,6 +20,8 @@ from smalti.primitives.neighbours import nearest_rows
 from smalti.primitives.spherical_harmonics import SH_0
 
 NEIGHBOURS = 6
+EDGES = 1 << 18
+"""Compared at once: some 100 MB."""
 COLOR_WEIGHT = 10.0
 SHAPE_WEIGHT = 0.1
 MOST_OPACITY = 0.99
@@ -83,14 +85,18 @@ def _costs(
     size = spread.diagonal(dim1=1, dim2=2).sum(dim=1)
     eye = torch.eye(3, dtype=spread.dtype, device=spread.device)
     spread = spread + 1e-4 * size[:, None, None] * eye
-    both = 0.5 * (spread[first] + spread[second])
-    apart = values["means"][first] - values["means"][second]
-    away = (apart * torch.linalg.solve(both, apart)).sum(dim=1)
     logs = torch.logdet(spread)
-    shape = away + 4.0 * (torch.logdet(both) - 0.5 * (logs[first] + logs[second]))
-    color = (SH_0 * (values["sh_dc"][first] - values["sh_dc"][second])).square().sum(dim=1)
-    lost = weights[first] * weights[second] / (weights[first] + weights[second])
-    return (lost * (SHAPE_WEIGHT * shape + COLOR_WEIGHT * color)).nan_to_num(torch.inf)
+
+    def cost(one: Tensor, two: Tensor) -> Tensor:
+        both = 0.5 * (spread[one] + spread[two])
+        apart = values["means"][one] - values["means"][two]
+        away = (apart * torch.linalg.solve(both, apart)).sum(dim=1)
+        shape = away + 4.0 * (torch.logdet(both) - 0.5 * (logs[one] + logs[two]))
+        color = (SH_0 * (values["sh_dc"][one] - values["sh_dc"][two])).square().sum(dim=1)
+        lost = weights[one] * weights[two] / (weights[one] + weights[two])
+        return (lost * (SHAPE_WEIGHT * shape + COLOR_WEIGHT * color)).nan_to_num(torch.inf)
+
+    return torch.cat([cost(*part) for part in zip(first.split(EDGES), second.split(EDGES), strict=True)])
 
 
 def _merge(now: Merged, weights: Float[Tensor, "n"], first: Int[Tensor, "p"], second: Int[Tensor, "p"]) -> Tensor:
