@@ -120,14 +120,14 @@ def pictured(rows: list[dict[str, Any]], shown: list[Tensor], path: Path) -> Non
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown."""
-    lines = ["| from | to | settings | way | primitives | PSNR | on the object | alpha | s |", "|" + " --- |" * 9]
+    lines = ["| from | to | settings | way | primitives | PSNR | on the object | alpha |", "|" + " --- |" * 8]
     for row in rows:
         what = ", ".join(f"`{key}={value!r}`" for key, value in row["settings"].items())
         numbers = (f"{row[key]:.1f}" if row[key] is not None else "inf" for key in ("psnr", "psnr_covered"))
         first, second = numbers
         counts = f"{row['before']} → {row['after']}"
         start = f"| {row['from']} | {row['to']} | {what} | {row['route']} | {counts} "
-        lines.append(f"{start}| {first} | {second} | {row['alpha']:.4f} | {row['seconds']:.1f} |")
+        lines.append(f"{start}| {first} | {second} | {row['alpha']:.4f} |")
     return "\n".join(lines)
 
 
