@@ -34,7 +34,7 @@ TAKES = ("Primitive", "Connected", "Layer")
 """What a click selects."""
 TOOL_NAMES = tuple(tool.capitalize() for tool in TOOLS)
 HOW_NAMES = tuple(how.capitalize() for how in HOWS)
-REACH = 3.0
+REACH = 2.0
 """Usual distances between neighbours over which things hang together, at first."""
 HELP = {
     "look around": "Choose a tool to select with.",
