@@ -136,4 +136,6 @@ def _shortest_last(frames: Float[Tensor, "n 3 3"], lengths: Float[Tensor, "n 3"]
 
 def _common(source: Family, kind: type[Family]) -> dict[str, Any]:
     known = kind.default_metadata()
-    return {key: value for key, value in source.metadata.items() if key in known}
+    held = {key: value for key, value in source.metadata.items() if key in known}
+    # What had no screen filter is not widened by one.
+    return {"compensated": True, **held} if "compensated" in known else held
