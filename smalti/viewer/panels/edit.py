@@ -101,7 +101,7 @@ class Edit:
 
     def _make_change(self) -> None:
         gui = self._view.client.gui
-        self._handles = gui.add_checkbox("Handles", True, hint="To move and turn the selection with")
+        self._handles = gui.add_checkbox("Handles", True, hint="To move and turn the selection with; away while a box or a lasso is drawn")
         self._factor = gui.add_number("Factor", 1.0, min=1e-3, max=1e3, step=0.1)
         scaling = gui.add_button("Scale")
         self._kinds = gui.add_button_group("", ["Delete", "Duplicate"])
@@ -194,7 +194,9 @@ class Edit:
         self._show_gizmo(scene, selection)
 
     def _show_gizmo(self, scene: Scene, selection: Selection | None) -> None:
-        box = _box_of(scene, selection) if selection is not None and self._handles.value else None
+        # Over an outline that is being drawn they would catch the clicks.
+        wanted = self._handles.value and self._pointer.tool not in ("box", "lasso")
+        box = _box_of(scene, selection) if selection is not None and wanted else None
         if box is None:
             self._gizmo.hide()
         else:
@@ -218,11 +220,12 @@ class Edit:
             self._show(scene, True)
 
     def _use_tool(self) -> None:
-        with telling(self._view, "tool"), self._lock:
+        with telling(self._view, "tool"), self._view.stage.reading() as scene, self._lock:
             tool = TOOLS[TOOL_NAMES.index(self._tool.value)]
             self._pointer.use(tool)
             self._help.content = small(HELP[tool])
             self._show_options()
+            self._show_gizmo(scene, self._chosen.selection())
 
     def _show_options(self) -> None:
         """Those of the tool."""

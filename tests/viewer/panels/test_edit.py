@@ -207,7 +207,9 @@ def test_boxes_and_lassos_select_with_and_without_what_is_hidden() -> None:
         page.press("Edit", "Select", "Close lasso")
         page.until(page.problems)
         assert "three corners" in page.problems()[0]
+        assert page.state("edit")["gizmo"] is None  # the handles would catch the corners' clicks
         use(page, "look around")
+        page.until(lambda: page.state("edit")["gizmo"] is not None)
         page.until(lambda: not enabled(page, "click"))
 
 
