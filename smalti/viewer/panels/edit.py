@@ -101,7 +101,9 @@ class Edit:
 
     def _make_change(self) -> None:
         gui = self._view.client.gui
-        self._handles = gui.add_checkbox("Handles", True, hint="To move and turn the selection with; away while a box or a lasso is drawn")
+        self._handles = gui.add_checkbox(
+            "Handles", True, hint="To move and turn the selection with; away while a box or a lasso is drawn"
+        )
         self._factor = gui.add_number("Factor", 1.0, min=1e-3, max=1e3, step=0.1)
         scaling = gui.add_button("Scale")
         self._kinds = gui.add_button_group("", ["Delete", "Duplicate"])
