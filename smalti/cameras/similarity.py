@@ -17,7 +17,8 @@ from smalti.cameras.camera import Camera
 class Similarity:
     """`p_a = scale * rotation @ p_b + translation`. A variable that holds one is named `a_from_b`.
 
-    `a_from_b @ b_from_c` is `a_from_c`. Tensors are on the CPU; float64 is advised. Differentiable.
+    `a_from_b @ b_from_c` is `a_from_c`. Tensors are on the CPU; float64 is advised, and of two precisions the higher is
+    kept. Differentiable.
     """
 
     scale: float = 1.0
@@ -32,6 +33,9 @@ class Similarity:
             got = tuple(getattr(self, name).shape)
             if got != shape:
                 raise ValueError(f"Similarity.{name}: expected shape {shape}, got {got}")
+        wider = torch.promote_types(self.rotation.dtype, self.translation.dtype)
+        object.__setattr__(self, "rotation", self.rotation.to(wider))
+        object.__setattr__(self, "translation", self.translation.to(wider))
         rotation = self.rotation.detach().double()
         deviation = float((rotation @ rotation.T - torch.eye(3, dtype=torch.float64)).abs().max())
         if not deviation < 1e-4 or float(torch.linalg.det(rotation)) < 0:
@@ -91,10 +95,12 @@ class Similarity:
 
     def __matmul__(self, other: Similarity) -> Similarity:
         """`a_from_b @ b_from_c`: first `other`, then this."""
+        wider = torch.promote_types(self.rotation.dtype, other.rotation.dtype)
+        turn, away = self.rotation.to(wider), self.translation.to(wider)
         return Similarity(
             self.scale * other.scale,
-            self.rotation @ other.rotation,
-            self.scale * (self.rotation @ other.translation) + self.translation,
+            turn @ other.rotation.to(wider),
+            self.scale * (turn @ other.translation.to(wider)) + away,
         )
 
     def apply(self, points: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:

@@ -95,3 +95,14 @@ def test_what_is_not_a_similarity_is_refused() -> None:
         Similarity(0.0, torch.eye(3), torch.zeros(3))
     with pytest.raises(ValueError, match="translation"):
         Similarity(1.0, torch.eye(3), torch.zeros(4))
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_halves_of_different_precision_go_together(kind: torch.dtype) -> None:
+    """Only one of the two is given, in single precision; the other is the default in double."""
+    moved = Similarity(translation=torch.tensor([1.0, 2.0, 3.0], dtype=kind))
+    turned = Similarity(2.0, rotation=so3_exp(torch.tensor([0.1, 0.2, 0.3], dtype=kind)))
+    for each in (moved, turned, moved @ turned, turned @ moved):
+        torch.testing.assert_close((each @ each.inverse).matrix.double(), torch.eye(4).double(), rtol=0, atol=1e-6)
+        assert each.apply(POINTS.float()).dtype == torch.float32
+        assert each.apply_camera(make("PINHOLE")).centre.isfinite().all()
