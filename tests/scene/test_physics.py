@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import math
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import iter_modules
 
@@ -289,6 +290,25 @@ def test_urdf_says_the_same(tmp_path: Path) -> None:
     mesh = trimesh.load(tmp_path / values["mesh"]["filename"])
     assert mesh.is_watertight
     assert float(mesh.volume) == pytest.approx(0.024, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "names", [("a b", "a_b"), ("Ball", "ball"), ("floor", "world"), ("a", "a moving"), ("\u5854", "\u6865")]
+)
+def test_bodies_have_names_of_their_own(names: tuple[str, ...], tmp_path: Path) -> None:
+    """Whatever the layers are called: one file each, an engine takes them, and what moves finds its place."""
+    scene = Scene()
+    for number, name in enumerate(names):
+        scene.add(name, brick((0.2, 0.2, 0.2), (float(number), 0.0, 0.0)))
+    scene.add("here moving", Gaussians.from_points(torch.zeros(1, 3), torch.zeros(1, 3), {}))
+    scene.add("here", brick((0.2, 0.2, 0.2), (0.0, 9.0, 0.0)))
+    written = to_mjcf(scene, tmp_path, World(up=Z_UP, floor=-1.0))
+    assert len(written.names) == len({name.casefold() for name in written.names}) == 3
+    assert {path.stem for path in tmp_path.glob("*.obj")} == set(written.names)
+    posed = written.bodies.posed([body.place for body in written.bodies.moving])
+    assert len(posed) == len(scene)
+    if find_spec("mujoco"):
+        assert len(simulate(written, 0.01, 100.0).scene(1)) == len(scene)
 
 
 def test_a_missing_engine_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,12 +25,18 @@ SOLID = 0.5
 CONVEX = 1e-3
 """Engines collide meshes by their convex hull; what lies deeper below it than this share of the size is noted."""
 
+RESERVED = ("world", "floor")
+"""Names that engines or the files give to something else."""
+MOVING = " moving"
+"""Behind a body's name: the layer of its part where it has been posed."""
+
 
 @dataclass(frozen=True, eq=False)
 class Body:
     """A rigid body and what of the scene moves with it. Lengths in scene units."""
 
     name: str
+    """Of letters and digits that files and engines take; no two bodies share one, in whatever case."""
     layer: str
     part: Family
     """Its primitives, where the scene has them."""
@@ -63,7 +69,7 @@ class Bodies:
             part = body.part.copy()
             part.transform(place @ body.place.inverse)
             part.require_gradients(False)
-            result.add(f"{body.name} moving", part)
+            result.add(f"{body.name}{MOVING}", part)
         return result
 
 
@@ -88,10 +94,12 @@ def bodies_of(scene: Scene, names: Sequence[str] | None = None, level: int = 3) 
             raise ValueError(f"bodies: there is no layer {name!r}; there are {', '.join(rest.layers)}")
     moving: list[Body] = []
     notices: list[str] = []
+    layers_of_parts = [name.removesuffix(MOVING) for name in rest.layers if name.endswith(MOVING)]
+    taken = {name.casefold() for name in (*RESERVED, *layers_of_parts)}
     for held in list(rest):
         if not (held.visible if names is None else held.name in names) or not len(held.family):
             continue
-        made = _made(held, level, named=names is not None)
+        made = [_with_free_name(body, taken) for body in _made(held, level, named=names is not None)]
         moving += made
         notices += [notice for body in made if (notice := _hull_notice(body))]
         _take_out(rest, held, made)
@@ -166,6 +174,15 @@ def _hull_notice(body: Body) -> str:
     if deep <= CONVEX:
         return ""
     return f"{body.name} is not convex (by {deep:.0%} of its size); engines collide its convex hull"
+
+
+def _with_free_name(body: Body, taken: set[str]) -> Body:
+    """With a number behind its name where that is taken; `taken` grows."""
+    name, number = body.name, 2
+    while name.casefold() in taken:
+        name, number = f"{body.name}-{number}", number + 1
+    taken.add(name.casefold())
+    return replace(body, name=name)
 
 
 def _plain(name: str) -> str:
