@@ -64,7 +64,10 @@ def open_scene(path: Path | str, frame: str | None = None) -> OpenedFile:
     move = reframing(path, frame)
     if not move.is_identity:
         for layer in opened.scene:
-            layer.family.transform(move)
+            if layer.similarity.is_identity:
+                layer.family.transform(move)
+            else:
+                layer.similarity = move @ layer.similarity
     return opened
 
 

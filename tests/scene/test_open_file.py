@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from smalti.cameras.camera import Camera
+from smalti.cameras.rotations import so3_exp
 from smalti.cameras.similarity import Similarity
 from smalti.files.splats import FileFormatError
 from smalti.primitives.gaussians import Gaussians
@@ -217,6 +218,19 @@ def test_a_layers_own_place_and_the_frame(tmp_path: Path) -> None:
     export_scene(scene, tmp_path / "b.glb", frame="scene")
     ours = trimesh.load_scene(tmp_path / "b.glb")
     np.testing.assert_allclose(plain.bounds[:, 2], -ours.bounds[::-1, 1], atol=1e-5)
+
+
+def test_a_scenes_own_layers_are_turned_where_they_stand(tmp_path: Path) -> None:
+    """The axes of a scene file turn the scene, not each layer about its own origin."""
+    scene = scene_of(cloud=cloud(), ball=ball())
+    turn = so3_exp(torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64))
+    scene["cloud"].similarity = Similarity(1.5, turn, torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
+    scene.save(tmp_path / "a.smalti")
+    opened = open_scene(tmp_path / "a.smalti", "gltf").scene.flattened()
+    flip = torch.tensor([-1.0, -1.0, 1.0])
+    for layer in scene.flattened():
+        found = opened.layers[layer.name].family.positions()
+        torch.testing.assert_close(found, layer.family.positions() * flip, rtol=1e-5, atol=1e-5)
 
 
 def test_foreign_meshes_become_a_layer_for_every_texture(tmp_path: Path) -> None:
