@@ -52,14 +52,14 @@ def _measure(opened: OpenedRun, arguments: argparse.Namespace, quiet: bool) -> d
     from smalti.trainers.evaluation import ViewScore, evaluate, protocol_for
 
     dataset, images = opened.pictures()
-    train, test = opened.run.split(dataset)
+    train, test = opened.of_run().split(dataset)
     rows = {"test": test, "train": train, "all": list(range(len(dataset.views)))}[arguments.views]
     if not rows:
         raise UsageError("this run holds no view out; measure its training views with --views train")
     extra = [name for name, wanted in (("lpips", arguments.lpips), ("lpips_vgg", arguments.lpips_vgg)) if wanted]
     _require_weights(extra)
     options = {"rounding": arguments.rounding, "exposure": arguments.exposure, "metrics": ("psnr", "ssim", *extra)}
-    protocol = protocol_for(opened.run.config.data, dataset, **options)
+    protocol = protocol_for(opened.of_run().config.data, dataset, **options)
     with track("views", len(rows)) as advance:
 
         def on_view(_: ViewScore) -> None:
@@ -68,9 +68,14 @@ def _measure(opened: OpenedRun, arguments: argparse.Namespace, quiet: bool) -> d
         result = evaluate(opened.scene, images, rows, protocol, backend=opened.backend, on_view=on_view)
     if not quiet:
         count = f"{len(opened.scene):,} primitives{of_layers(opened.scene.counts())}"
-        print(f"{opened.run.path}, step {opened.step}, {count}, {arguments.views} views")
+        print(f"{opened.of_run().path}, step {opened.step}, {count}, {arguments.views} views")
         print("\n".join(result.lines()))
-    facts = {"run": str(opened.run.path), "step": opened.step, "primitives": len(opened.scene), "set": arguments.views}
+    facts = {
+        "run": str(opened.of_run().path),
+        "step": opened.step,
+        "primitives": len(opened.scene),
+        "set": arguments.views,
+    }
     return {**facts, **result.to_json()}
 
 

@@ -21,7 +21,7 @@ COMMANDS: dict[str, Command] = {
     "train": Command("smalti.cli.train", "train a scene from pictures; `smalti train demo` needs nothing else"),
     "eval": Command("smalti.cli.eval", "measure a trained run on its held-out views"),
     "view": Command("smalti.cli.view", "look at a run, a scene file or a data set in the browser, and edit it"),
-    "render": Command("smalti.cli.render", "render pictures or a video of a trained run"),
+    "render": Command("smalti.cli.render", "render pictures or a video of a trained run or a scene"),
     "export": Command("smalti.cli.export", "write a trained scene as a file for other programs"),
     "convert": Command("smalti.cli.convert", "read a file of splats, meshes or blocks and write it in another format"),
     "info": Command("smalti.cli.info", "say what a scene file or a scene folder holds, column by column"),

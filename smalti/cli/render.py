@@ -1,4 +1,4 @@
-"""`smalti render RUN`: a video along a camera path, a folder of its frames, or one picture of one view."""
+"""`smalti render RUN|SCENE|FILE`: a video along a camera path, a folder of its frames, or one picture of one view."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smalti.cli.failures import UsageError, reported
-from smalti.cli.runs import OpenedRun, add_run_arguments, find_view, open_run, resized
+from smalti.cli.runs import OpenedRun, add_run_arguments, find_view, open_drawn, resized
 
 if TYPE_CHECKING:
     from smalti.cameras.camera import Camera
@@ -18,14 +18,17 @@ if TYPE_CHECKING:
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    result = argparse.ArgumentParser(prog="smalti render", description="Render pictures or a video of a trained run.")
-    add_run_arguments(result)
+    result = argparse.ArgumentParser(
+        prog="smalti render",
+        description="Render pictures or a video of a trained run, or of a scene along a camera path.",
+    )
+    add_run_arguments(result, scenes=True)
     what = result.add_mutually_exclusive_group()
     what.add_argument(
         "--trajectory",
         metavar="orbit|spiral|FILE",
         help="camera path: orbit (default), spiral, or a file: nerfstudio's camera_path.json, or what "
-        "smalti.cameras.trajectory_files.save_trajectory wrote",
+        "the viewer or smalti.cameras.trajectory_files.save_trajectory saved",
     )
     what.add_argument("--view", metavar="NAME", help="one picture, from this view of the data set")
     result.add_argument(
@@ -53,10 +56,11 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser().parse_args(argv)
     if arguments.frames < 1 or not arguments.fps > 0:
         raise UsageError("--frames and --fps must be positive")
-    out = arguments.out or Path(arguments.run) / _default_name(arguments)
+    place = Path(arguments.run)
+    out = arguments.out or (place if (place / "config.yaml").is_file() else place.parent) / _default_name(arguments)
     if arguments.view is None and not _is_folder(out):
         require_video(out)  # before anything is loaded
-    opened = open_run(arguments)
+    opened = open_drawn(arguments)
     if arguments.view is not None:
         print(_render_view(opened, arguments, out))
     else:
@@ -130,7 +134,7 @@ def _cameras(opened: OpenedRun, arguments: argparse.Namespace) -> list[Camera]:
     name = arguments.trajectory or "orbit"
     if name in ("orbit", "spiral"):
         dataset, images = opened.pictures()
-        train, _ = opened.run.split(dataset)
+        train, _ = opened.of_run().split(dataset)
         return path_cameras([images.camera(row) for row in train], name, arguments.frames)
     path = Path(name)
     if not path.is_file():

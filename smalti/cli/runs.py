@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smalti.cli.failures import UsageError
@@ -16,9 +17,12 @@ if TYPE_CHECKING:
     from smalti.trainers.run import Run
 
 
-def add_run_arguments(parser: argparse.ArgumentParser, *, drawing: bool = True) -> None:
-    """RUN and --step; with `drawing` also --device and --backend."""
-    parser.add_argument("run", metavar="RUN", help="run folder that `smalti train` made")
+def add_run_arguments(parser: argparse.ArgumentParser, *, drawing: bool = True, scenes: bool = False) -> None:
+    """RUN and --step; with `drawing` also --device and --backend; with `scenes` for `open_drawn`."""
+    more = ", or a scene or any file that `smalti view` shows" if scenes else ""
+    parser.add_argument(
+        "run", metavar="RUN|SCENE|FILE" if scenes else "RUN", help=f"run folder that `smalti train` made{more}"
+    )
     parser.add_argument("--step", type=int, metavar="N", help="checkpoint to use (default: the latest)")
     if drawing:
         parser.add_argument("--device", default="cpu", help="where to draw: cpu or cuda (default: cpu)")
@@ -27,9 +31,9 @@ def add_run_arguments(parser: argparse.ArgumentParser, *, drawing: bool = True) 
 
 @dataclass
 class OpenedRun:
-    """A run whose scene can be drawn."""
+    """A run whose scene can be drawn, or a scene that is of no run."""
 
-    run: Run
+    run: Run | None
     step: int
     scene: Scene
     backend: str
@@ -39,9 +43,15 @@ class OpenedRun:
         from smalti.configs.config import parse_bytes
         from smalti.datasets.images import ImageCache
 
-        data = self.run.config.data
-        dataset = self.run.dataset()
+        run = self.of_run()
+        data, dataset = run.config.data, run.dataset()
         return dataset, ImageCache(dataset, downscale=data.downscale, bytes=parse_bytes(data.cache))
+
+    def of_run(self) -> Run:
+        """The run; UsageError where the scene is of none."""
+        if self.run is None:
+            raise UsageError("a scene or a file has no views of its own; give a camera path with --trajectory FILE")
+        return self.run
 
     def background(self) -> tuple[float, float, float]:
         """The colour behind the scene."""
@@ -50,20 +60,50 @@ class OpenedRun:
 
 def open_run(arguments: argparse.Namespace) -> OpenedRun:
     """The run and its scene on the asked-for device. The back end is judged first, so that a bad wish fails at once."""
-    from smalti.renderers.backends import choose
     from smalti.trainers.run import Run
+
+    backend = _backend(arguments)
+    run = Run.open(arguments.run)
+    step = run.latest_step() if arguments.step is None else arguments.step
+    return OpenedRun(run, step, _placed(run.load_scene(step), arguments.device), backend)
+
+
+def _backend(arguments: argparse.Namespace) -> str:
+    from smalti.renderers.backends import choose
 
     kind, _, number = arguments.device.partition(":")
     if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
         raise UsageError(f"--device {arguments.device}: the devices are cpu, cuda, and cuda:1 for the second card")
-    backend = choose(arguments.backend, arguments.device)
-    run = Run.open(arguments.run)
-    step = run.latest_step() if arguments.step is None else arguments.step
-    scene = run.load_scene(step)
+    return choose(arguments.backend, arguments.device)
+
+
+def _placed(scene: Scene, device: str) -> Scene:
     for layer in scene:
-        layer.family.to(arguments.device)
+        layer.family.to(device)
         layer.family.require_gradients(False)
-    return OpenedRun(run, step, scene, backend)
+    return scene
+
+
+def _is_scene(path: Path) -> bool:
+    from smalti.scene.folder import is_scene
+
+    return is_scene(path) or (path / "meta.json").is_file()
+
+
+def open_drawn(arguments: argparse.Namespace) -> OpenedRun:
+    """A run as `open_run` gives it, or what another folder or file holds that `smalti view` shows as a scene."""
+    from smalti.scene.open_file import open_scene
+
+    path = Path(arguments.run)
+    if (path.is_dir() and not _is_scene(path)) or not path.exists():
+        return open_run(arguments)
+    if arguments.step is not None:
+        raise UsageError(f"--step is for run folders; {path} is none")
+    backend = _backend(arguments)
+    opened = open_scene(path)
+    for notice in opened.notices:
+        print(f"note: {notice}")
+    return OpenedRun(None, 0, _placed(opened.scene, arguments.device), backend)
 
 
 def find_view(dataset: Dataset, name: str) -> int:

@@ -118,6 +118,25 @@ def test_render_cameras_of_a_file(run: Run, tmp_path: Path) -> None:
     assert np.abs(first - second).max() <= 1
 
 
+def test_render_a_scene_of_no_run(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An edited scene along a path saved in the viewer: the pictures that the run gives, as the scene is the same."""
+    from smalti.cameras.trajectory_files import save_trajectory
+
+    dataset = run.dataset()
+    path = tmp_path / "path.json"
+    save_trajectory(path, [dataset.views[row].camera.scaled_to(40, 40) for row in (0, 1)])
+    run.load_scene(10).save(tmp_path / "scene.smalti")
+    for source, out in ((run.path, "a"), (tmp_path / "scene.smalti", "b")):
+        assert main(["render", str(source), "--trajectory", str(path), "--out", str(tmp_path / out)]) == 0
+    for name in sorted(each.name for each in (tmp_path / "a").iterdir()):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    capsys.readouterr()
+    assert main(["render", str(tmp_path / "scene.smalti"), "--out", str(tmp_path / "c")]) == 2
+    assert "--trajectory FILE" in capsys.readouterr().err
+    assert main(["render", str(tmp_path / "scene.smalti"), "--step", "10", "--out", str(tmp_path / "c")]) == 2
+    assert "--step is for run folders" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
