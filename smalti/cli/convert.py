@@ -43,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--scale", type=float, default=1.0, help="units of the output per unit of the input (default: 1)"
     )
+    result.add_argument("--layers", metavar="A,B", help="only these layers of a scene of several")
     return result
 
 
@@ -56,7 +57,8 @@ def main(argv: Sequence[str]) -> int:
     if out.exists() and out.samefile(source):
         raise UsageError(f"{out} is the input itself; choose another name")
     move = turned(arguments.axes, arguments.scale)
-    if _streams(source, out):
+    names = arguments.layers.split(",") if arguments.layers else None
+    if names is None and _streams(source, out):
         return _splats(arguments, move)
     from smalti.cli.export import save, show
     from smalti.scene.exchange import export_scene
@@ -70,9 +72,9 @@ def main(argv: Sequence[str]) -> int:
         for layer in scene:
             layer.similarity = move @ layer.similarity
     if not out.suffix or out.suffix.lower() == ".smalti":
-        return save(scene.flattened(), out, None, arguments.to_frame)
+        return save(scene.flattened(), out, names, arguments.to_frame)
     try:
-        show(export_scene(scene, out, None, arguments.to_frame))
+        show(export_scene(scene, out, names, arguments.to_frame))
     except ValueError as error:
         raise UsageError(str(error)) from error
     return 0

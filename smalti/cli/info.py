@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -46,10 +47,19 @@ def main(argv: Sequence[str]) -> int:
     else:
         found |= {**of_scene(opened.scene), "notices": list(opened.notices)}
     if arguments.json:
-        print(json.dumps({"path": str(path), **found}))
+        print(json.dumps(_plain({"path": str(path), **found}), allow_nan=False))
     else:
         show(path, found)
     return 0
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null."""
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def size_of(path: Path) -> int:
@@ -63,7 +73,8 @@ def columns_of(name: str, values: np.ndarray[Any, Any]) -> dict[str, dict[str, f
     found: dict[str, dict[str, float]] = {}
     for k in range(flat.shape[1] if len(flat) else 0):
         column = flat[:, k]
-        numbers = (column.min(), np.median(column), column.mean(), column.max(), column.std())
+        with np.errstate(invalid="ignore"):  # a column with infinities has no deviation
+            numbers = (column.min(), np.median(column), column.mean(), column.max(), column.std())
         found[name if flat.shape[1] == 1 else f"{name}[{k}]"] = dict(zip(STATISTICS, map(float, numbers), strict=True))
     return found
 

@@ -41,11 +41,15 @@ class Merged:
 @torch.no_grad()
 def merged(values: Mapping[str, Tensor], weights: Float[Tensor, "n"], count: int) -> Merged:
     """At most `count` splats of those of positive weight (`means`, `log_scales`, `quaternions`, `logit_opacities` and
-    colours that are linear), fewer than there are. Those that nothing was merged into keep their rows and numbers.
+    colours that are linear), fewer than there are. Those that nothing was merged into keep their rows and numbers;
+    those with a number that is not finite, which are drawn nowhere, go.
     """
+    usable = torch.stack([value.detach().isfinite().reshape(len(value), -1).all(1) for value in values.values()]).all(0)
+    weights = torch.where(usable, weights, -torch.ones_like(weights))
     rows = torch.nonzero(weights > 0).squeeze(1)
     if len(rows) <= count or count == 0:
-        rows = weights.argsort(descending=True, stable=True)[:count].sort().values
+        rows = weights.argsort(descending=True, stable=True)[:count]
+        rows = rows[weights[rows] >= 0].sort().values
     now = Merged(
         {key: value.detach().double()[rows] for key, value in values.items()},
         rows,

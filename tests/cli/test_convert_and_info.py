@@ -168,3 +168,31 @@ def test_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.testing.assert_array_equal(read_scene_file(tmp_path / "a.ply").means[:, 2], -splats.means[:, 1])
     assert main(["convert", str(tmp_path / "in.ply"), str(tmp_path / "folder"), "--to", "z-up"]) == 2
     assert "has the scene's axes" in capsys.readouterr().err
+
+
+def test_one_layer_of_several(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the refusal proposes can be done."""
+    from smalti.scene import demo_scene
+
+    demo_scene().save(tmp_path / "in.smalti")
+    source, out = str(tmp_path / "in.smalti"), str(tmp_path / "out.ply")
+    assert main(["convert", source, out]) == 2
+    assert "--layers chair" in capsys.readouterr().err
+    assert main(["convert", source, out, "--layers", "chair"]) == 0
+    assert len(read_scene_file(tmp_path / "out.ply")) == 8
+    assert main(["convert", source, out, "--layers", "chiar"]) == 2
+
+
+def test_figures_that_are_no_numbers_are_null(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scene = Scene()
+    family = Gaussians.from_points(torch.zeros(2, 3), torch.zeros(2, 3), {})
+    family.replace({"logit_opacities": torch.tensor([0.0, torch.inf])})
+    scene.add("cloud", family)
+    scene.save(tmp_path / "a.smalti")
+    assert main(["info", str(tmp_path / "a.smalti"), "--json"]) == 0
+
+    def refuse(word: str) -> float:
+        raise AssertionError(f"{word} is no JSON")
+
+    found = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert found["layers"][0]["columns"]["logit_opacities"]["maximum"] is None

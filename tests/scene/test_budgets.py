@@ -11,6 +11,7 @@ from torch import Tensor
 
 from smalti.cameras.camera import Camera
 from smalti.primitives.family import find_family
+from smalti.primitives.gaussians import Gaussians
 from smalti.primitives.meshes import Meshes
 from smalti.primitives.surface import Surface
 from smalti.scene import EditError, Scene, contributions, crop, everything, half_space, index, layer, simplify
@@ -232,3 +233,21 @@ def test_contributions_of_several_views_are_summed() -> None:
         assert torch.equal(total[name][1], torch.maximum(each[0][1], each[1][1]))
         assert torch.equal(each[0][1], contributions(scene, views[0])[name])
     assert total_contributions(Scene(), views) == {}
+
+
+@pytest.mark.parametrize("name", ["means", "log_scales", "sh_dc"])
+def test_splats_that_are_no_numbers_go_first(name: str) -> None:
+    """A diverged training leaves some; they are drawn nowhere."""
+    scene = Scene()
+    family = Gaussians.from_points(torch.rand(40, 3), torch.rand(40, 3), {})
+    values = family.parameters[name].detach().clone()
+    values[3], values[7] = torch.nan, torch.inf
+    family.replace({name: values})
+    scene.add("cloud", family)
+    before = {key: value.numpy().tobytes() for key, value in scene.state()[0].items()}
+    for count in (39, 10):
+        assert simplify(scene, everything(), count=count) >= 40 - count
+        left = scene.layers["cloud"].family.parameters
+        assert all(bool(value.isfinite().all()) for value in left.values())
+        scene.undo()
+    assert {key: value.numpy().tobytes() for key, value in scene.state()[0].items()} == before

@@ -7,6 +7,7 @@ import math
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
+from typing import Any
 
 import pytest
 import torch
@@ -292,6 +293,29 @@ def test_boxes_become_a_mesh_and_splats() -> None:
 # -- in a scene -------------------------------------------------------------------------------------------------------
 def state(scene: Scene) -> dict[str, Tensor]:
     return {key: value.clone() for key, value in scene.state()[0].items()}
+
+
+@pytest.mark.parametrize("to", ["gaussians", "meshes", "boxes"])
+def test_the_unit_of_length_does_not_matter(to: str) -> None:
+    """A source of a few thousandths of a unit lies within the usual near plane, and is converted as any other."""
+    settings: dict[str, Any] = {"meshes": {"resolution": 24}, "gaussians": {"count": 300}}.get(to, {})
+    if to == "boxes":
+        settings = {"resolution": 16, "points": 20_000, "steps": 5}
+    errors: list[float] = []
+    for scale in (1.0, 1e-3):
+        source = Meshes.sphere(torch.zeros(3), 1.0) if to == "gaussians" else ball_of_gaussians(300)
+        source.transform(Similarity(scale))
+        errors.append(convert(source, to, **settings).error.psnr)
+    assert errors[1] == pytest.approx(errors[0], abs=0.1)
+    assert errors[1] < 60
+
+
+def test_an_error_is_stated_only_of_what_is_seen() -> None:
+    away = Camera.look_at(
+        torch.tensor([0.0, 0, -9]), torch.tensor([0.0, 0, -99]), torch.tensor([0.0, -1, 0]), 0.8, SIZE
+    )
+    with pytest.raises(ValueError, match="none of the cameras sees anything"):
+        convert(Meshes.sphere(torch.zeros(3), 1.0), "gaussians", [away], count=50)
 
 
 def test_a_layer_is_converted_in_place_and_back() -> None:

@@ -50,14 +50,17 @@ class ImageError:
 def image_error(
     original: Source, converted: Source, cameras: Sequence[Camera], *, held_out: bool = False
 ) -> ImageError:
-    """Draw both from the cameras and compare. Not differentiable.
+    """Draw both from the cameras and compare. Not differentiable. ValueError where no camera sees anything of either.
 
     >>> from smalti.scene import demo_camera, demo_scene
     >>> from smalti.scene.conversions import image_error
     >>> image_error(demo_scene(), demo_scene(), [demo_camera()]).psnr
     inf
     """
-    return compared(pictures(original, cameras), pictures(converted, cameras), held_out)
+    truth, shown = pictures(original, cameras), pictures(converted, cameras)
+    if truth and not any(bool((view.alpha > COVERED).any()) for view in (*truth, *shown)):
+        raise ValueError("image_error: none of the cameras sees anything; give cameras that look at what is compared")
+    return compared(truth, shown, held_out)
 
 
 def compared(truth: Sequence[Picture], shown: Sequence[Picture], held_out: bool) -> ImageError:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from smalti.primitives.family import Family
-from smalti.scene.conversions.sources import Picture, draw, extent
+from smalti.scene.conversions.sources import Picture, draw, extent, near_plane
 
 MOST_VIEWS_HELD = 256
 """Pictures that are fitted to at most; more are thinned out evenly."""
@@ -24,7 +24,7 @@ def fit_to(family: Family, views: Sequence[Picture], steps: int, rates: Mapping[
         return
     views = views[:: max(1, -(-len(views) // MOST_VIEWS_HELD))]
     low, high = extent(family).unbind(0)
-    size = 0.5 * float((high - low).max())
+    size, near = 0.5 * float((high - low).max()), near_plane(family)
     rates = family.default_learning_rates() if rates is None else rates
     family.require_gradients(False)
     groups = []
@@ -39,7 +39,7 @@ def fit_to(family: Family, views: Sequence[Picture], steps: int, rates: Mapping[
         if not order:
             order = torch.randperm(len(views), generator=generator).tolist()
         view = views[order.pop()]
-        frame = draw(family, view.camera)
+        frame = draw(family, view.camera, near)
         color, alpha = view.color.to(frame.color), view.alpha.to(frame.alpha)
         loss = (frame.color - color).abs().mean() + 0.5 * (frame.alpha - alpha).abs().mean()
         optimizer.zero_grad(set_to_none=True)

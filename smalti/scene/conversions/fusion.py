@@ -17,7 +17,7 @@ from smalti.primitives.neighbours import nearest_of
 from smalti.primitives.surface import Surface
 from smalti.primitives.surface_nets import surface_nets
 from smalti.primitives.topology import compacted, vertex_normals
-from smalti.scene.conversions.sources import Picture, Source, extent, pictures
+from smalti.scene.conversions.sources import Picture, Source, extent, families, pictures
 
 VOXELS_AT_ONCE = 2**20
 OPAQUE = 0.5
@@ -90,14 +90,8 @@ def fused_mesh(source: Source, cameras: Sequence[Camera], settings: Fusion) -> M
     placed = Surface(vertices, surface.faces)
     colors = fused_colors(placed, seen, settings.truncation * grid.edge)
     mesh = Meshes.from_mesh(placed.vertices, placed.faces, colors, {})
-    mesh.to(_device(source))
+    mesh.to(families(source)[0].device)
     return mesh
-
-
-def _device(source: Source) -> torch.device:
-    from smalti.scene.conversions.sources import families
-
-    return families(source)[0].device
 
 
 @torch.no_grad()

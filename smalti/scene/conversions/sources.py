@@ -29,15 +29,32 @@ def families(source: Source) -> list[Family]:
     return [layer.family for layer in source.flattened().visible_layers()]
 
 
-def draw(source: Source, camera: Camera, **options: bool) -> Frame:
+NEAR = 0.01
+"""Of the diagonal of the source: the near plane of what is so small that the usual one would cut it away."""
+
+
+@torch.no_grad()
+def near_plane(source: Source) -> float:
+    """The usual near plane (of a scene its own), or a nearer one where the whole source is hardly larger than that."""
+    usual = RenderSettings().near if isinstance(source, Family) else source.near
+    try:
+        low, high = extent(source).double().unbind(0)
+    except ValueError:  # nothing to look at
+        return usual
+    size = float((high - low).norm())
+    return min(usual, NEAR * size) if 0 < size < math.inf else usual
+
+
+def draw(source: Source, camera: Camera, near: float | None = None, **options: bool) -> Frame:
     """Its picture on black: of a family in its own default order, of a scene whose layers have no similarities.
-    `options` are those of `RenderSettings`. Differentiable.
+    `near` is by default `near_plane`, `options` are those of `RenderSettings`. Differentiable.
     """
+    near = near_plane(source) if near is None else near
     if isinstance(source, Family):
-        settings = RenderSettings(order=source.default_order, **options)
+        settings = RenderSettings(order=source.default_order, near=near, **options)
         return render(source.drawables(camera, camera.time), camera, settings=settings)
     black = torch.zeros(3, device=source.visible_layers()[0].family.device)
-    return source.render(camera, background=black, settings=source.settings(**options))
+    return source.render(camera, background=black, settings=replace(source.settings(**options), near=near))
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +74,9 @@ def pictures(source: Source, cameras: Sequence[Camera], depth: str = "") -> list
     """What the cameras see; `depth` is `median`, `expected`, or nothing for none."""
     shown = []
     source = source if isinstance(source, Family) else source.flattened()
+    near = near_plane(source)
     for camera in cameras:
-        frame = draw(source, camera, depth=depth == "expected", statistics=depth == "median")
+        frame = draw(source, camera, near, depth=depth == "expected", statistics=depth == "median")
         held = frame.depth_median if depth == "median" else frame.depth if depth else None
         shown.append(
             Picture(camera, frame.color.cpu(), frame.alpha.cpu(), None if held is None else held.cpu().float())
