@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import hmac
 import ipaddress
+import logging
 import math
 import re
 import socket
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from aiohttp import ClientSession, ClientTimeout, WSMsgType, web
@@ -22,8 +24,12 @@ LARGEST_MESSAGE = 8 << 20
 MOST_CLIENTS = 32
 HEARTBEAT = 20.0
 """Seconds between pings; a client that does not answer one for half of that is gone."""
+NONSENSE = 1007
+"""The websocket's code for what is not in its protocol."""
 BUFFER = 256 << 10
 """Bytes that a socket may hold on their way to a client that does not read."""
+_SILENT = logging.getLogger(f"{__name__}.requests")
+_SILENT.setLevel(logging.CRITICAL + 1)
 _HOST = re.compile(r"\A(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?\Z")
 
 PASSED = frozenset(
@@ -84,7 +90,7 @@ class Door:
         try:
             address = ipaddress.ip_address(name)
         except ValueError:
-            return not is_loopback(self.host) and name in (socket.gethostname().lower(), socket.getfqdn().lower())
+            return not is_loopback(self.host) and name in own_names()
         return address.is_loopback or not is_loopback(self.host)
 
     def own_origin(self, origin: str | None, host: str) -> bool:
@@ -95,7 +101,16 @@ class Door:
         """Whether the token is right; compared in constant time."""
         if self.token is None:
             return True
-        return given is not None and hmac.compare_digest(given.encode(), self.token.encode())
+        # Headers may hold bytes that are no text.
+        return given is not None and hmac.compare_digest(given.encode(errors="surrogateescape"), self.token.encode())
+
+
+@cache
+def own_names() -> frozenset[str]:
+    """Names of this machine, in small letters. Asked for once: the answer may take a name server seconds, which
+    requests would have to wait for.
+    """
+    return frozenset((socket.gethostname().lower(), socket.getfqdn().lower()))
 
 
 def is_loopback(host: str) -> bool:
@@ -184,13 +199,17 @@ class Front:
             application.router.add_get("/health", self._tell_health)
             application.router.add_get("/state", self._tell_state)
             application.router.add_get("/{path:.*}", self._pass)
-            runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=0.5)
+            # Anybody may send what is no request; each would be a traceback between the lines of a training.
+            runner = web.AppRunner(
+                application, access_log=None, logger=_SILENT, handle_signals=False, shutdown_timeout=0.5
+            )
             await runner.setup()
             await web.SockSite(runner, listening).start()
             self._ready.set()
             await self._done.wait()
-            for client in list(self._sockets):
-                await asyncio.wait({asyncio.ensure_future(client.close(code=1001))}, timeout=0.5)
+            closing = [asyncio.ensure_future(client.close(code=1001)) for client in self._sockets]
+            if closing:
+                await asyncio.wait(closing, timeout=1.0)
             await runner.cleanup()
 
     @web.middleware
@@ -209,6 +228,8 @@ class Front:
             response = await handler(request)
         except web.HTTPException as error:
             response = self._refused(error.status, f"{error.reason}\n")
+        except Exception as error:  # told to who asked: nobody reads a log of requests
+            response = self._refused(500, f"{type(error).__name__}: {error}\n")
         if not response.prepared:
             self._protect(response, host)
             if given is not None and self.door.token is not None and self.door.knows(given):
@@ -285,26 +306,39 @@ class Front:
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
                 for way in ways:
                     way.cancel()
-                await asyncio.gather(*ways, return_exceptions=True)
+                said = await asyncio.gather(*ways, return_exceptions=True)
                 if not outer.closed:
                     code = inner.close_code if inner.closed and inner.close_code else 1001
-                    await asyncio.wait({asyncio.ensure_future(outer.close(code=code))}, timeout=2.0)
+                    code = NONSENSE if NONSENSE in said else code
+                    await _close(outer, code)
         except OSError:
-            await outer.close(code=1011)
+            await _close(outer, 1011)
         finally:
             self._sockets.discard(outer)
+            bare = request.transport
+            if isinstance(bare, asyncio.WriteTransport) and bare.get_write_buffer_size():
+                bare.abort()  # a client that reads nothing would keep its connection for good
         return outer
 
     @staticmethod
-    async def _inward(outer: web.WebSocketResponse, inner: Any) -> None:
-        """What a client says: only what viser's page may say; anything else ends this client's connection."""
+    async def _inward(outer: web.WebSocketResponse, inner: Any) -> int | None:
+        """What a client says: only what viser's page may say; anything else ends this client's connection, by the
+        code that is returned.
+        """
         async for message in outer:
             verdict = judged(message.data) if message.type is WSMsgType.BINARY else "close"
             if verdict == "close":
-                await outer.close(code=1007, message=b"not viser's protocol")
-                return
+                return NONSENSE
             if verdict == "pass":
                 await inner.send_bytes(message.data)
+        return None
+
+
+async def _close(outer: web.WebSocketResponse, code: int) -> None:
+    """Politely, but not for long."""
+    closing = asyncio.ensure_future(outer.close(code=code))
+    await asyncio.wait({closing}, timeout=2.0)
+    closing.cancel()
 
 
 async def _outward(inner: Any, outer: web.WebSocketResponse) -> None:

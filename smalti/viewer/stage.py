@@ -54,33 +54,41 @@ class Views:
 
 
 class Turns:
-    """Many readers or one writer. Readers go first: they are few and paced, and a training would never let them in."""
+    """Many readers or one writer, and nobody starves: after a writer, all readers that wait go in at once; readers who
+    come while a writer waits let it go first. However many clients ask, a training makes a step between them.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._readers, self._waiting, self._writers_waiting = 0, 0, 0
+        self._readers, self._waiting, self._admitted = 0, 0, 0
+        self._writers_waiting, self._last_waiting = 0, 0
         self._writer: int | None = None
         self._depth = 0
+        self._mine = threading.local()
 
     @contextmanager
     def reading(self) -> Generator[None, None, None]:
-        """Nobody writes meanwhile. A writer may read."""
-        mine = self._writer == threading.get_ident()
-        if not mine:
-            with self._changed:
-                self._waiting += 1
-                try:
-                    self._changed.wait_for(lambda: self._writer is None)
-                finally:
-                    self._waiting -= 1
-                self._readers += 1
+        """Nobody writes meanwhile. A writer may read, and a reader may read again."""
+        inside = self._writer == threading.get_ident() or getattr(self._mine, "reads", False)
+        if inside:
+            yield
+            return
+        with self._changed:
+            self._waiting += 1
+            try:
+                self._changed.wait_for(self._may_read)
+            finally:
+                self._waiting -= 1
+                self._admitted = min(max(self._admitted - 1, 0), self._waiting)
+            self._readers += 1
+        self._mine.reads = True
         try:
             yield
         finally:
-            if not mine:
-                with self._changed:
-                    self._readers -= 1
-                    self._changed.notify_all()
+            self._mine.reads = False
+            with self._changed:
+                self._readers -= 1
+                self._changed.notify_all()
 
     @contextmanager
     def writing(self, last: bool = False) -> Generator[None, None, None]:
@@ -92,11 +100,11 @@ class Turns:
             self._depth += 1
         else:
             with self._changed:
-                self._writers_waiting += not last
+                self._count_writer(last, 1)
                 try:
                     self._changed.wait_for(lambda: self._is_free() and not (last and self._writers_waiting))
                 finally:
-                    self._writers_waiting -= not last
+                    self._count_writer(last, -1)
                 self._writer = me
         try:
             yield
@@ -105,11 +113,20 @@ class Turns:
                 self._depth -= 1
             else:
                 with self._changed:
-                    self._writer = None
+                    self._writer, self._admitted = None, self._waiting
                     self._changed.notify_all()
 
+    def _count_writer(self, last: bool, step: int) -> None:
+        self._writers_waiting += 0 if last else step
+        self._last_waiting += step if last else 0
+        if step < 0:
+            self._changed.notify_all()  # one that gave up waiting holds up no reader
+
+    def _may_read(self) -> bool:
+        return self._writer is None and (self._admitted > 0 or not (self._writers_waiting or self._last_waiting))
+
     def _is_free(self) -> bool:
-        return self._writer is None and self._readers == 0 and self._waiting == 0
+        return self._writer is None and self._readers == 0 and self._admitted == 0
 
 
 @dataclass(eq=False)

@@ -51,11 +51,26 @@ def get(viewer: Viewer, path: str, **headers: str) -> tuple[int, bytes, Message]
         return error.code, error.read(), error.headers
 
 
+def raw(viewer: Viewer, words: bytes) -> bytes:
+    """The first line of the answer to whatever is sent."""
+    with socket.create_connection(("127.0.0.1", viewer.port), timeout=10) as bare:
+        bare.sendall(words)
+        return bare.makefile("rb").readline()
+
+
 def refused(viewer: Viewer, **headers: str) -> int:
     """The status that a websocket is refused with."""
     with pytest.raises(websockets.exceptions.InvalidStatus) as caught:
         PageClient(f"http://127.0.0.1:{viewer.port}/", headers={k.replace("_", "-"): v for k, v in headers.items()})
     return caught.value.response.status_code
+
+
+def quiet(viewer: Viewer) -> None:
+    """Waits until the clients of earlier tests are gone."""
+    end = time.monotonic() + 10
+    while viewer.views():
+        assert time.monotonic() < end, "somebody is still here"
+        time.sleep(0.02)
 
 
 def ended(client: PageClient) -> bool:
@@ -110,6 +125,32 @@ def test_only_the_page_is_served(viewer: Viewer, path: str) -> None:
     assert get(viewer, path)[0] == 404
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        b"GET /\xff HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+        b"GET * HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: evil\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+        b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+        b"\x16\x03\x01 a browser that wants TLS\r\n\r\n",
+    ],
+    ids=range(6),
+)
+def test_what_is_no_request_is_refused_without_a_word_on_the_screen(
+    viewer: Viewer, words: bytes, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert b" 400 " in raw(viewer, words)
+    assert not caplog.records
+    assert "".join(capfd.readouterr()) == ""
+
+
+def test_a_failure_is_told_to_who_asked(viewer: Viewer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(viewer._front, "_state", lambda: 1 // 0)
+    status, body, _ = get(viewer, "/state")
+    assert (status, body) == (500, b"ZeroDivisionError: integer division or modulo by zero\n")
+
+
 def test_other_methods_are_not_for_us(viewer: Viewer) -> None:
     request = urllib.request.Request(f"http://127.0.0.1:{viewer.port}/state", data=b"x" * 1000, method="POST")
     with pytest.raises(urllib.error.HTTPError) as caught:
@@ -133,6 +174,9 @@ def test_elsewhere_a_token_is(guarded: Viewer) -> None:
     assert get(guarded, "/?token=%ff%fe")[0] == 401
     assert refused(guarded) == 401
     assert refused(guarded, Cookie=f"smalti_{guarded.port}=wrong") == 401
+    host = b"Host: 127.0.0.1\r\nConnection: close"
+    cookie = b"Cookie: smalti_%d=\xff\xfe" % guarded.port
+    assert b" 401 " in raw(guarded, b"GET /state HTTP/1.1\r\n%b\r\n%b\r\n\r\n" % (host, cookie))
 
 
 def test_the_token_gives_a_cookie_and_the_cookie_lets_in(guarded: Viewer) -> None:
@@ -186,14 +230,14 @@ def test_our_own_page_is_not(viewer: Viewer) -> None:
 def test_the_inner_port_opens_to_the_front_alone(viewer: Viewer) -> None:
     """A page of any site may try the ports of the loopback."""
     inner = viewer._page.get_port()
-    connected = len(viewer.views())
+    quiet(viewer)
     with websockets.sync.client.connect(
         f"ws://127.0.0.1:{inner}/", subprotocols=[websockets.Subprotocol(f"viser-v{viser.__version__}")]
     ) as bare:
         with pytest.raises(websockets.exceptions.ConnectionClosed):
             bare.recv(timeout=5)
         assert bare.close_code == 1008
-    assert len(viewer.views()) == connected
+    assert not viewer.views()
 
 
 # -- what may pass -----------------------------------------------------------------------------------------------------
@@ -223,6 +267,23 @@ def test_nonsense_ends_its_own_connection_and_no_other(viewer: Viewer, words: An
         assert ended(bad)
         good.look(position=(0.2, 0.5, -2.5))
         good.picture_at_rest()
+
+
+def test_nonsense_of_a_client_that_reads_nothing_ends_it_too(viewer: Viewer) -> None:
+    quiet(viewer)
+    with PageClient(viewer.url, 640, 480) as asleep:
+        asleep.look()
+        asleep.picture_at_rest()
+        (view,) = viewer.views()
+        for k in range(150):  # until the lines are full
+            asleep.look(position=(0.5 + 0.01 * k, 0.5, -2.0))
+            time.sleep(0.005)
+        asleep.socket.send(b"\xc1")
+        end = time.monotonic() + 8
+        while view in viewer.views() or viewer._front._sockets:
+            assert time.monotonic() < end, "it is served still"
+            time.sleep(0.05)
+        asleep.socket.socket.close()  # else it waits for an answer
 
 
 @pytest.mark.parametrize(

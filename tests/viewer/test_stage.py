@@ -58,6 +58,53 @@ def test_a_reader_gets_in_beside_a_writer_that_never_rests() -> None:
     assert max(waits) < 0.5
 
 
+def test_readers_that_never_end_do_not_keep_a_writer_out() -> None:
+    """As clients that ask for /state without end, beside a training."""
+    turns, stop, steps = Turns(), time.monotonic() + 1.0, [0]
+
+    def read() -> None:
+        while time.monotonic() < stop:
+            with turns.reading():
+                time.sleep(0.003)
+
+    def train() -> None:
+        while time.monotonic() < stop:
+            with turns.writing(last=True):
+                steps[0] += 1
+
+    threads = [threading.Thread(target=read) for _ in range(4)] + [threading.Thread(target=train)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert steps[0] > 20
+
+
+def test_a_reader_may_read_again_while_a_writer_waits() -> None:
+    turns, done = Turns(), threading.Event()
+
+    def write() -> None:
+        with turns.writing():
+            done.set()
+
+    writer = threading.Thread(target=write, daemon=True)
+
+    def read() -> None:
+        with turns.reading():
+            writer.start()
+            while not turns._writers_waiting:
+                time.sleep(0.001)
+            with turns.reading():
+                assert not done.is_set()
+            assert not done.is_set()
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    reader.join(5)
+    assert not reader.is_alive(), "it waits for a writer that waits for it"
+    assert done.wait(5)
+
+
 def test_a_writer_may_read_and_write_again() -> None:
     turns = Turns()
     with turns.writing(), turns.writing(), turns.reading():
