@@ -125,6 +125,12 @@ def template(level: int) -> Template:
     return Template(directions, ball.faces, uvs, overflow, face_neighbours(ball.faces))
 
 
+def repeated(rows: Int[Tensor, "f 3"], count: int, each: int) -> Int[Tensor, "m 3"]:
+    """Numbers of rows for `count` copies behind one another of something of `each` rows; negative ones stay."""
+    offset = each * torch.arange(count, dtype=rows.dtype, device=rows.device)[:, None, None]
+    return torch.where(rows < 0, rows, rows + offset).reshape(-1, 3)
+
+
 def _repaired(u: Float[Tensor, "3"], pole: Tensor) -> Float[Tensor, "3"]:
     u = u.clone()
     rest = torch.nonzero(~pole).squeeze(1)

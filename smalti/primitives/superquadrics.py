@@ -22,6 +22,7 @@ from torch import Tensor
 
 from smalti.cameras.camera import Camera
 from smalti.cameras.similarity import Similarity
+from smalti.primitives import superquadric_shape as shapes
 from smalti.primitives.block_textures import atlas, pooled, total_variation
 from smalti.primitives.family import Family, FamilyError, LossContext
 from smalti.primitives.metadata import Ranges
@@ -29,7 +30,6 @@ from smalti.primitives.picking import picked
 from smalti.primitives.placement import point_cells
 from smalti.primitives.registry import check_points
 from smalti.primitives.splats import noise_steps, noise_weights
-from smalti.primitives.superquadric_shape import Template, implicit, rotation_from_six, surface_points, template, volume
 from smalti.primitives.surface import Surface, uniform_barycentrics
 from smalti.primitives.texture import logit, shared_logits, texture_lookup
 from smalti.primitives.topology import gathered
@@ -164,9 +164,9 @@ class Superquadrics(Family):
 
     # -- shape --------------------------------------------------------------------------------------------------------
     @property
-    def shape(self) -> Template:
+    def shape(self) -> shapes.Template:
         """The mesh that all blocks share."""
-        return template(int(self.metadata["level"]))
+        return shapes.template(int(self.metadata["level"]))
 
     def exponents(self) -> Float[Tensor, "n 2"]:
         """(e1, e2), 0.1 to 1.9; 1 is an ellipsoid, near 0 a box. Differentiable."""
@@ -174,18 +174,18 @@ class Superquadrics(Family):
 
     def axes(self) -> Float[Tensor, "n 3 3"]:
         """Rotations; columns are the block's axes in the world. Differentiable."""
-        return rotation_from_six(self.parameters["rotations"])
+        return shapes.rotation_from_six(self.parameters["rotations"])
 
     def block_vertices(self) -> Float[Tensor, "n v 3"]:
         """Of every block's mesh, world units. Differentiable."""
-        local = surface_points(self.shape.directions, self.exponents()) * self.sizes()[:, None, :]
+        local = shapes.surface_points(self.shape.directions, self.exponents()) * self.sizes()[:, None, :]
         return local @ self.axes().mT + self.parameters["translations"][:, None, :]
 
     def implicit_values(self, points: Float[Tensor, "m 3"]) -> Float[Tensor, "n m"]:
         """F of every block at world points: 1 on the surface, below 1 inside. Differentiable in blocks and points."""
         local = (points - self.parameters["translations"][:, None, :]) @ self.axes()
         unit = local / self.sizes()[:, None, :]
-        return implicit(unit, self.exponents()[:, None, :].expand(-1, len(points), 2))
+        return shapes.implicit(unit, self.exponents()[:, None, :].expand(-1, len(points), 2))
 
     # -- drawing ------------------------------------------------------------------------------------------------------
     def begin_step(self, share: float, generator: torch.Generator) -> None:
@@ -238,13 +238,11 @@ class Superquadrics(Family):
 
     def _corners(self, rows: Int[Tensor, "k"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "m 3 3"]:
         vertices = self.block_vertices().index_select(0, rows)
-        offset = vertices.shape[1] * torch.arange(len(rows), device=self.device)[:, None, None]
-        return gathered(vertices.reshape(-1, 3), (faces + offset).reshape(-1, 3))
+        return gathered(vertices.reshape(-1, 3), shapes.repeated(faces, len(rows), vertices.shape[1]))
 
     def _neighbours(self, count: int) -> Int[Tensor, "m 3"]:
         one = self.shape.neighbours.to(self.device)
-        offset = len(one) * torch.arange(count, dtype=torch.int32, device=self.device)[:, None, None]
-        return torch.where(one < 0, one, one + offset).reshape(-1, 3)
+        return shapes.repeated(one, count, len(one))
 
     def _atlas(self, rows: Int[Tensor, "k"]) -> tuple[Float[Tensor, "h w 3"], Float[Tensor, "m 3 2"]]:
         """Textures of `rows` in one, and the coordinates of their faces' corners."""
@@ -272,7 +270,7 @@ class Superquadrics(Family):
     @torch.no_grad()
     def volumes(self) -> Float[Tensor, "n"]:
         """Of the smooth shapes, in closed form; their meshes enclose less."""
-        return volume(self.exponents().double(), self.sizes().double()).to(self.parameters["translations"])
+        return shapes.volume(self.exponents().double(), self.sizes().double()).to(self.parameters["translations"])
 
     @torch.no_grad()
     def importance(self) -> Float[Tensor, "n"]:
@@ -291,10 +289,8 @@ class Superquadrics(Family):
         rows = self._drawn()
         vertices, faces = self.block_vertices()[rows], self.shape.faces.to(self.device)
         texture, uvs = self._atlas(rows)
-        count, each = vertices.shape[:2]
-        offset = each * torch.arange(count, device=self.device)[:, None, None]
-        joined = (faces + offset).reshape(-1, 3)
-        colors = torch.zeros(count * each, 3, device=self.device, dtype=texture.dtype)
+        joined = shapes.repeated(faces, *vertices.shape[:2])
+        colors = torch.zeros_like(vertices.reshape(-1, 3), dtype=texture.dtype)
         colors[joined.reshape(-1)] = texture_lookup(texture, uvs.reshape(-1, 2))
         return Surface(vertices.reshape(-1, 3), joined, colors)
 
@@ -324,9 +320,7 @@ class Superquadrics(Family):
         """Raw scales follow `ratio`; FamilyError where a block is smaller than the other's least half extent."""
         relative = self.sizes() / float(metadata["ratio"]) - FLOOR
         if len(self) and not float(relative.min()) > 0:
-            raise FamilyError(
-                f"family {self.name}: blocks cannot be smaller than {FLOOR} ratio; scale their whole layer"
-            )
+            raise FamilyError(f"family {self.name}: blocks cannot be below {FLOOR} ratio; scale their whole layer")
         if metadata["ratio"] != self.metadata["ratio"]:
             self.replace({"raw_scales": relative.log()})
         self.metadata["ratio"] = metadata["ratio"]
@@ -338,23 +332,20 @@ class Superquadrics(Family):
         step's noise; parsimony and overlap are 0 once `binary`.
         """
 
+        def until_binary(term: Callable[[], Tensor]) -> Callable[[], Tensor]:
+            return lambda: self.parameters["logit_opacities"].new_zeros(()) if self.metadata["binary"] else term()
+
         def parsimony() -> Tensor:
             logits = self.parameters["logit_opacities"]
-            if self.metadata["binary"]:
-                return logits.new_zeros(())
             noisy = logits if self._noise is None else logits + self._noise
             return noisy.sigmoid().clamp_min(1e-6).sqrt().mean()
 
-        def variation() -> Tensor:
-            return total_variation(self.parameters["raw_textures"].sigmoid()).sum()
-
-        def overlap() -> Tensor:
-            if self.metadata["binary"]:
-                return self.parameters["logit_opacities"].new_zeros(())
-            return self.overlap_of(context.generator)
-
-        terms = {"parsimony": parsimony, "total_variation": variation, "overlap": overlap}
-        return {"opacity": lambda: self.opacities().mean(), **terms}
+        return {
+            "opacity": lambda: self.opacities().mean(),
+            "parsimony": until_binary(parsimony),
+            "total_variation": lambda: total_variation(self.parameters["raw_textures"].sigmoid()).sum(),
+            "overlap": until_binary(lambda: self.overlap_of(context.generator)),
+        }
 
     def overlap_of(self, generator: torch.Generator, samples: int = 1000) -> Float[Tensor, ""]:
         """Mean over points, uniform in the boxes of the drawn blocks, of how far the sum of occupancies exceeds 1.95;

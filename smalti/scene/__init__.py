@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # the same names as in _HOME, for type checkers and editors
     from smalti.scene.budgets import simplify
     from smalti.scene.changes import EditError
+    from smalti.scene.conversions.convert import convert_layer
     from smalti.scene.demo import demo_camera, demo_scene
     from smalti.scene.edits import apply_to, middle, mirror, move, rotate, scale, transform
     from smalti.scene.filling import fill
@@ -38,6 +39,7 @@ _HOME = {
     "connected": "smalti.scene.nearby",
     "contributing": "smalti.scene.screen",
     "contributions": "smalti.scene.screen",
+    "convert_layer": "smalti.scene.conversions.convert",
     "crop": "smalti.scene.structure",
     "delete": "smalti.scene.structure",
     "demo_camera": "smalti.scene.demo",
@@ -90,6 +92,7 @@ __all__ = [
     "connected",
     "contributing",
     "contributions",
+    "convert_layer",
     "crop",
     "delete",
     "demo_camera",

@@ -108,8 +108,7 @@ def convert_layer(
     The layer keeps its name, place, visibility and similarity; the scene keeps its order. EditError where the layer is
     locked; else as `convert`.
 
-    >>> from smalti.scene import demo_scene
-    >>> from smalti.scene.conversions import convert_layer
+    >>> from smalti.scene import convert_layer, demo_scene
     >>> scene = demo_scene()
     >>> done = convert_layer(scene, "chair", "surfels")
     >>> scene["chair"].family.name, scene.undo(), scene["chair"].family.name
