@@ -17,6 +17,7 @@ from typing import Any
 
 from aiohttp import ClientSession, ClientTimeout, WSMsgType, web
 
+from smalti.viewer.messages import judged
 from smalti.viewer.page import SECRET_HEADER
 
 LARGEST_MESSAGE = 8 << 20
@@ -31,32 +32,6 @@ BUFFER = 256 << 10
 _SILENT = logging.getLogger(f"{__name__}.requests")
 _SILENT.setLevel(logging.CRITICAL + 1)
 _HOST = re.compile(r"\A(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?\Z")
-
-PASSED = frozenset(
-    {
-        "CommandTriggerMessage",
-        "FileTransferPart",
-        "FileTransferPartAck",
-        "FileTransferStartUpload",
-        "GetRenderResponseMessage",
-        "GuiButtonHoldMessage",
-        "GuiFormDirtyMessage",
-        "GuiFormSubmitMessage",
-        "GuiUpdateMessage",
-        "LocalStorageGetItemResponseMessage",
-        "NotificationUpdateMessage",
-        "SceneNodeClickMessage",
-        "SceneNodeDragMessage",
-        "ScenePointerMessage",
-        "TransformControlsDragEndMessage",
-        "TransformControlsDragStartMessage",
-        "TransformControlsUpdateMessage",
-        "ViewerCameraMessage",
-    }
-)
-"""What viser's page says to its server."""
-DROPPED = frozenset({"ShareUrlRequest", "ShareUrlDisconnect"})
-"""Those would have viser open a tunnel through another party's server."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -357,20 +332,6 @@ def finite(plain: Any) -> Any:
     if isinstance(plain, float):
         return float(plain) if math.isfinite(plain) else None
     return plain if isinstance(plain, str | int | bool | None) else str(plain)
-
-
-def judged(data: bytes) -> str:
-    """`pass`, `drop` or `close`."""
-    import msgspec
-
-    try:
-        plain = msgspec.msgpack.decode(data)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        return "close"
-    kind = plain.get("type") if isinstance(plain, dict) else None
-    if not isinstance(kind, str):
-        return "close"
-    return "pass" if kind in PASSED else "drop" if kind in DROPPED else "close"
 
 
 def _bound_buffer(request: web.Request) -> None:

@@ -11,8 +11,10 @@ TARGET_BESIDE_TRAINING = 0.03
 """The same while a training runs: small pictures at a bearable rate instead of few large ones."""
 SMALLEST = 0.125
 """Least scale of a side."""
-MOVING_SHARE, RESTING_SHARE = 0.08, 0.02
-"""Of the time, for all clients together, while a training runs."""
+MOVING_SHARE, EXACT_SHARE, RESTING_SHARE = 0.08, 0.06, 0.02
+"""Of the time, for all clients together, while a training runs: of clients that move, that have just stopped, that
+rest.
+"""
 RESTING_LEAST = 1.0
 """Seconds between a resting client's pictures while a training runs."""
 

@@ -198,20 +198,21 @@ class Viewer:
     # -- panels -------------------------------------------------------------------------------------------------------
     def _refresh(self) -> None:
         """Shows panels what has changed, a few times a second at most; without clients it sleeps."""
-        seen: dict[int, int] = {}
+        seen: dict[ClientView, int] = {}
         while not self._stopping.is_set():
             views = self.views()
             if not views:
                 seen.clear()
                 self._visited.clear()
-                if not self.views():
+                if not self.views() and not self._stopping.is_set():  # both are set before the event
                     self._visited.wait()
                 continue
+            seen = {view: seen[view] for view in views if view in seen}
             for view in views:
                 revision = self.stage.revision
-                if seen.get(id(view)) == revision and self.stage.training is None:
+                if seen.get(view) == revision and self.stage.training is None:
                     continue
-                seen[id(view)] = revision
+                seen[view] = revision
                 for panel in list(view.panels):
                     self._refresh_one(view, panel)
             self._stopping.wait(REFRESH)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from smalti.viewer import page
 from smalti.viewer.client import ClientView, Picture
 from smalti.viewer.modes import paint
 from smalti.viewer.pace import (
+    EXACT_SHARE,
     MOVING_SHARE,
     RESTING_LEAST,
     RESTING_SHARE,
@@ -32,7 +34,7 @@ GLANCE = 0.05
 QUALITY = 80
 """Of the JPEGs of moving clients."""
 MOST_CHARGED = 0.25
-"""Seconds of a picture that count when the next may come: the first one of all warms up what later ones find warm."""
+"""Seconds of the first picture of all that count when the next may come: it warms up what later ones find warm."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class Stream:
         self._stopping = False
         self._free_at = 0.0  # while a training runs, no picture before
         self._rest_at = 0.0  # the same for clients at rest
+        self._exact_at = 0.0  # and for exact pictures of clients that have just come to rest
+        self._warm = False
         self._runs, self._asked = False, 0.0
         self._seen = stage.revision
         self._thread = threading.Thread(target=self._work, name="smalti-viewer-pictures", daemon=True)
@@ -88,8 +92,15 @@ class Stream:
 
     # -- in the thread ------------------------------------------------------------------------------------------------
     def _work(self) -> None:
-        while (job := self._next()) is not None:
-            self._do(job)
+        while not self._stopping:
+            try:
+                job = self._next()
+                if job is not None:
+                    self._do(job)
+            except Exception as error:  # without this thread nobody would see anything, nor know why
+                print(f"smalti: the viewer's pictures: {type(error).__name__}: {error}", file=sys.stderr)
+                with self._changed:
+                    self._changed.wait(0.0 if self._stopping else 1.0)
 
     def _next(self) -> Job | None:
         """Waits until there is a picture to make; None at the end."""
@@ -145,8 +156,9 @@ class Stream:
         if running and view.settled == look:
             # The training goes on and this client looks at it: a fresh picture every so often, large but not lossless.
             return None if current else Job(view, max(rest_at, self._rest_at), lossless=False)
-        if current or now >= rest_at:
-            return Job(view, rest_at, lossless=True)
+        exact_at = max(rest_at, self._exact_at) if running else rest_at
+        if current or now >= exact_at:
+            return Job(view, exact_at, lossless=True)
         pixels = look.camera.width * look.camera.height
         target = TARGET_BESIDE_TRAINING if running else TARGET_SECONDS
         at = self._free_at if running else now
@@ -180,9 +192,17 @@ class Stream:
             view.settled = look
         view.cost.add(width * height, seconds)
         view.served = now = time.monotonic()
-        charged = min(seconds, MOST_CHARGED)
-        self._free_at = now + charged * (1.0 / MOVING_SHARE - 1.0)
-        self._rest_at = now + max(RESTING_LEAST, charged / RESTING_SHARE)
+        self._charge(now, seconds, job.lossless)
+
+    def _charge(self, now: float, seconds: float, lossless: bool) -> None:
+        """When the next may come beside a training. Exact pictures are charged apart: who stops for one may move on."""
+        if not self._warm:
+            seconds, self._warm = min(seconds, MOST_CHARGED), True
+        if lossless:
+            self._exact_at = now + seconds * (1.0 / EXACT_SHARE - 1.0)
+        else:
+            self._free_at = now + seconds * (1.0 / MOVING_SHARE - 1.0)
+        self._rest_at = now + max(RESTING_LEAST, seconds / RESTING_SHARE)
 
 
 def encoded(pixels: UInt8[np.ndarray, "h w 3"], *, lossless: bool) -> bytes:

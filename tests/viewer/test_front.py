@@ -23,7 +23,8 @@ import websockets.sync.client
 from page_client import PageClient
 
 from smalti.scene import demo_scene
-from smalti.viewer.front import LARGEST_MESSAGE, MOST_CLIENTS, Door, finite, judged, listen
+from smalti.viewer.front import LARGEST_MESSAGE, MOST_CLIENTS, Door, finite, listen
+from smalti.viewer.messages import judged
 from smalti.viewer.server import Viewer
 from smalti.viewer.stage import Stage
 

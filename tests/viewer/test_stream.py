@@ -235,6 +235,59 @@ def test_beside_a_training_a_client_at_rest_takes_little(monkeypatch: pytest.Mon
         client.picture_at_rest(3.0)
 
 
+def beside_a_training(monkeypatch: pytest.MonkeyPatch, seconds: float) -> Stage:
+    """A stage with a training that goes on, where each picture takes so long."""
+    real = modes.paint
+
+    def slow(stage, look, selected=None):
+        time.sleep(seconds)
+        return real(stage, look, selected)
+
+    monkeypatch.setattr(stream, "paint", slow)
+    return Stage(demo_scene(), training=CountedTraining())
+
+
+def test_who_stops_again_and_again_beside_a_training_does_not_get_all_of_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with Viewer(beside_a_training(monkeypatch, 0.1), port=0) as viewer, PageClient(viewer.url) as client:
+        client.look()
+        client.picture_at_rest()
+        view = viewer.views()[0]
+        before, start = view.spent, time.monotonic()
+        for k in range(20):
+            client.look(position=(0.5 + 0.01 * k, 0.5, -2.0))
+            time.sleep(0.25)
+        share = (view.spent - before) / (time.monotonic() - start)
+        assert 0.01 < share < 0.2
+        assert client.picture_at_rest(5.0).std() > 10
+
+
+def test_slow_pictures_of_a_client_at_rest_come_seldom_beside_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Viewer(beside_a_training(monkeypatch, 0.4), port=0) as viewer, PageClient(viewer.url) as client:
+        client.look()
+        client.picture_at_rest()
+        before = viewer.views()[0].pictures
+        with viewer.stage.changing():
+            pass
+        client.heard(2.0)
+        assert viewer.views()[0].pictures == before, "0.4 s of every 20 are 2 %"
+
+
+def test_a_failure_between_two_pictures_does_not_end_them(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stage = beside_a_training(monkeypatch, 0.0)
+    with Viewer(stage, port=0) as viewer, PageClient(viewer.url) as client:
+        client.look()
+        client.picture_at_rest()
+        monkeypatch.setattr(CountedTraining, "state", lambda self: {}["step"])
+        until(lambda: "KeyError" in capfd.readouterr().err)
+        monkeypatch.undo()
+        client.look(position=(0.3, 0.5, -2.0))
+        assert client.picture_at_rest().std() > 10
+
+
 def test_a_client_that_does_not_read_holds_up_nobody(viewer: Viewer) -> None:
     with PageClient(viewer.url, 640, 480) as asleep, PageClient(viewer.url) as awake:
         for client in (asleep, awake):
