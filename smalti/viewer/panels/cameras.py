@@ -34,7 +34,9 @@ class Cameras:
         self._view, gui, views = view, view.client.gui, view.stage.views
         self._quiet = Quiet()
         self._rows: list[int] = [] if views is None else sorted({*views.train_rows, *views.test_rows})
-        self._place, self._hidden = 0, -1
+        # Where a client begins (smalti.viewer.opening).
+        first = views.train_rows[0] if views is not None and views.train_rows else None
+        self._place, self._hidden = 0 if first is None else self._rows.index(first), -1
         self._known = (view.look.truth_row, view.look.split)
         self._frusta: dict[int, viser.CameraFrustumHandle] = {}
         self._roots: dict[str, Any] = {}
@@ -42,9 +44,10 @@ class Cameras:
         with gui.add_folder("Cameras", expand_by_default=bool(self._rows)):
             self._line = gui.add_html("")
             last = max(len(self._rows) - 1, 0)
-            self._slider = gui.add_slider("View", 0, last, 1, 0, visible=bool(self._rows))
+            self._slider = gui.add_slider("View", 0, last, 1, self._place, visible=bool(self._rows))
             names = self._labels() if len(self._rows) <= MOST_NAMES else []
-            self._names = gui.add_dropdown("Name", names or ["-"], visible=bool(names))
+            named = names[self._place] if names else "-"
+            self._names = gui.add_dropdown("Name", names or ["-"], initial_value=named, visible=bool(names))
             self._steps = gui.add_button_group("Go to", ["Previous", "Here", "Next"], visible=bool(self._rows))
             self._compare = gui.add_checkbox("Photograph", False, visible=bool(self._rows))
             self._split = gui.add_slider("up to", 0.0, 1.0, 0.01, 0.5, visible=False)

@@ -58,6 +58,18 @@ def shown_at(page: Page, row: int) -> None:
     page.until(lambda: page.state("cameras")["at_view"] and page.state("cameras")["row"] == row, "not there")
 
 
+def test_a_client_begins_at_the_view_that_the_panel_names(views: Views) -> None:
+    """The first training view, though a held-out one comes before it."""
+    held_out = replace(views, train_rows=[1, 2, 4, 5], test_rows=[0, 3])
+    with opened(Stage(two_walls(), views=held_out)) as page:
+        page.until(lambda: page.find("Cameras", "Show axes"))
+        assert page.value("Cameras", "View") == 1
+        assert page.value("Cameras", "Name") == "1 001.png"
+        assert page.state("cameras")["row"] == 1
+        page.set("Cameras", "Go to", to="Next")
+        shown_at(page, 2)
+
+
 def test_views_are_listed_and_gone_to(views: Views) -> None:
     with opened(Stage(two_walls(), views=views)) as page:
         page.until(lambda: page.find("Cameras", "Show axes"))
