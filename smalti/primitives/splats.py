@@ -64,6 +64,7 @@ class SplatFamily(Family):
     def metadata_ranges(cls, values: Mapping[str, Any]) -> Ranges:
         return {
             "sh_degree": (values["sh_degree"] in (0, 1, 2, 3), "0 to 3"),
+            "active_sh_degree": (values["active_sh_degree"] >= 0, "0 or more; what is not held is not drawn"),
             "initial_scale": (values["initial_scale"] > 0, "positive"),
         }
 

@@ -197,6 +197,7 @@ def test_colour_degrees_only_rise() -> None:
         ({"sh_degre": 2}, "unknown metadata 'sh_degre'; did you mean 'sh_degree'"),
         ({"sh_degree": "many"}, "sh_degree is of type int, got 'many'"),
         ({"sh_degree": 4}, "sh_degree cannot be 4"),
+        ({"active_sh_degree": -1}, "active_sh_degree cannot be -1"),
         ({"compensated": 1}, "compensated is of type bool"),
         ({"initial_opacity": 1}, "initial_opacity cannot be 1"),
         ({"initial_scale": math.nan}, "initial_scale is of type float, got nan"),
