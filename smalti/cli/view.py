@@ -188,6 +188,7 @@ def _views(dataset: Dataset) -> Views:
 
 def _points(dataset: Dataset) -> Scene:
     """The data set's points as small splats; an empty scene where it has none."""
+    import numpy as np
     import torch
 
     from smalti.primitives.family import find_family
@@ -200,8 +201,8 @@ def _points(dataset: Dataset) -> Scene:
         positions = torch.from_numpy(points.positions).to(torch.float32)
         colors = torch.from_numpy(points.colors).to(torch.float32) / 255.0
         cloud = family.from_points(positions, colors, {"sh_degree": 0})
-        spread = (positions.quantile(0.95, dim=0) - positions.quantile(0.05, dim=0)).norm()
-        size = float(spread.clamp(min=1e-6)) * POINT_SIZE
+        low, high = np.quantile(points.positions, (0.05, 0.95), axis=0)  # torch's takes 16 million numbers at most
+        size = max(float(np.linalg.norm(high - low)), 1e-6) * POINT_SIZE
         cloud.parameters["log_scales"].data.fill_(math.log(size))
         cloud.set_opacities(torch.full((len(cloud),), POINT_OPACITY))
         scene.add("points", cloud)

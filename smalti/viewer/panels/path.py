@@ -25,6 +25,8 @@ PLAYED_FPS = 20.0
 """Of the page's own camera while the path is played."""
 MOST_PLAYED = 2000
 """Cameras of a preview: longer paths are played in larger steps."""
+LONGEST = 8192
+"""Pixels of a side of a film."""
 MOST_FRAMES = 20_000
 """Of a film."""
 TOLD_EVERY = 0.2
@@ -46,6 +48,7 @@ class CameraPath:
         self._spline: list[Camera] = []
         self._nodes: list[Any] = []
         self._player: Ticker | None = None
+        self._turn = threading.Lock()  # of two quick clicks one would leave a player that nobody stops
         self._film: threading.Thread | None = None
         self._cancelled = threading.Event()
         self._export: dict[str, Any] = {"running": False, "frame": 0, "frames": 0}
@@ -61,7 +64,7 @@ class CameraPath:
             self._play = gui.add_button_group("Preview", ["Play", "Stop"], visible=False)
             self._at = gui.add_slider("At", 0.0, 1.0, 0.001, 0.0, visible=False)
             self._fps = gui.add_number("Frames per second", 30.0, min=1.0, max=240.0, step=1.0)
-            self._width = gui.add_number("Width", 0, min=0, max=8192, step=2, hint="Pixels; 0: as the first key frame")
+            self._width = gui.add_number("Width", 0, min=0, max=LONGEST, step=2, hint="0: as the first key frame")
             self._render = gui.add_button("Export film (mp4)", visible=False)
             self._progress = gui.add_progress_bar(0.0, visible=False)
             self._cancel = gui.add_button("Cancel", visible=False)
@@ -178,7 +181,7 @@ class CameraPath:
             self._to(cameras[round(float(self._at.value) * (len(cameras) - 1))])
 
     def _played(self, wanted: bool) -> None:
-        with telling(self._view, "Camera path"):
+        with telling(self._view, "Camera path"), self._turn:
             if self._player is not None:
                 self._player.stop()
                 self._player = None
@@ -207,17 +210,15 @@ class CameraPath:
             with self._lock:
                 if self._export["running"]:
                     raise ValueError("a film is being made already; cancel it first")
-                fps = float(self._fps.value)
-                count = self._keys.count(fps)
-                if count > MOST_FRAMES:
-                    raise ValueError(f"{count} frames are more than {MOST_FRAMES}; lower the seconds or the frames")
+                fps, count = self._counted()
                 if not count:
                     self._keys.frames(0)  # says what is missing
+                size = self._size()
                 require_video(Path("film.mp4"))
                 keys = replace(self._keys, cameras=list(self._keys.cameras))
                 self._export = {"running": True, "frame": 0, "frames": count}
                 self._cancelled.clear()
-                name, arguments = "smalti-viewer-film", (keys, self._size(), fps)
+                name, arguments = "smalti-viewer-film", (keys, size, fps)
                 self._film = threading.Thread(target=self._make_film, args=arguments, name=name, daemon=True)
                 self._film.start()
 
@@ -262,7 +263,7 @@ class CameraPath:
     def _saved(self) -> None:
         with telling(self._view, "Camera path"):
             with self._lock:
-                text = self._keys.to_text(float(self._fps.value), self._size())
+                text = self._keys.to_text(self._counted()[0], self._size())
             self._view.client.send_file_download(f"{self._file_name()}.json", text.encode())
 
     def _loaded(self) -> None:
@@ -280,13 +281,24 @@ class CameraPath:
                 self._show(0)
             self._view.say(f"{file.name}: {in_words(len(loaded.cameras), 'key frame')}")
 
+    def _counted(self) -> tuple[float, int]:
+        """(frames per second, frames); ValueError where they are too many."""
+        fps = float(self._fps.value)
+        count = self._keys.count(fps)
+        if count > MOST_FRAMES:
+            raise ValueError(f"{count} frames are more than {MOST_FRAMES}; lower the seconds or the frames")
+        return fps, count
+
     def _size(self) -> tuple[int, int] | None:
-        """(width, height) of the film; None: as the first key frame."""
+        """(width, height) of the film; None: as the first key frame. ValueError where it is too large."""
         width = int(self._width.value)
         if width <= 0 or not self._keys.cameras:
             return None
         first = self._keys.cameras[0]
-        return width, max(round(first.height * width / first.width), 1)
+        height = max(round(first.height * width / first.width), 1)
+        if max(width, height) > LONGEST:
+            raise ValueError(f"{width} x {height} pixels are too many; a side has {LONGEST} at most")
+        return width, height
 
     def _file_name(self) -> str:
         return re.sub(r"[^\w.-]+", "-", self._view.stage.title).strip("-.") or "path"

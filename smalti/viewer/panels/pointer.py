@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -40,6 +41,7 @@ class Pointer:
         """Of the lasso."""
         self._camera: Camera | None = None
         self._line: Any = None
+        self._lock = threading.RLock()  # clicks come in threads of their own
 
     def use(self, tool: Tool) -> None:
         """Another tool; a lasso that was begun is dropped."""
@@ -57,14 +59,17 @@ class Pointer:
 
     def drop(self) -> None:
         """Forget the lasso's corners."""
-        self.corners, self._camera = [], None
-        if self._line is not None:
-            self._line.remove()
-            self._line = None
+        with self._lock:
+            self.corners, self._camera = [], None
+            if self._line is not None:
+                self._line.remove()
+                self._line = None
 
     def lasso(self) -> tuple[Camera, list[tuple[float, float]]] | None:
         """The camera and the corners, if they make an outline."""
-        return (self._camera, list(self.corners)) if self._camera is not None and len(self.corners) > 2 else None
+        with self._lock:
+            whole = self._camera is not None and len(self.corners) > 2
+            return (self._camera, list(self.corners)) if self._camera is not None and whole else None
 
     def _click(self, event: viser.SceneClickEvent, how: How | None) -> None:
         camera = self._view.look.camera
@@ -85,19 +90,20 @@ class Pointer:
         self._boxed(camera, corners, how)
 
     def _add_corner(self, camera: Camera, x: float, y: float) -> None:
-        if self._camera is not None and not same_view(camera, self._camera):
-            self.drop()
-            self._view.say("the camera has moved: the lasso begins anew")
-        self._camera = camera
-        self.corners.append((x, y))
-        if self._line is not None:
-            self._line.remove()
-        places = [_place(camera, *corner) for corner in self.corners]
-        ends = [*places[1:], places[0]]
-        points = np.stack([np.stack(pair) for pair in zip(places, ends, strict=True)])
-        self._line = self._view.client.scene.add_line_segments(
-            NODE, points, COLOR, thickness=2.0, thickness_units="screen"
-        )
+        with self._lock:
+            if self._camera is not None and not same_view(camera, self._camera):
+                self.drop()
+                self._view.say("the camera has moved: the lasso begins anew")
+            self._camera = camera
+            self.corners.append((x, y))
+            if self._line is not None:
+                self._line.remove()
+            places = [_place(camera, *corner) for corner in self.corners]
+            ends = [*places[1:], places[0]]
+            points = np.stack([np.stack(pair) for pair in zip(places, ends, strict=True)])
+            self._line = self._view.client.scene.add_line_segments(
+                NODE, points, COLOR, thickness=2.0, thickness_units="screen"
+            )
 
 
 def _place(camera: Camera, x: float, y: float) -> np.ndarray:

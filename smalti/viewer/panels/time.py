@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ class Time:
         self._quiet = Quiet()
         self._instants = instants(view.stage)
         self._player: Ticker | None = None
+        self._lock = threading.Lock()
         first, last = (self._instants[0], self._instants[-1]) if len(self._instants) > 1 else (0.0, 1.0)
         self._first, self._last = first, last
         self._known = view.look.camera.time
@@ -80,7 +82,7 @@ class Time:
             self._known = instant
 
     def _stepped(self) -> None:
-        with telling(self._view, "Time"):
+        with telling(self._view, "Time"), self._lock:  # of two quick clicks one would leave a player that nobody stops
             if self._player is not None:
                 self._player.stop()
                 self._player = None

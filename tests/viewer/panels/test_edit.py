@@ -5,6 +5,7 @@ back.
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -186,8 +187,9 @@ def test_boxes_and_lassos_select_with_and_without_what_is_hidden() -> None:
             for through in (False, True)
         ]
         assert 0 < sum(counts[0].values()) < sum(counts[1].values())
+        # Once: a tool that is chosen anew is away for a moment, and a gesture then is lost.
+        use(page, "box")
         for through, wanted in zip((False, True), counts, strict=True):
-            use(page, "box")
             page.set("Edit", "Select", "Behind, too", to=through)
             page.until(lambda through=through: page.panel("edit")._through.value == through)
             point(page, "rect-select", low, high)
@@ -211,6 +213,26 @@ def test_boxes_and_lassos_select_with_and_without_what_is_hidden() -> None:
         use(page, "look around")
         page.until(lambda: page.state("edit")["gizmo"] is not None)
         page.until(lambda: not enabled(page, "click"))
+
+
+def test_a_lasso_that_is_dropped_while_a_corner_is_drawn_leaves_no_line() -> None:
+    with page_of(a_scene(*MIXED)) as page:
+        pointer, camera = page.panel("edit")._pointer, page.view.look.camera
+        use(page, "lasso")
+        for _ in range(20):
+            pointer._add_corner(camera, 3.0, 4.0)
+            works = [
+                threading.Thread(target=pointer._add_corner, args=(camera, 5.0, 6.0)),
+                threading.Thread(target=pointer.drop),
+            ]
+            for work in works:
+                work.start()
+            for work in works:
+                work.join()
+            assert (pointer._line is None) == (not pointer.corners)
+            pointer.drop()
+        page.client.look()
+        page.until(lambda: "/smalti/lasso" not in page.nodes)
 
 
 def test_all_none_invert_faint_and_growing() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -305,7 +306,6 @@ def test_a_film_that_is_too_long_is_refused() -> None:
 
 
 def test_a_leaving_client_ends_its_film_and_its_player() -> None:
-    import threading
 
     with opened(Stage(demo_scene())) as page:
         with_key_frames(page, 2)
@@ -337,6 +337,42 @@ def test_a_path_is_saved_and_loaded(tmp_path: Path) -> None:
         page.until(page.problems)
         assert page.problems()[0].startswith("Camera path: bad.json: not a text file")
         assert page.state("path")["key_frames"] == 3
+
+
+def test_two_quick_clicks_leave_one_player_that_can_be_stopped() -> None:
+    def players() -> int:
+        return sum(each.name == "smalti-viewer-path" for each in threading.enumerate())
+
+    with opened(Stage(demo_scene())) as page:
+        with_key_frames(page)
+        page.set("Camera path", "Closed", to=True)
+        page.until(lambda: page.state("path")["closed"])
+        panel = page.panel("path")
+        clicks = [threading.Thread(target=panel._played, args=(True,)) for _ in range(6)]
+        for click in clicks:
+            click.start()
+        for click in clicks:
+            click.join()
+        page.until(lambda: players() == 1)
+        page.set("Camera path", "Preview", to="Stop")
+        page.until(lambda: players() == 0)
+
+
+def test_sizes_and_lengths_that_no_memory_holds_are_refused() -> None:
+    """The page's own limits are no limits: a client may send what it likes."""
+    with opened(Stage(demo_scene())) as page:
+        with_key_frames(page)
+        panel = page.panel("path")
+        page.set("Camera path", "Width", to=1_000_000_000)
+        page.until(lambda: panel._width.value == 1_000_000_000)
+        page.press("Camera path", "Export film (mp4)")
+        page.until(lambda: any("a side has 8192 at most" in line for line in page.problems()))
+        assert not page.state("path")["export"]["running"]
+        page.set("Camera path", "Width", to=0)
+        page.set("Camera path", "Frames per second", to=1e9)
+        page.until(lambda: panel._fps.value == 1e9)
+        page.press("Camera path", "Save path")
+        page.until(lambda: any("frames are more than" in line for line in page.problems()))
 
 
 def test_films_show_the_mode_of_the_page(tmp_path: Path) -> None:
