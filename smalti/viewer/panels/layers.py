@@ -8,6 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from smalti.scene.history import Edit
+from smalti.scene.looks import fade
 from smalti.viewer.modes import layer_colors
 from smalti.viewer.panels.controls import Quiet, bytes_in_words, in_words, small, swatch, telling
 
@@ -138,7 +139,14 @@ class Layers:
             line = gui.add_html("")
             shown = gui.add_checkbox("Show", facts.visible)
             locked = gui.add_checkbox("Lock", facts.locked, hint="Neither trained nor edited")
-            opacity = gui.add_slider("Opacity", 0.0, 1.0, 0.01, 1.0, hint="Of every primitive of the layer")
+            opacity = gui.add_slider(
+                "Opacity",
+                0.0,
+                1.0,
+                0.01,
+                1.0,
+                hint="Mean of its primitives; all are made fainter or denser by one factor",
+            )
             text = gui.add_text("Name", name)
         row = Row(folder, line, shown, locked, opacity, text)
         shown.on_update(lambda _: self._assign(name, "visible", row.shown))
@@ -187,7 +195,12 @@ class Layers:
         """A slider sends many values on its way: the last takes the place of those before it."""
         if self._is_dragging(scene, handle.name):
             scene.undo()
-        handle.opacity = value
+        mean = handle.opacity
+        with scene.edit("opacity"):  # faint ones stay fainter than others: one value for all would spoil the picture
+            if mean > 0:
+                fade(scene, handle.select(), value / mean)
+            else:
+                handle.opacity = value
         done = scene.history.done
         self._drag = (done[-1], handle.name, time.monotonic()) if done else None
 

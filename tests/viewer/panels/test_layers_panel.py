@@ -9,7 +9,7 @@ import pytest
 import torch
 from pages import opened
 
-from smalti.scene import Scene, demo_scene, index, split
+from smalti.scene import Scene, demo_scene, index, set_opacity, split
 from smalti.viewer.stage import Stage
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "scene"))
@@ -59,6 +59,21 @@ def test_hiding_locking_and_opacity_are_edits_that_can_be_undone() -> None:
         # What the panel showed was no wish of anybody's.
         assert not scene.history.done
         assert not page.problems()
+
+
+def test_the_slider_keeps_what_is_fainter_fainter() -> None:
+    """A trained layer has opacities of all sizes: one factor for all, through a whole drag."""
+    scene = demo_scene()
+    set_opacity(scene, index("chair", [0, 1, 2, 3]), 0.2)
+    set_opacity(scene, index("chair", [4, 5, 6, 7]), 0.6)
+    family = scene.layers["chair"].family
+    with opened(Stage(scene)) as page:
+        page.until(lambda: page.find("chair", "Opacity"))
+        for value in (0.3, 0.1, 0.2):
+            page.set("chair", "Opacity", to=value)
+        page.until(lambda: abs(scene["chair"].opacity - 0.2) < 1e-5)
+        wanted = torch.tensor([0.1] * 4 + [0.3] * 4)
+        torch.testing.assert_close(family.opacities().detach(), wanted, atol=1e-4, rtol=0.0)
 
 
 def test_a_drag_of_the_slider_is_one_edit() -> None:
