@@ -116,9 +116,10 @@ def to_mesh(family: Family, look: Look = "emissive", name: str = "mesh") -> Any:
 def to_scene(scene: Scene, camera: Camera, *, look: Look = "emissive", samples: int = 16) -> dict[str, Any]:
     """All visible layers seen by `camera`, with an integrator, for `mitsuba.load_dict`; transforms are applied.
 
-    Gaussians alone are drawn by `volprim_rf_basic`, triangles by `path`, before the scene's background. Mitsuba has no
-    integrator for both: of a mix both are in the result, `path` is chosen, and a warning says so. Layers of other
-    families are left out with a warning; ValueError where none is left.
+    Gaussians alone are drawn by `volprim_rf_basic`, which knows no background (a warning says so where the scene has
+    one), triangles by `path`, before the scene's background. Mitsuba has no integrator for both: of a mix both are in
+    the result, `path` is chosen, and a warning says so. Layers of other families are left out with a warning;
+    ValueError where none is left.
     """
     made: dict[str, Any] = {"type": "scene", "sensor": to_sensor(camera, samples)}
     splats, surfaces = 0, 0
@@ -140,6 +141,8 @@ def to_scene(scene: Scene, camera: Camera, *, look: Look = "emissive", samples: 
             value = linear(np.array(scene.background)).tolist()
             made["background"] = {"type": "constant", "radiance": {"type": "rgb", "value": value}}
     else:
+        if scene.background is not None and any(scene.background):
+            warn("the background was left out: Mitsuba's integrator of Gaussians knows none; lay the picture over it")
         made["integrator"] = {"type": "volprim_rf_basic", "max_depth": 1024, "srgb_primitives": True}
     return made
 

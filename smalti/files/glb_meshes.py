@@ -15,7 +15,7 @@ from jaxtyping import Float, Int, UInt8
 
 from smalti.files.checked import COPY_AGAIN, file_size, require_ratio
 from smalti.files.glb import Accessor, Glb
-from smalti.files.mesh import PIXEL_LIMIT, MeshFile, MeshPart
+from smalti.files.mesh import PIXEL_LIMIT, MeshFile, MeshPart, into_tile
 from smalti.files.splats import FileFormatError
 from smalti.files.strict_json import METADATA_KEY, entry, numbers
 
@@ -26,6 +26,7 @@ PLACED_RATIO, PLACED_SLACK = 64, 1 << 26
 PART_LIMIT = 20_000
 """Primitives that are looked at, over all nodes."""
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
+_REPEAT = 10497
 _READ = {"KHR_materials_unlit", "KHR_gaussian_splatting", "KHR_texture_transform"}
 """Extensions that a file may require. Texture transforms are refused where a material has one."""
 
@@ -83,7 +84,9 @@ class GlbMeshes:
         ours = extras.get(METADATA_KEY) if isinstance(extras, dict) else None
         stated = "material" in primitive
         data = self._looks(attributes, MeshFile(vertices, faces, None, None, texture), tint, stated)
-        return [MeshPart(name, data, matrix, float(tint[3]), wrap, ours if isinstance(ours, dict) else None)]
+        if not isinstance(ours, dict):
+            return [MeshPart(name, into_tile(data, wrap), matrix, float(tint[3]), wrap[0], None, wrap[1])]
+        return [MeshPart(name, data, matrix, float(tint[3]), wrap[0], ours)]
 
     def _looks(
         self, attributes: dict[str, Any], mesh: MeshFile, tint: Float[np.ndarray, "4"], stated: bool
@@ -142,10 +145,10 @@ class GlbMeshes:
         strip[1::2] = strip[1::2, [1, 0, 2]]
         return strip
 
-    def _material(self, primitive: dict[str, Any]) -> tuple[Any, Float[np.ndarray, "4"], bool]:
-        """(texture or None, factor, whether it goes on around)."""
+    def _material(self, primitive: dict[str, Any]) -> tuple[Any, Float[np.ndarray, "4"], tuple[bool, bool]]:
+        """(texture or None, factor, whether it repeats in u and in v)."""
         if "material" not in primitive:
-            return None, np.ones(4), False
+            return None, np.ones(4), (False, False)
         material = self.glb.item("materials", primitive["material"])
         surface = material.get("pbrMetallicRoughness", {})
         if not isinstance(surface, dict):
@@ -153,14 +156,14 @@ class GlbMeshes:
         tint = np.clip(numbers(self.path, surface.get("baseColorFactor", [1, 1, 1, 1]), "baseColorFactor", 4), 0, 1)
         place = surface.get("baseColorTexture")
         if place is None:
-            return None, tint, False
+            return None, tint, (False, False)
         if not isinstance(place, dict) or place.get("extensions") or place.get("texCoord", 0) != 0:
             raise FileFormatError(self.path, "has a texture with a transform or other coordinates", "Apply it first")
         texture = self.glb.item("textures", place.get("index"))
-        wrap = False
-        if "sampler" in texture:
-            wrap = self.glb.item("samplers", texture["sampler"]).get("wrapS", 10497) == 10497
-        return self._texture(texture.get("source")), tint, wrap
+        # Without a sampler, and where it does not say, textures repeat.
+        sampler = self.glb.item("samplers", texture["sampler"]) if "sampler" in texture else {}
+        wrap, rows = (sampler.get(name, _REPEAT) == _REPEAT for name in ("wrapS", "wrapT"))
+        return self._texture(texture.get("source")), tint, (wrap, rows)
 
     def _texture(self, index: object) -> UInt8[np.ndarray, "h w c"]:
         image = self.glb.item("images", index)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ from jaxtyping import Float, Int, UInt8
 
 PIXEL_LIMIT = 1 << 26
 """Pixels of all textures of a file."""
+EDGE = 1e-4
+"""Texture coordinates as far outside of 0..1 are rounded, not meant to repeat."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +44,8 @@ class MeshPart:
     """The texture goes on around in u."""
     extras: Mapping[str, Any] | None = None
     """What we say about it in the file."""
+    wrap_rows: bool = False
+    """The texture was meant to go on in v too, which no family draws."""
 
     def placed(self) -> MeshFile:
         """The mesh in the scene; exact where the matrix is the identity."""
@@ -64,6 +68,21 @@ def merged(mesh: MeshFile) -> MeshFile:
     kept = first[order]
     colors = None if mesh.colors is None else mesh.colors[kept]
     return MeshFile(mesh.vertices[kept], place[inverse.reshape(-1)][mesh.faces], colors, mesh.uvs, mesh.texture)
+
+
+def into_tile(mesh: MeshFile, repeats: tuple[bool, bool]) -> MeshFile:
+    """Where a texture repeats (in u, in v), faces whose middle lies in another copy of it are moved into the first."""
+    if mesh.uvs is None or not len(mesh.faces):
+        return mesh
+    low, high = mesh.uvs.min(axis=1, keepdims=True), mesh.uvs.max(axis=1, keepdims=True)
+    away = ((low < -EDGE) | (high > 1 + EDGE)) & np.array(repeats)
+    shift = np.where(away, np.floor(0.5 * (low + high)), 0).astype(mesh.uvs.dtype)
+    return replace(mesh, uvs=mesh.uvs - shift) if shift.any() else mesh
+
+
+def leaves(mesh: MeshFile, axis: int) -> bool:
+    """Whether texture coordinates leave 0..1 in u (0) or v (1), so that it matters whether the texture goes on."""
+    return mesh.uvs is not None and bool(np.any((mesh.uvs[..., axis] < -EDGE) | (mesh.uvs[..., axis] > 1 + EDGE)))
 
 
 def joined(meshes: list[MeshFile]) -> MeshFile:

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from smalti.files import FORMATS, extension_of, read_scene_file
 from smalti.files.contents import ASSEMBLY, SPLATS, TITLES, contents_of
 from smalti.files.frames import reframing
-from smalti.files.mesh import MeshFile, MeshPart, joined, merged
+from smalti.files.mesh import MeshPart, into_tile, joined, leaves, merged
 from smalti.files.splats import FileFormatError, Splats
 from smalti.files.strict_json import numbers
 from smalti.primitives.family import Family, FamilyError, find_family
@@ -101,11 +99,13 @@ def _of_file(path: Path, contents: frozenset[str]) -> OpenedFile:
         scene.add("blocks", read_assembly(path))
         return OpenedFile(scene, title)
     if path.suffix.lower() != ".glb":
-        from smalti.files.mesh_files import meshes_from_file
+        from smalti.files.mesh_files import read_mesh
 
-        scene = Scene(order="ray")
-        scene.add("meshes", meshes_from_file(path))
-        return OpenedFile(scene, title)
+        scene, told = Scene(order="ray"), list[str]()
+        repeats = path.suffix.lower() == ".obj"  # where a material does not say otherwise
+        part = MeshPart("meshes", into_tile(read_mesh(path), (repeats, repeats)), wrap=repeats, wrap_rows=repeats)
+        scene.add("meshes", _mesh_family(path, [part], told))
+        return OpenedFile(scene, title, tuple(told))
     return _of_glb(path, SPLATS in contents)
 
 
@@ -169,18 +169,15 @@ def _mesh_family(path: Path, group: Sequence[MeshPart], notices: list[str]) -> F
     clear = [part.name for part in group if part.opacity < 1]
     if clear:
         notices.append(f"the opacity of the material of {clear[0]!r} was not read")
-    metadata, wrap = extras.get("metadata"), group[0].wrap and _leaves(mesh)
+    metadata, wrap = extras.get("metadata"), group[0].wrap and leaves(mesh, 0)
+    if group[0].wrap_rows and not extras and leaves(mesh, 1):
+        notices.append(f"the texture of {group[0].name!r} repeats from top to bottom, which is not drawn")
     try:
         return meshes_of(mesh, metadata if isinstance(metadata, dict) else {"wrap": wrap})
     except FamilyError as error:
         raise FileFormatError(
             path, f"its layer {group[0].name!r} has no meaning: {error}", "Export it again"
         ) from error
-
-
-def _leaves(mesh: MeshFile) -> bool:
-    """Whether texture coordinates leave 0..1 to the sides, so that it matters whether the texture goes on."""
-    return mesh.uvs is not None and bool(np.any((mesh.uvs[..., 0] < 0) | (mesh.uvs[..., 0] > 1)))
 
 
 def _free(scene: Scene, name: str) -> str:

@@ -153,6 +153,13 @@ def test_what_mitsuba_has_no_shape_for_is_said(mitsuba: Any) -> None:
         bridge.to_sensor(stretched)
 
 
+def test_a_background_behind_gaussians_is_said_to_be_lost(mitsuba: Any) -> None:
+    scene = Scene(order="ray", background=(0.2, 0.6, 0.9))
+    scene.add("cloud", RayGaussians.from_points(torch.rand(4, 3), torch.rand(4, 3), {"sh_degree": 0}))
+    with pytest.warns(BridgeWarning, match="the background was left out"):
+        bridge.to_scene(scene, camera())
+
+
 def test_a_diffuse_mesh_is_lit_by_lights(mitsuba: Any) -> None:
     scene = Scene(order="ray", background=(1.0, 1.0, 1.0))
     ball = Meshes.sphere(torch.zeros(3), 0.8, {"level": 2})

@@ -257,6 +257,35 @@ def test_foreign_meshes_become_a_layer_for_every_texture(tmp_path: Path) -> None
     assert scene.layers["red"].family.positions()[:, 0].mean().item() == pytest.approx(-200)
 
 
+@pytest.mark.parametrize("extension", [".glb", ".obj"])
+def test_a_texture_that_repeats_is_looked_up_where_others_do(extension: str, tmp_path: Path) -> None:
+    """Other programs' faces may lie in any copy of a texture; what cannot be drawn so is said."""
+    trimesh = pytest.importorskip("trimesh")
+    from PIL import Image
+
+    corners = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
+    texels = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)
+    inside = np.array([[0.2, 0.3], [0.7, 0.3], [0.2, 0.6]])
+
+    def opened(uv: Any) -> Any:
+        visual = trimesh.visual.TextureVisuals(uv=uv, image=Image.fromarray(texels))
+        mesh = trimesh.Trimesh(corners, [[0, 1, 2]], visual=visual, process=False)
+        mesh.export(tmp_path / f"a{extension}")
+        return open_scene(tmp_path / f"a{extension}")
+
+    def uvs(found: Any) -> torch.Tensor:
+        (held,) = found.scene
+        return held.family.constants["uvs"]
+
+    here, away = opened(inside), opened(inside + np.array([3.0, -2.0]))
+    torch.testing.assert_close(uvs(away), uvs(here), rtol=0, atol=1e-6)
+    assert away.notices == here.notices == ()
+    across, down = opened(inside * np.array([3.0, 1.0])), opened(inside * np.array([1.0, 3.0]))
+    assert next(iter(across.scene)).family.metadata["wrap"] is True
+    assert across.notices == ()
+    assert "repeats from top to bottom" in down.notices[0]
+
+
 def test_24_axis_maps_of_meshes_and_blocks(tmp_path: Path) -> None:
     """Vertices come back where the map puts them, exactly where only signs and places change; blocks to rounding."""
     from itertools import permutations, product
