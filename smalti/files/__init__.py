@@ -26,6 +26,8 @@ class SceneFormat:
     writer: str | None
 
 
+SOG_FOLDER = "meta.json"
+"""What makes a folder one of SOG's."""
 FORMATS: dict[str, SceneFormat] = {
     ".ply": SceneFormat("3DGS PLY", "smalti.files.ply", "read_ply", "write_ply"),
     ".compressed.ply": SceneFormat(
@@ -35,7 +37,7 @@ FORMATS: dict[str, SceneFormat] = {
     ".ksplat": SceneFormat("ksplat", "smalti.files.ksplat", "read_ksplat", None),
     ".spz": SceneFormat("SPZ", "smalti.files.spz", "read_spz", "write_spz"),
     ".sog": SceneFormat("SOG", "smalti.files.sog", "read_sog", "write_sog"),
-    "meta.json": SceneFormat("SOG folder", "smalti.files.sog", "read_sog", None),
+    SOG_FOLDER: SceneFormat("SOG folder", "smalti.files.sog", "read_sog", None),
     ".glb": SceneFormat("glTF with splats", "smalti.files.splats_glb", "read_splats_glb", "write_splats_glb"),
     ".pt": SceneFormat(
         "gsplat checkpoint", "smalti.files.gsplat_checkpoint", "read_gsplat_checkpoint", "write_gsplat_checkpoint"
@@ -53,7 +55,9 @@ def extension_of(path: Path | str) -> str | None:
 
 
 def read_scene_file(path: Path | str) -> Splats:
-    """Read a scene file by its extension (`--init-from`). Raises FileFormatError for unknown or damaged files."""
+    """Read a scene file by its extension, or a SOG folder (`--init-from`). FileFormatError for unknown and damaged
+    ones.
+    """
     return _function(Path(path), "reader")(path)
 
 
@@ -74,6 +78,11 @@ def _function(path: Path, role: str) -> Callable[..., Any]:
     from smalti.files.splats import FileFormatError
 
     extension = extension_of(path)
+    if role == "reader" and path.is_dir() and extension is None:
+        if not (path / SOG_FOLDER).is_file():
+            remedy = "Give the file itself; of a training run: smalti export RUN FILE"
+            raise FileFormatError(path, f"is a folder that holds no scene.json and no {SOG_FOLDER}", remedy)
+        extension = SOG_FOLDER
     entry = FORMATS[extension] if extension else None
     name = getattr(entry, role) if entry else None
     if entry is None or name is None:

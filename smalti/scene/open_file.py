@@ -56,7 +56,7 @@ def open_scene(path: Path | str, frame: str | None = None) -> OpenedFile:
     if is_scene(path):
         opened = OpenedFile(Scene.load(path), "scene folder" if path.is_dir() else "scene file")
     elif path.is_dir():
-        opened = _of_splats(read_scene_file(path))  # a folder of another format
+        opened = _of_splats(read_scene_file(path), "SOG folder")
     else:
         opened = _of_file(path, contents_of(path))
     move = reframing(path, frame)

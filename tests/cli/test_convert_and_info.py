@@ -196,3 +196,21 @@ def test_figures_that_are_no_numbers_are_null(tmp_path: Path, capsys: pytest.Cap
 
     found = json.loads(capsys.readouterr().out, parse_constant=refuse)
     assert found["layers"][0]["columns"]["logit_opacities"]["maximum"] is None
+
+
+def test_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A SOG folder is named by itself or by its meta.json; what is no scene says so."""
+    import zipfile
+
+    write_scene_file(tmp_path / "a.sog", some())
+    folder = tmp_path / "unpacked"
+    zipfile.ZipFile(tmp_path / "a.sog").extractall(folder)
+    for source in (folder, folder / "meta.json"):
+        assert main(["convert", str(source), str(tmp_path / "a.ply")]) == 0
+        assert main(["info", str(source), "--json"]) == 0
+        assert '"format": "SOG folder"' in capsys.readouterr().out
+        assert len(read_scene_file(tmp_path / "a.ply")) == 40
+    (tmp_path / "empty").mkdir()
+    for words in (["info"], ["convert", str(tmp_path / "b.ply")]):
+        assert main([words[0], str(tmp_path / "empty"), *words[1:]]) == 2
+        assert "is a folder that holds no scene.json and no meta.json" in capsys.readouterr().err
