@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 PAIRS = 4_000_000
 """Distances computed at once."""
+BATCH = 4096
+"""Primitives from which steps are made at once."""
 HASH = (73856093, 19349663, 83492791)
 """Multipliers of the grid's hash (Teschner et al. 2003); where two cells collide their points are compared in vain."""
 
@@ -125,21 +127,28 @@ def reached(points: Float[Tensor, "n 3"], start: Bool[Tensor, "n"], distance: fl
     keys, order = _hashed(cells[usable]).sort()
     rows = usable[order]
     steps = torch.cartesian_prod(*[torch.arange(-1, 2)] * 3)
-    frontier = usable[start[usable]]
+    frontier, stale = usable[start[usable]], len(rows)
     while len(frontier):
-        fresh: list[Tensor] = []
-        near = _hashed(cells[frontier][:, None, :] + steps)
+        # Little at once, among what is not found yet: in a dense cloud the first steps find what all others would.
+        if 8 * stale > len(rows):
+            left = ~found[rows]
+            rows, keys, stale = rows[left], keys[left], 0
+        near = _hashed(cells[frontier[:BATCH]][:, None, :] + steps)
         first, last = torch.searchsorted(keys, near), torch.searchsorted(keys, near, right=True)
-        for own, other in _pairs(first, last):
+        taken = max(int(((last - first).sum(dim=1).cumsum(0) <= PAIRS).sum()), 1)
+        batch, frontier = frontier[:taken], frontier[taken:]
+        fresh: list[Tensor] = []
+        for own, other in _pairs(first[:taken], last[:taken]):
             candidates = rows[other]
             # Twice the same pair, from two cells with one hash, costs nothing but time.
             pair = ~found[candidates]
-            own, candidates = frontier[own[pair]], candidates[pair]
+            own, candidates = batch[own[pair]], candidates[pair]
             close = (points[own] - points[candidates]).norm(dim=1) <= distance
             new = torch.unique(candidates[close])
             found[new] = True
             fresh.append(new)
-        frontier = torch.cat(fresh) if fresh else frontier[:0]
+            stale += len(new)
+        frontier = torch.cat([*fresh, frontier])  # the newest first: they are farthest out
     return found
 
 

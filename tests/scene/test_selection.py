@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from mixed import LAYERS, a_camera, a_scene
@@ -27,6 +29,7 @@ from smalti.scene import (
     in_rectangle,
     index,
     layer,
+    nearby,
     nearest,
     sphere,
     where,
@@ -163,6 +166,22 @@ def test_what_is_connected_is_what_a_search_over_all_pairs_finds(
     start[first] = True
     assert 20 < int(expected.sum()) < 290
     assert torch.equal(reached(points, start, distance), expected)
+
+
+def test_a_dense_cloud_is_not_compared_with_itself_pair_by_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = torch.randn(20_000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    start = torch.zeros(len(points), dtype=torch.bool)
+    start[int(points.norm(dim=1).argmin())] = True
+    compared, pairs = [0], nearby._pairs
+
+    def counted(first: torch.Tensor, last: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        compared[0] += int((last - first).sum())
+        return pairs(first, last)
+
+    monkeypatch.setattr(nearby, "_pairs", counted)
+    monkeypatch.setattr(nearby, "PAIRS", 400_000)
+    assert int(reached(points, start, 1.0).sum()) > 19_990
+    assert 20_000 < compared[0] < 0.05 * len(points) ** 2
 
 
 def test_connected_goes_across_layers() -> None:
