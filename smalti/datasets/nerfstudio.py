@@ -43,7 +43,10 @@ def variant(choice: str) -> Parser:
         key, equals, value = pair.partition("=")
         if not equals:
             raise DatasetError(f"nerfstudio:{choice}", "", f"{pair!r} is no option", "Write NAME=VALUE")
-        options[key.strip().replace("-", "_")] = yaml.safe_load(value)
+        try:
+            options[key.strip().replace("-", "_")] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise DatasetError(f"nerfstudio:{choice}", key, f"{value!r} is no value", "Write it as in YAML") from error
     return Parser(name or USUAL, options)
 
 

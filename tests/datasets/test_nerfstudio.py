@@ -162,6 +162,7 @@ def test_a_parser_by_name_with_options(tmp_path: Path) -> None:
         ("nerfstudio:colmpa", "did you mean 'colmap'"),
         ("nerfstudio:colmap,eval_intervall=3", "did you mean 'eval_interval'"),
         ("nerfstudio:colmap,3", "Write NAME=VALUE"),
+        ("nerfstudio:colmap,colmap_path=[", "is no value"),
         ("colmap:nerfstudio", "has no variants"),
     ],
 )
