@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from smalti.viewer import page
 from smalti.viewer.look import Look
 from smalti.viewer.pace import Cost
-from smalti.viewer.page_camera import camera_of, move_page, same_view, to_plain
+from smalti.viewer.page_camera import camera_of, move_page, nowhere, same_view, to_plain
 
 if TYPE_CHECKING:
     import viser
@@ -53,10 +53,9 @@ class ClientView:
     """What panels hold on to. Thread-safe."""
 
     def __init__(self, client: viser.ClientHandle, stage: Stage, wake: Callable[[], None]) -> None:
-        """`wake` is called when there is something new to draw. ValueError where the page's camera is none."""
-        camera = camera_of(client.camera)
-        if camera is None:
-            raise ValueError("the page's camera is not usable")
+        """`wake` is called when there is something new to draw."""
+        # A page in the background may have a canvas without extent; it tells another when it is looked at.
+        camera = camera_of(client.camera) or nowhere()
         self.client: viser.ClientHandle = client
         self.stage: Stage = stage
         self.panels: list[Panel] = []

@@ -47,6 +47,11 @@ def camera_of(page: Any, time: float = 0.0) -> Camera | None:
     return camera.to(torch.float32)
 
 
+def nowhere() -> Camera:
+    """Of one pixel, for a page that has not told a camera yet."""
+    return Camera(torch.eye(3), torch.zeros(3), torch.tensor([1.0, 1.0, 0.5, 0.5]), 1, 1)
+
+
 def rotation_matrix(quaternion: np.ndarray) -> np.ndarray:
     """[3, 3] of a unit quaternion (w, x, y, z)."""
     w, x, y, z = quaternion

@@ -165,10 +165,7 @@ class Viewer:
 
     # -- clients, in viser's threads ----------------------------------------------------------------------------------
     def _welcome(self, client: viser.ClientHandle) -> None:
-        try:
-            view = ClientView(client, self.stage, self._stream.wake)
-        except ValueError:
-            return  # a client whose camera is none gets no pictures
+        view = ClientView(client, self.stage, self._stream.wake)
         view.panels.extend(make_panels(view))
         with self._lock:
             late = client.client_id in self._gone or page.is_gone(client) or self._stopping.is_set()

@@ -310,6 +310,16 @@ def test_cameras_that_are_none_are_overlooked(viewer: Viewer, values: dict[str, 
         client.picture_at_rest()
 
 
+def test_a_page_that_begins_without_extent_gets_pictures_when_it_has_one(viewer: Viewer) -> None:
+    """As a tab that is opened in the background may."""
+    with PageClient(viewer.url) as client:
+        client.look(image_width=0)
+        time.sleep(0.3)
+        client.look()
+        while client.picture_at_rest().shape != (64, 96, 3):
+            pass
+
+
 def test_no_tunnel_is_asked_for(viewer: Viewer) -> None:
     """viser's share button has another party's server open the viewer to the world."""
     assert judged(msgspec.msgpack.encode({"type": "ShareUrlRequest"})) == "drop"
