@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -43,18 +43,32 @@ class Layer:
     def drawables(self, camera: Camera, time: float = 0.0) -> Sequence[Drawable]:
         """What the family draws, where the layer's similarity puts it (`Family.transform`: exact for any family).
 
-        A layer that is placed so is drawn without gradients: NotImplementedError where some are wanted of it.
+        A layer that is placed so has no gradients: a backward pass that reaches it ends in a RuntimeError.
         """
         if self.similarity.is_identity:
             return self.family.drawables(camera, time)
-        if torch.is_grad_enabled() and any(value.requires_grad for value in self.family.parameters.values()):
-            raise NotImplementedError(
-                f"layer {self.name!r}: layers with a similarity are drawn without gradients; draw under "
-                "`torch.no_grad()`, or apply the similarity once with `Scene.flattened()`"
-            )
         placed = self.family.borrowed()
         placed.transform(self.similarity)
+        for name, value in self.family.parameters.items():
+            if torch.is_grad_enabled() and value.requires_grad:
+                placed.parameters[name] = cast(Tensor, _Placed.apply(value, placed.parameters[name], self.name))
         return placed.drawables(camera, time)
+
+
+class _Placed(torch.autograd.Function):
+    """A parameter of a placed layer: zeros would be a wrong gradient, and a silent one."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, placed: Tensor, layer: str) -> Tensor:
+        ctx.layer = layer
+        return placed.detach().clone()
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> tuple[None, None, None]:
+        raise RuntimeError(
+            f"layer {ctx.layer!r}: layers that are placed by a similarity have no gradients; apply it once with "
+            "`Scene.flattened()` and train that, or lock the layer (`require_gradients(False)`)"
+        )
 
 
 @dataclass(eq=False)

@@ -77,8 +77,10 @@ def test_a_flattened_layer_is_drawn_where_its_similarity_puts_it() -> None:
     with torch.no_grad():
         assert torch.allclose(scene.flattened().render(camera()).color, moved.render(camera()).color)
         assert torch.equal(scene.render(camera()).color, moved.render(camera()).color)
-    with pytest.raises(NotImplementedError, match="flattened"):
-        scene.drawables(camera())
+    frame = scene.render(camera())  # drawn alike where gradients are wanted, which it has none of
+    assert torch.equal(frame.color, moved.render(camera()).color)
+    with pytest.raises(RuntimeError, match="flattened"):
+        frame.color.sum().backward()
 
 
 def test_similarities_compose_and_invert() -> None:
