@@ -174,7 +174,7 @@ def tiled(pictures: Sequence[np.ndarray[Any, Any]], columns: int) -> np.ndarray[
 
 
 def page(run: Path, folder: Path) -> None:
-    """The page as it opens, its modes, and a photograph beside the render."""
+    """The page as it opens, and its modes."""
     with looking("view", str(run)) as (hand, _):
         hand.go_to(SIDE)
         kept("page", hand.seen(), folder)
@@ -185,12 +185,6 @@ def page(run: Path, folder: Path) -> None:
             hand.rest()
             small.append(hand.seen(panel=False)[::2, ::2])
         kept("modes", tiled(small, 2), folder)
-        hand.choose("Mode", "Colour")
-        hand.go_to(FRONT)
-        hand.tick("Photograph")
-        hand.until(lambda client: "truth" in client["picture"]["legend"])
-        hand.rest()
-        kept("photograph", hand.seen(), folder)
 
 
 def outlined(hand: Hand) -> None:
