@@ -140,7 +140,7 @@ class Layers:
             shown = gui.add_checkbox("Show", facts.visible)
             locked = gui.add_checkbox("Lock", facts.locked, hint="Neither trained nor edited")
             opacity = gui.add_slider(
-                "Opacity",
+                "Mean opacity",
                 0.0,
                 1.0,
                 0.01,

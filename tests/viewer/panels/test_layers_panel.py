@@ -29,7 +29,7 @@ def test_every_layer_has_its_controls_and_figures() -> None:
         assert page.state("layers")["bytes"] == scene["chair"].bytes + scene["cloud"].bytes
         assert page.value("chair", "Show") is True
         assert page.value("chair", "Lock") is False
-        assert page.value("chair", "Opacity") == pytest.approx(0.8, abs=1e-3)
+        assert page.value("chair", "Mean opacity") == pytest.approx(0.8, abs=1e-3)
         page.until(lambda: "8 primitives" in page.text("chair"))
         assert "gaussians" in page.text("chair")
         assert "2 layers" in page.text("Layers")
@@ -46,7 +46,7 @@ def test_hiding_locking_and_opacity_are_edits_that_can_be_undone() -> None:
         page.until(lambda: not scene["chair"].visible)
         page.set("cloud", "Lock", to=True)
         page.until(lambda: scene["cloud"].locked)
-        page.set("chair", "Opacity", to=0.25)
+        page.set("chair", "Mean opacity", to=0.25)
         page.until(lambda: abs(scene["chair"].opacity - 0.25) < 1e-5)
         assert [edit.name for edit in scene.history.done] == ["visible", "locked", "opacity"]
         page.until(lambda: page.state("layers")["rows"][0]["opacity"] == pytest.approx(0.25, abs=1e-4))
@@ -55,7 +55,7 @@ def test_hiding_locking_and_opacity_are_edits_that_can_be_undone() -> None:
                 scene.undo()
         assert in_bytes(scene) == before
         page.until(lambda: page.value("chair", "Show") is True and page.value("cloud", "Lock") is False)
-        page.until(lambda: page.value("chair", "Opacity") == pytest.approx(0.8, abs=1e-3))
+        page.until(lambda: page.value("chair", "Mean opacity") == pytest.approx(0.8, abs=1e-3))
         # What the panel showed was no wish of anybody's.
         assert not scene.history.done
         assert not page.problems()
@@ -68,9 +68,9 @@ def test_the_slider_keeps_what_is_fainter_fainter() -> None:
     set_opacity(scene, index("chair", [4, 5, 6, 7]), 0.6)
     family = scene.layers["chair"].family
     with opened(Stage(scene)) as page:
-        page.until(lambda: page.find("chair", "Opacity"))
+        page.until(lambda: page.find("chair", "Mean opacity"))
         for value in (0.3, 0.1, 0.2):
-            page.set("chair", "Opacity", to=value)
+            page.set("chair", "Mean opacity", to=value)
         page.until(lambda: abs(scene["chair"].opacity - 0.2) < 1e-5)
         wanted = torch.tensor([0.1] * 4 + [0.3] * 4)
         torch.testing.assert_close(family.opacities().detach(), wanted, atol=1e-4, rtol=0.0)
@@ -83,9 +83,9 @@ def test_a_drag_of_the_slider_is_one_edit() -> None:
     with opened(stage) as page:
         page.until(lambda: page.find("cloud", "Name"))
         for value in (0.7, 0.6, 0.5, 0.4, 0.3):
-            page.set("chair", "Opacity", to=value)
+            page.set("chair", "Mean opacity", to=value)
         page.until(lambda: abs(scene["chair"].opacity - 0.3) < 1e-5)
-        page.set("cloud", "Opacity", to=0.1)
+        page.set("cloud", "Mean opacity", to=0.1)
         page.until(lambda: abs(scene["cloud"].opacity - 0.1) < 1e-5)
         assert [edit.name for edit in scene.history.done] == ["opacity", "opacity"]
         with stage.changing():
@@ -122,7 +122,7 @@ def test_layers_that_come_and_go_get_and_lose_their_rows() -> None:
             split(scene, index("chair", [0, 1]), "leg")
         page.until(lambda: page.find("leg", "Show"))
         page.until(
-            lambda: page.value("chair", "Opacity") == page.value("leg", "Opacity") == pytest.approx(0.8, abs=1e-3)
+            lambda: page.value("chair", "Mean opacity") == page.value("leg", "Mean opacity") == pytest.approx(0.8, abs=1e-3)
         )
         assert [row["name"] for row in page.state("layers")["rows"]] == ["chair", "leg", "cloud"]
         page.set("leg", "Show", to=False)
@@ -199,8 +199,8 @@ def test_opacities_follow_a_training_in_the_end(monkeypatch: pytest.MonkeyPatch)
         page.until(lambda: page.find("cloud", "Name"))
         with stage.changing():  # as a step does, past the history
             scene.layers["chair"].family.set_opacities(torch.full((8,), 0.35))
-        page.until(lambda: page.value("chair", "Opacity") == pytest.approx(0.35, abs=1e-3))
-        page.set("cloud", "Opacity", to=0.2)
+        page.until(lambda: page.value("chair", "Mean opacity") == pytest.approx(0.35, abs=1e-3))
+        page.set("cloud", "Mean opacity", to=0.2)
         page.until(lambda: training.told == [{"cloud"}])
 
 
@@ -208,12 +208,12 @@ def test_opacities_follow_a_training_in_the_end(monkeypatch: pytest.MonkeyPatch)
 def test_the_opacity_of_every_family(name: str) -> None:
     scene = a_scene(name)
     with opened(Stage(scene)) as page:
-        page.until(lambda: page.find(name, "Opacity"))
-        uuid = page.find(name, "Opacity")
+        page.until(lambda: page.find(name, "Mean opacity"))
+        uuid = page.find(name, "Mean opacity")
         if name == "textured":
             assert page.controls[uuid]["disabled"] == ("logit_opacities" not in scene[name].family.parameters)
         if not page.controls[uuid]["disabled"]:
-            page.set(name, "Opacity", to=0.5)
+            page.set(name, "Mean opacity", to=0.5)
             page.until(lambda: abs(scene[name].opacity - 0.5) < 0.02)
         assert not page.problems()
 
@@ -223,11 +223,11 @@ def test_an_opacity_that_a_locked_layer_refuses_goes_back() -> None:
     with opened(Stage(scene)) as page:
         page.until(lambda: page.find("cloud", "Name"))
         scene.layers["chair"].locked = True  # behind the panel's back
-        page.set("chair", "Opacity", to=0.1)
+        page.set("chair", "Mean opacity", to=0.1)
         page.until(page.problems)
         assert "locked" in page.problems()[0]
-        page.until(lambda: page.value("chair", "Opacity") == pytest.approx(0.8, abs=1e-3))
-        assert page.until(lambda: page.controls[page.find("chair", "Opacity")]["disabled"])
+        page.until(lambda: page.value("chair", "Mean opacity") == pytest.approx(0.8, abs=1e-3))
+        assert page.until(lambda: page.controls[page.find("chair", "Mean opacity")]["disabled"])
 
 
 def test_a_scene_without_layers() -> None:
