@@ -122,7 +122,7 @@ def test_layers_that_come_and_go_get_and_lose_their_rows() -> None:
             split(scene, index("chair", [0, 1]), "leg")
         page.until(lambda: page.find("leg", "Show"))
         page.until(
-            lambda: page.value("chair", "Mean opacity") == page.value("leg", "Mean opacity") == pytest.approx(0.8, abs=1e-3)
+            lambda: all(page.value(name, "Mean opacity") == pytest.approx(0.8, abs=1e-3) for name in ("chair", "leg"))
         )
         assert [row["name"] for row in page.state("layers")["rows"]] == ["chair", "leg", "cloud"]
         page.set("leg", "Show", to=False)
