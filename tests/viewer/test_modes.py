@@ -424,4 +424,4 @@ def test_a_look_of_one_size_is_of_that_size() -> None:
 def test_the_pages_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     page = Path(__file__).resolve().parent.parent.parent / "docs" / "viewer-panels.md"
     exec(page.read_text().split("```python\n")[1].split("```")[0], {})
-    assert capsys.readouterr().out.startswith("(48, 64, 3) {'mode': 'depth', 'which': 'expected', 'near': ")
+    assert capsys.readouterr().out.startswith("(48, 64, 3)\n{'mode': 'depth', 'which': 'expected', 'near': ")
