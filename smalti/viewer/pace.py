@@ -11,7 +11,7 @@ TARGET_BESIDE_TRAINING = 0.03
 """The same while a training runs: small pictures at a bearable rate instead of few large ones."""
 SMALLEST = 0.125
 """Least scale of a side."""
-MOVING_SHARE, EXACT_SHARE, RESTING_SHARE = 0.08, 0.06, 0.02
+MOVING_SHARE, EXACT_SHARE, RESTING_SHARE = 0.06, 0.05, 0.015
 """Of the time, for all clients together, while a training runs: of clients that move, that have just stopped, that
 rest.
 """

@@ -271,7 +271,7 @@ def test_slow_pictures_of_a_client_at_rest_come_seldom_beside_a_training(monkeyp
         with viewer.stage.changing():
             pass
         client.heard(2.0)
-        assert viewer.views()[0].pictures == before, "0.4 s of every 20 are 2 %"
+        assert viewer.views()[0].pictures == before, "0.4 s come every 26"
 
 
 def test_a_failure_between_two_pictures_does_not_end_them(
