@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "viewer"))
 WIDTH, HEIGHT = 800, 600
 PERIOD = 1 / 30
 """Seconds between two cameras of a client that orbits."""
-BURST = 120
+BURST = 80
 """Steps of one side of a comparison in short turns."""
 
 
