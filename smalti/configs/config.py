@@ -124,7 +124,9 @@ class LossConfig(Section):
     """What is minimised."""
 
     dssim: Fraction = 0.2
-    """w of (1 - w) L1 + w (1 - SSIM)."""
+    """w of (1 - w) pixel + w (1 - SSIM)."""
+    pixel: Literal["l1", "mse"] = "l1"
+    """What pixels are compared by: mean absolute or mean squared difference."""
     opacity: NotNegative = 0.001
     """Weight of the mean opacity, of every layer whose family has that term."""
     scale: NotNegative = 0.01

@@ -155,7 +155,7 @@ class Trainer:
         self.rules = {name: make_rule(self.plans[name].rule, config, self.extent) for name in names}
         self.budget.fixed = sum(layer.family.bytes for layer in self.scene if layer.locked)
         self.options = StepOptions(
-            image=ImageLossWeights(config.loss.dssim),
+            image=ImageLossWeights(config.loss.dssim, config.loss.pixel),
             weights={name: plan.weights for name, plan in self.plans.items()},
             context=context,
             backend=self.backend,
