@@ -38,7 +38,12 @@ def _readable_size(text: str) -> str:
     return text
 
 
+def _size_or_none(text: str) -> str:
+    return _readable_size(text) if text else text
+
+
 ByteSize = Annotated[str, AfterValidator(_readable_size)]
+MaybeByteSize = Annotated[str, AfterValidator(_size_or_none)]
 
 
 class Section(BaseModel):
@@ -190,6 +195,10 @@ class DensityConfig(Section):
     """Growth also stops at one primitive per so many training pixels (few views support few); 0 for no such cap."""
     budget: ByteSize = "4GB"
     """Bytes for parameters, gradients, optimiser state, density statistics and the renderer's arena together."""
+    model: MaybeByteSize = ""
+    """Bytes for the model alone: what all layers together hold when they are saved. Kept at the start, in growth and at
+    the end; empty for no such limit.
+    """
     opacity_min: Fraction = 0.005
     """Primitives below are dead: pruned, or relocated by `mcmc`."""
     near_camera: NotNegative = 0.02

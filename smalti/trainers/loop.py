@@ -142,6 +142,7 @@ class _Loop:
             "primitives": len(trainer.scene),
             "layers": trainer.scene.counts(),
             "bytes": trainer.budget.used(trainer.populations),
+            "model_bytes": trainer.budget.model_used(trainer.populations),
             "reduction": schedules.reduction(trainer.step_number - 1, trainer.config.schedule),
             "cpu_seconds": round(trainer.clock.cpu, 3),
             "wall_seconds": round(trainer.clock.wall, 3),

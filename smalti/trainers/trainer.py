@@ -13,6 +13,7 @@ from torch import Tensor
 
 from smalti.cameras.camera import Camera
 from smalti.configs.config import TrainConfig, parse_bytes
+from smalti.configs.resolve import ConfigError
 from smalti.datasets.dataset import Dataset
 from smalti.datasets.images import ImageCache
 from smalti.datasets.open import select_views
@@ -139,6 +140,7 @@ class Trainer:
         self.refinement = Refinement(config.refine, len(self.source), self.extent)
         context = LossContext(self.extent, self.generator, config.loss.anisotropy_limit)
         self.budget = Budget(parse_bytes(config.density.budget), most_primitives(config, self.cameras))
+        self.budget.model = parse_bytes(config.density.model) if config.density.model else 0
         self.plan([Population(layer, self.adam) for layer in trained_layers(self.scene)], context)
         self.edited = EditedState(self)
 
@@ -289,6 +291,12 @@ class Trainer:
                     f"out, at random; the limits are {why}"
                 )
 
+        if self.budget.model and (held := self.budget.model_used(self.populations)) > self.budget.model:
+            raise ConfigError(
+                f"density.model={self.config.density.model}: the layers take {held:,} bytes and cannot be thinned out "
+                "further; start them smaller (their `settings`), or raise it"
+            )
+
     # -- state --------------------------------------------------------------------------------------------------------
     def save(self) -> None:
         """A checkpoint of this step."""
@@ -364,6 +372,8 @@ def limits_of(config: TrainConfig, cameras: Sequence[Camera], most: int) -> str:
             f"density.pixels_per_primitive={density.pixels_per_primitive:g} ({most_primitives(config, cameras):,} for "
             "these pictures; 0 lifts it)"
         )
+    if density.model:
+        found.append(f"density.model={density.model}")
     return ", ".join([*found, f"density.max_primitives={density.max_primitives:,}", f"density.budget={density.budget}"])
 
 
