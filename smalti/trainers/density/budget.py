@@ -35,8 +35,8 @@ class CardMemory:
 
 
 def model_bytes_of_one_more(family: Family) -> int:
-    """What the model holds more by one primitive. Where primitives share rows (the vertices of a mesh) it is what one may
-    take at most: a cut edge adds one vertex and a face on either side, which is twice the mean of a closed surface;
+    """What the model holds more by one primitive. Where primitives share rows (the vertices of a mesh) it is what one
+    may take at most: a cut edge adds one vertex and a face on either side, which is twice the mean of a closed surface;
     thrice, for what is none.
     """
     if not family.constants:
