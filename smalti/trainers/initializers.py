@@ -53,6 +53,8 @@ class Ground:
     """How they are drawn."""
     notices: list[str] = field(default_factory=list)
     """What initialisers have to say: what a reader left out or altered, in sentences."""
+    seed: int = 0
+    """Of the run: the `initial_seed` of families that have one, where the layer does not say it."""
 
     def bounds(self, margin: float) -> Float[Tensor, "2 3"]:
         """The box of the middle 98 % of the points along each axis, larger by `margin` of its sides."""
@@ -99,7 +101,8 @@ def initial_family(layer: LayerConfig, ground: Ground) -> Family:
             raise ConfigError(f"{where}.settings: {name} is of type {kind.__name__} and not negative, got {value!r}")
         settings[name] = kind(value)
     kind = find_family(layer.family)
-    metadata = kind.checked_metadata(layer.metadata)
+    seeded = {"initial_seed": ground.seed} if "initial_seed" in kind.default_metadata() else {}
+    metadata = kind.checked_metadata({**seeded, **layer.metadata})
     try:
         made = row.make(kind, metadata, ground, settings)
     except ValueError as error:

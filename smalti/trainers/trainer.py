@@ -120,7 +120,8 @@ class Trainer:
         config = self.config
         points = starting_points(config, self.dataset, self.train_rows, self.generator)
         self.extent = scene_extent(self.cameras, points[0])
-        ground = Ground(select_views(self.dataset, self.train_rows), *points, self.generator, notices=self.notices)
+        views, seed = select_views(self.dataset, self.train_rows), config.run.seed
+        ground = Ground(views, *points, self.generator, notices=self.notices, seed=seed)
         self.scene = initial_scene(config, ground, self.extent)
         self.scene.background = stated_background(self.dataset, config.data.background)
         self._assemble()

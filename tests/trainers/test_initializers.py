@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +124,17 @@ def test_random_points_do_as_well(dataset: Dataset) -> None:
         dataset, torch.from_numpy(points.positions).float(), torch.from_numpy(points.colors).float() / 255, generator
     )
     assert len(made(ground, "spheres", "meshes", count=5, level=0)) >= 20
+
+
+@pytest.mark.parametrize(("family", "drawn"), [("superquadrics", "raw_textures"), ("neural_splats", "frequencies")])
+def test_what_a_family_draws_by_its_own_seed_follows_the_runs(ground: Ground, family: str, drawn: str) -> None:
+    """Seed 0 of a run is what the family draws by default; a seed that the layer states is kept."""
+
+    def start(seed: int, **metadata: Any) -> torch.Tensor:
+        layer = LayerConfig(name="a", family=family, settings={"count": 20}, metadata=metadata)
+        again = replace(ground, generator=torch.Generator().manual_seed(0), seed=seed)
+        return initial_family(layer, again).parameters[drawn].detach()
+
+    assert torch.equal(start(0), start(0, initial_seed=0))
+    assert not torch.equal(start(1), start(0))
+    assert torch.equal(start(1), start(5, initial_seed=1))
