@@ -64,6 +64,10 @@ class Family(Editable, ABC):
     """Whether `density.rule` is meant for it and primitives may be left out at random; False where they hang together,
     as the faces of a mesh do: then only a rule that a layer names itself changes their number.
     """
+    part_noun: ClassVar[str] = ""
+    """What one primitive is called where each is a solid of its own, bounded by a closed surface (`separate_parts`);
+    empty where primitives are not such.
+    """
 
     def __init__(
         self,
@@ -274,6 +278,16 @@ class Family(Editable, ABC):
 
     def surface(self) -> Surface | None:
         """The triangles that the family draws, where that is what it draws. Not differentiable."""
+        return None
+
+    def texture(self) -> Float[Tensor, "h w 3"] | None:
+        """The picture (0..1) that the texture coordinates of `surface` refer to, where it has one. Not differentiable."""
+        return None
+
+    def separate_parts(self) -> Int[Tensor, "k"] | None:
+        """Rows of the primitives that are drawn, ascending, where each is a solid of its own; None in other families.
+        Such a family draws the same picture in one layer and in a layer for each of these rows.
+        """
         return None
 
     @abstractmethod

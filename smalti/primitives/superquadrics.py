@@ -23,7 +23,7 @@ from torch import Tensor
 from smalti.cameras.camera import Camera
 from smalti.cameras.similarity import Similarity
 from smalti.primitives import superquadric_shape as shapes
-from smalti.primitives.block_textures import atlas, pooled, total_variation
+from smalti.primitives.block_textures import atlas, initial_noise, pool_factor, pooled, total_variation
 from smalti.primitives.family import Family, FamilyError, LossContext
 from smalti.primitives.metadata import Ranges
 from smalti.primitives.picking import picked
@@ -53,6 +53,7 @@ class Superquadrics(Family):
     name: ClassVar[str] = "superquadrics"
     grows: ClassVar[bool] = False
     color_logits: ClassVar[tuple[str, ...]] = ("raw_textures",)
+    part_noun: ClassVar[str] = "block"
 
     @classmethod
     def default_metadata(cls) -> dict[str, Any]:
@@ -149,9 +150,8 @@ class Superquadrics(Family):
     @classmethod
     def _placed(cls, centres: Tensor, six: Tensor, scales: Tensor, colors: Tensor, values: Mapping[str, Any]) -> Self:
         """`scales` are in units of `ratio`, `colors` one per block; textures get the published noise on top."""
-        count, size, opacity = len(centres), values["texture_size"], values["initial_opacity"]
-        generator = torch.Generator().manual_seed(values["initial_seed"])
-        noise = 0.1 * torch.randn(count, size, size, 3, generator=generator)
+        count, opacity = len(centres), values["initial_opacity"]
+        noise = initial_noise(count, values["texture_size"], values["initial_seed"])
         parameters = {
             "translations": centres.float(),
             "rotations": six.clone(),
@@ -192,7 +192,7 @@ class Superquadrics(Family):
         values = self.metadata
         coarse = share < values["fine_from"]
         values["binary"] = bool(values["binary"]) or not coarse
-        self._pool = int(values["pool"]) if share < values["pooled_until"] else 1
+        self._pool = pool_factor(values, share)
         if values["noise"] > 0 and not values["binary"]:
             noise = torch.randn(len(self), generator=generator).to(self.device)
             self._noise = float(values["noise"]) * noise
@@ -293,6 +293,11 @@ class Superquadrics(Family):
         colors = torch.zeros_like(vertices.reshape(-1, 3), dtype=texture.dtype)
         colors[joined.reshape(-1)] = texture_lookup(texture, uvs.reshape(-1, 2))
         return Surface(vertices.reshape(-1, 3), joined, colors)
+
+    @torch.no_grad()
+    def separate_parts(self) -> Int[Tensor, "k"]:
+        rows = self._drawn()
+        return rows[self._drawn_opacities(rows) > 0]
 
     @torch.no_grad()
     def sample_points(

@@ -134,6 +134,11 @@ def _clear(layer: Layer, family: Family) -> tuple[str, ...]:
 def _surface_mesh(layer: Layer, family: Family) -> tuple[MeshFile, tuple[str, ...]]:
     surface = family.surface()
     assert surface is not None
+    texture = family.texture()
+    if texture is not None and surface.uvs is not None:
+        levels = (texture.cpu().float() * 255).round().byte().numpy()
+        vertices, uvs = surface.vertices.detach().cpu().float().numpy(), surface.uvs.cpu().float().numpy()
+        return MeshFile(vertices, surface.faces.cpu().long().numpy(), None, uvs, levels), ()
     colors = None if surface.colors is None else surface.colors.detach().cpu().float().numpy()
     mesh = MeshFile(surface.vertices.detach().cpu().float().numpy(), surface.faces.cpu().long().numpy(), colors)
     return mesh, (f"layer {layer.name!r} was written as triangles with a colour per vertex",)
