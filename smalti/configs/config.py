@@ -132,6 +132,16 @@ class LossConfig(Section):
     """w of (1 - w) pixel + w (1 - SSIM)."""
     pixel: Literal["l1", "mse"] = "l1"
     """What pixels are compared by: mean absolute or mean squared difference."""
+    perceptual: NotNegative = 0.0
+    """Weight of the perceptual distance of the pictures, added to the above; 0 for none."""
+    perceptual_kind: Literal["auto", "lpips", "gradients"] = "auto"
+    """`lpips`: LPIPS-VGG. `gradients`: absolute differences of image gradients on a pyramid. `auto`: the first where
+    its weights are on this machine, else the second; said at the start and written beside every number.
+    """
+    perceptual_every: Natural = 1
+    """Only at every so many steps, with so many times the weight."""
+    perceptual_crop: Count = 0
+    """Of a random square of so many pixels a side (at least 32), instead of the whole picture; 0 for the whole."""
     opacity: NotNegative = 0.001
     """Weight of the mean opacity, of every layer whose family has that term."""
     scale: NotNegative = 0.01
@@ -140,6 +150,13 @@ class LossConfig(Section):
     """Weight of the mean excess of longest over second-longest axis beyond `anisotropy_limit` (needles), likewise."""
     anisotropy_limit: Positive = 8.0
     """Ratio from which a primitive counts as a needle."""
+
+    @field_validator("perceptual_crop")
+    @classmethod
+    def _large_enough(cls, value: int) -> int:
+        if 0 < value < 32:
+            raise ValueError("a crop has at least 32 pixels a side; 0 takes the whole picture")
+        return value
 
 
 class OptimizerConfig(Section):

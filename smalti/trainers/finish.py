@@ -39,13 +39,15 @@ class Finish:
         trainer, result = self.trainer, self.result()
         which = "held-out" if trainer.test_rows else "training"
         path = self.run.path / "evaluation.json"
-        values = {"step": trainer.step_number, "views": which, **result.to_json()}
+        loss = {"perceptual": trainer.perceptual_kind}
+        values = {"step": trainer.step_number, "views": which, **loss, **result.to_json()}
         path.write_text(json.dumps(values, indent=1), encoding="utf-8")
         if trainer.test_rows and not self._is_recorded():
             clock = {"cpu_seconds": round(trainer.clock.cpu, 3), "wall_seconds": round(trainer.clock.wall, 3)}
-            count = {"primitives": len(trainer.scene), "layers": trainer.scene.counts()}
-            self.run.record({"kind": "evaluation", "step": trainer.step_number, **clock, **count, **result.mean})
-        return [f"{which} views:", *result.lines(per_view=False), f"figures per view: {path}"]
+            facts = {**clock, "primitives": len(trainer.scene), "layers": trainer.scene.counts(), **loss}
+            self.run.record({"kind": "evaluation", "step": trainer.step_number, **facts, **result.mean})
+        said = [] if trainer.perceptual is None else [f"trained with the {trainer.perceptual.describe()}"]
+        return [f"{which} views:", *said, *result.lines(per_view=False), f"figures per view: {path}"]
 
     def _is_recorded(self) -> bool:
         """Whether these figures are in metrics.jsonl already: the run was finished before and is finished again."""

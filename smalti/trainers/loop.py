@@ -138,6 +138,7 @@ class _Loop:
         trainer = self.trainer
         return {
             "loss": report.loss,
+            "perceptual": trainer.perceptual_kind,
             "psnr": report.psnr,
             "primitives": len(trainer.scene),
             "layers": trainer.scene.counts(),
@@ -184,6 +185,7 @@ class _Loop:
                 "wall_seconds": round(trainer.clock.wall, 3),
                 "primitives": len(trainer.scene),
                 "layers": trainer.scene.counts(),
+                "perceptual": trainer.perceptual_kind,
                 **result.mean,
                 **extra,
             }

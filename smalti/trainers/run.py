@@ -111,6 +111,10 @@ class Run:
         state = checkpoints.read_state(checkpoints.checkpoint_path(self.path, step))
         return {key: value for key, value in state.tensors.items() if key.startswith("refine/")}
 
+    def perceptual_kind(self) -> str | None:
+        """Of the perceptual term that the run was trained with, as its records say; None without one."""
+        return next((each["perceptual"] for each in reversed(list(self.metrics())) if "perceptual" in each), None)
+
     # -- data ---------------------------------------------------------------------------------------------------------
     def dataset(self) -> Dataset:
         """The capture that is trained on (of one with times, the configured instant). DatasetError for bad data."""

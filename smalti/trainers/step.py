@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from smalti.primitives.family import Drawable, LossContext
@@ -25,6 +26,7 @@ from smalti.trainers.losses import (
     image_loss,
     psnr_of,
 )
+from smalti.trainers.perceptual import PerceptualTerm
 from smalti.trainers.refinement import Refinement
 from smalti.trainers.views import TrainingView
 
@@ -34,6 +36,8 @@ class StepOptions:
     """What a step needs to know besides scene and views."""
 
     image: ImageLossWeights
+    perceptual: PerceptualTerm | None = None
+    """Of pictures, beside `image`."""
     weights: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Of the families' own loss terms: layer -> term -> weight."""
     context: LossContext | None = None
@@ -58,6 +62,10 @@ class StepResult:
     arena: int = 0
     """Bytes that the renderer held for the largest of the renders."""
 
+    def seen(self, layer: str) -> Bool[Tensor, "n"]:
+        """Which primitives of a drawn layer were in a picture of the step."""
+        return torch.stack([each[layer].visible for each in self.sightings if layer in each]).any(dim=0)
+
 
 def backward(
     scene: Scene, views: Sequence[TrainingView], refinement: Refinement, options: StepOptions, step: int
@@ -81,6 +89,9 @@ def backward(
         frame = render(drawables, camera, background=view.background, settings=settings, backend=options.backend)
         color = refinement.exposed(frame.color, view.index)
         loss = image_loss(color, view.target, view.mask, options.image)
+        if options.perceptual is not None:
+            seen = options.perceptual(color, view.target, view.mask, step)
+            loss = loss if seen is None else loss + seen.to(loss)
         extra = refinement.loss(view.index)
         if extra is not None:
             loss = loss + extra.to(loss)

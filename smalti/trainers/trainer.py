@@ -35,6 +35,7 @@ from smalti.trainers.initial import initial_scene, scene_extent, starting_points
 from smalti.trainers.initializers import Ground
 from smalti.trainers.losses import DepthLoss, ImageLossWeights
 from smalti.trainers.ordering import ViewOrder
+from smalti.trainers.perceptual import perceptual_term
 from smalti.trainers.plans import plans_of
 from smalti.trainers.refinement import Refinement
 from smalti.trainers.run import Run
@@ -127,9 +128,12 @@ class Trainer:
         self._assemble()
         self._trim_to_budget()
 
-    def _assemble(self) -> None:
-        """Everything that leans on scene and extent."""
+    def _assemble(self, perceptual: str = "") -> None:
+        """Everything that leans on scene and extent. `perceptual`: the kind of that term in a run that goes on."""
         config = self.config
+        self.perceptual = perceptual_term(config.loss, self.generator, perceptual)
+        if self.perceptual is not None:
+            self.notices.append(self.perceptual.describe())
         for layer in self.scene:
             layer.family.to(self.device)
             layer.family.require_gradients(not layer.locked)
@@ -159,12 +163,18 @@ class Trainer:
         self.budget.fixed = sum(layer.family.bytes for layer in self.scene if layer.locked)
         self.options = StepOptions(
             image=ImageLossWeights(config.loss.dssim, config.loss.pixel),
+            perceptual=self.perceptual,
             weights={name: plan.weights for name, plan in self.plans.items()},
             context=context,
             backend=self.backend,
             absolute_gradient=any(rule.absolute_gradient for rule in self.rules.values()),
             depth_loss=self.depth_loss,
         )
+
+    @property
+    def perceptual_kind(self) -> str | None:
+        """Of the perceptual term that is really used; None without one."""
+        return None if self.perceptual is None else self.perceptual.kind
 
     @property
     def can_step(self) -> bool:
@@ -316,6 +326,7 @@ class Trainer:
             "budget": self.budget.state(),
             "extent": self.extent,
             "views": len(self.source),
+            "perceptual": self.perceptual_kind,
         }
         state.clock = {"cpu": self.clock.cpu, "wall": self.clock.wall}
         checkpoints.write_checkpoint(
@@ -330,7 +341,7 @@ class Trainer:
         state = checkpoints.read_state(folder)
         with checkpoints.reading(folder):
             self.extent = float(state.plain["extent"])
-            self._assemble()
+            self._assemble(state.plain.get("perceptual") or "")  # what older versions saved has none
             self.step_number = int(state.plain["step"])
             self.adam.load(_below(state.tensors, "adam/"), state.plain["adam"], self.device)
             self.refinement.load(_below(state.tensors, "refine/"))
