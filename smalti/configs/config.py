@@ -189,6 +189,16 @@ class ScheduleConfig(Section):
     @field_validator("resolution")
     @classmethod
     def _rising(cls, value: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    drops: list[tuple[Count, Positive]] = Field(default_factory=list)
+    """Pairs [step, factor]: from that step on, all rates are multiplied by that factor (all that came multiply up)."""
+
+    @field_validator("drops")
+    @classmethod
+    def _rising(cls, value: list[tuple[int, float]]) -> list[tuple[int, float]]:
+        steps = [step for step, _ in value]
+        if steps != sorted(set(steps)):
+            raise ValueError("steps must rise, for example [[23000, 0.1]]")
+        return value
         steps = [step for step, _ in value]
         if steps != sorted(set(steps)) or any(factor < 1 for _, factor in value):
             raise ValueError("steps must rise and factors be at least 1, for example [[300, 4], [900, 2]]")
@@ -200,6 +210,20 @@ class DensityConfig(Section):
 
     rule: Literal["none", "gradient", "mcmc"] = "gradient"
     """`gradient`: clone and split by screen gradient (3DGS). `mcmc`: relocation and noise (Kheradmand et al. 2024)."""
+    weights: list[tuple[Count, str, NotNegative]] = Field(default_factory=list)
+    """Triples [step, term, factor]: from that step on, the weight of that loss term is multiplied by that factor (all
+    that came multiply up). A term of the pictures (`dssim`, `perceptual`), of every layer whose family has it
+    (`total_variation`), or of one layer (`LAYER/total_variation`).
+    """
+
+    @field_validator("weights")
+    @classmethod
+    def _in_order(cls, value: list[tuple[int, str, float]]) -> list[tuple[int, str, float]]:
+        if [step for step, _, _ in value] != sorted(step for step, _, _ in value):
+            raise ValueError("steps must not fall, for example [[20000, parsimony, 0.0], [20000, perceptual, 0.1]]")
+        if len({(step, term) for step, term, _ in value}) < len(value):
+            raise ValueError("a term changes twice at one step; write one factor")
+        return value
     start: Count = 500
     """First step of growth."""
     stop: Count = 15_000

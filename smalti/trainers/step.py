@@ -5,7 +5,8 @@ here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from jaxtyping import Bool
@@ -28,6 +29,7 @@ from smalti.trainers.losses import (
 )
 from smalti.trainers.perceptual import PerceptualTerm
 from smalti.trainers.refinement import Refinement
+from smalti.trainers.schedules import weight_factor
 from smalti.trainers.views import TrainingView
 
 
@@ -40,11 +42,30 @@ class StepOptions:
     """Of pictures, beside `image`."""
     weights: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Of the families' own loss terms: layer -> term -> weight."""
+    changes: Sequence[tuple[int, str, float]] = ()
+    """[step, term, factor] that multiply weights (`schedule.weights`)."""
     context: LossContext | None = None
     """For these terms; needed where there are weights."""
     backend: str = "auto"
     absolute_gradient: bool = False
     depth_loss: DepthLoss | None = None
+
+    def at(self, step: int) -> StepOptions:
+        """With the weights as they are at `step`, and no changes to come."""
+        if not self.changes:
+            return self
+        factor = partial(weight_factor, step, changes=self.changes)
+        seen = self.perceptual
+        return replace(
+            self,
+            image=replace(self.image, dssim=self.image.dssim * factor("dssim")),
+            perceptual=None if seen is None else replace(seen, weight=seen.weight * factor("perceptual")),
+            weights={
+                layer: {term: weight * factor(term, layer=layer) for term, weight in terms.items()}
+                for layer, terms in self.weights.items()
+            },
+            changes=(),
+        )
 
 
 @dataclass(eq=False)
@@ -73,6 +94,7 @@ def backward(
     """Mean loss over the views plus the regularisers, differentiated; views one after another, so memory does not
     grow.
     """
+    options = options.at(step)
     trained = [layer for layer in scene.visible_layers() if not layer.locked]
     for layer in scene:  # those that were hidden meanwhile, too: no gradient of theirs is used twice
         for parameter in layer.family.parameters.values():

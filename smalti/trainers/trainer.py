@@ -4,7 +4,6 @@ loop's.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,6 +24,7 @@ from smalti.renderers.render import render
 from smalti.scene.scene import Scene
 from smalti.trainers import checkpoints, schedules
 from smalti.trainers.adam import Adam, AdamSettings
+from smalti.trainers.clock import Clock
 from smalti.trainers.density.budget import Budget
 from smalti.trainers.density.evidence import near_cameras, unsupported
 from smalti.trainers.density.population import Population
@@ -36,7 +36,7 @@ from smalti.trainers.initializers import Ground
 from smalti.trainers.losses import DepthLoss, ImageLossWeights
 from smalti.trainers.ordering import ViewOrder
 from smalti.trainers.perceptual import perceptual_term
-from smalti.trainers.plans import plans_of
+from smalti.trainers.plans import plans_of, require_scheduled_terms
 from smalti.trainers.refinement import Refinement
 from smalti.trainers.run import Run
 from smalti.trainers.step import StepOptions, backward
@@ -51,37 +51,6 @@ class StepReport:
     psnr: float
     changes: dict[str, int]
     problems: list[str]
-
-
-class Clock:
-    """Processor and wall seconds of training; what runs inside `excluded` does not count."""
-
-    def __init__(self) -> None:
-        self.cpu_before, self.wall_before = 0.0, 0.0
-        self.cpu_start, self.wall_start = time.process_time(), time.perf_counter()
-
-    @property
-    def cpu(self) -> float:
-        """Seconds of all threads, over all sittings of the run."""
-        return self.cpu_before + time.process_time() - self.cpu_start
-
-    @property
-    def wall(self) -> float:
-        """Seconds by the clock, over all sittings of the run."""
-        return self.wall_before + self.sitting
-
-    @property
-    def sitting(self) -> float:
-        """Seconds by the clock since this start."""
-        return time.perf_counter() - self.wall_start
-
-    def __enter__(self) -> Clock:
-        self._pause = (time.process_time(), time.perf_counter())
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.cpu_start += time.process_time() - self._pause[0]
-        self.wall_start += time.perf_counter() - self._pause[1]
 
 
 class Trainer:
@@ -146,6 +115,7 @@ class Trainer:
         context = LossContext(self.extent, self.generator, config.loss.anisotropy_limit)
         self.budget = Budget(parse_bytes(config.density.budget), most_primitives(config, self.cameras))
         self.budget.model = parse_bytes(config.density.model) if config.density.model else 0
+        require_scheduled_terms(self.scene, config, context)
         self.plan([Population(layer, self.adam) for layer in trained_layers(self.scene)], context)
         self.edited = EditedState(self)
 
@@ -164,6 +134,7 @@ class Trainer:
         self.options = StepOptions(
             image=ImageLossWeights(config.loss.dssim, config.loss.pixel),
             perceptual=self.perceptual,
+            changes=config.schedule.weights,
             weights={name: plan.weights for name, plan in self.plans.items()},
             context=context,
             backend=self.backend,
@@ -245,6 +216,7 @@ class Trainer:
             self.adam.step(population.parameters(), scaled, population.rows_to_hold(bad))
             self.rules[layer.name].after_update(population, self._moment(step + 1, position_rate))
         share = schedules.decay(step, config.run.steps, config.optimizer.position_final)
+        share *= schedules.dropped(step, config.optimizer.drops)
         stayed = self.refinement.step([view.index for view in views], step, share)
         names = {view.index: view.camera.name for view in views}
         return [f"step {step}: gradient of {table} is NaN or Inf (view {names[row]})" for table, row in stayed]
