@@ -174,6 +174,16 @@ class OptimizerConfig(Section):
     """Decay of Adam's second moment."""
     epsilon: Positive = 1e-15
     """Adam's epsilon."""
+    drops: list[tuple[Count, Positive]] = Field(default_factory=list)
+    """Pairs [step, factor]: from that step on, all rates are multiplied by that factor (all that came multiply up)."""
+
+    @field_validator("drops")
+    @classmethod
+    def _rising(cls, value: list[tuple[int, float]]) -> list[tuple[int, float]]:
+        steps = [step for step, _ in value]
+        if steps != sorted(set(steps)):
+            raise ValueError("steps must rise, for example [[23000, 0.1]]")
+        return value
 
 
 class ScheduleConfig(Section):
@@ -185,31 +195,6 @@ class ScheduleConfig(Section):
     """Pairs [until_step, factor]: until that step, pictures are further reduced by that factor."""
     batch: Natural = 1
     """Views per step; their losses are averaged."""
-
-    @field_validator("resolution")
-    @classmethod
-    def _rising(cls, value: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    drops: list[tuple[Count, Positive]] = Field(default_factory=list)
-    """Pairs [step, factor]: from that step on, all rates are multiplied by that factor (all that came multiply up)."""
-
-    @field_validator("drops")
-    @classmethod
-    def _rising(cls, value: list[tuple[int, float]]) -> list[tuple[int, float]]:
-        steps = [step for step, _ in value]
-        if steps != sorted(set(steps)):
-            raise ValueError("steps must rise, for example [[23000, 0.1]]")
-        return value
-        steps = [step for step, _ in value]
-        if steps != sorted(set(steps)) or any(factor < 1 for _, factor in value):
-            raise ValueError("steps must rise and factors be at least 1, for example [[300, 4], [900, 2]]")
-        return value
-
-
-class DensityConfig(Section):
-    """How the number of primitives changes, whatever the rule."""
-
-    rule: Literal["none", "gradient", "mcmc"] = "gradient"
-    """`gradient`: clone and split by screen gradient (3DGS). `mcmc`: relocation and noise (Kheradmand et al. 2024)."""
     weights: list[tuple[Count, str, NotNegative]] = Field(default_factory=list)
     """Triples [step, term, factor]: from that step on, the weight of that loss term is multiplied by that factor (all
     that came multiply up). A term of the pictures (`dssim`, `perceptual`), of every layer whose family has it
@@ -224,6 +209,21 @@ class DensityConfig(Section):
         if len({(step, term) for step, term, _ in value}) < len(value):
             raise ValueError("a term changes twice at one step; write one factor")
         return value
+
+    @field_validator("resolution")
+    @classmethod
+    def _rising(cls, value: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        steps = [step for step, _ in value]
+        if steps != sorted(set(steps)) or any(factor < 1 for _, factor in value):
+            raise ValueError("steps must rise and factors be at least 1, for example [[300, 4], [900, 2]]")
+        return value
+
+
+class DensityConfig(Section):
+    """How the number of primitives changes, whatever the rule."""
+
+    rule: Literal["none", "gradient", "mcmc"] = "gradient"
+    """`gradient`: clone and split by screen gradient (3DGS). `mcmc`: relocation and noise (Kheradmand et al. 2024)."""
     start: Count = 500
     """First step of growth."""
     stop: Count = 15_000
