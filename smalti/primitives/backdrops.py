@@ -23,7 +23,7 @@ from torch import Tensor
 from smalti.cameras.camera import Camera
 from smalti.cameras.similarity import Similarity
 from smalti.primitives import superquadric_shape as shapes
-from smalti.primitives.block_textures import atlas, initial_noise, pool_factor, pooled, total_variation
+from smalti.primitives.block_textures import drawn_atlas, initial_noise, pool_factor, total_variation
 from smalti.primitives.family import Family, FamilyError, LossContext
 from smalti.primitives.metadata import Ranges
 from smalti.primitives.picking import picked
@@ -184,8 +184,8 @@ class Backdrops(Family):
         return [drawn]
 
     def _atlas(self) -> tuple[Float[Tensor, "h w 3"], Float[Tensor, "m 3 2"]]:
-        textures = pooled(self.parameters["raw_textures"].sigmoid(), self._pool)
-        return atlas(textures, self.shape.uvs.to(self.device), self.shape.overflow, self._around)
+        raw, uvs = self.parameters["raw_textures"], self.shape.uvs.to(self.device)
+        return drawn_atlas(raw, self._pool, uvs, self.shape.overflow, self._around)
 
     # -- measures -----------------------------------------------------------------------------------------------------
     def positions(self) -> Float[Tensor, "n 3"]:
@@ -254,7 +254,7 @@ class Backdrops(Family):
         dome's around the back too.
         """
         textures = self.parameters["raw_textures"]
-        return {"total_variation": lambda: total_variation(textures.sigmoid(), self._around).sum()}
+        return {"total_variation": lambda: total_variation(textures, self._around).sum()}
 
     # -- density control: there is nothing to thin out or to share ----------------------------------------------------
     @torch.no_grad()

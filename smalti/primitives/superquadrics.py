@@ -23,11 +23,12 @@ from torch import Tensor
 from smalti.cameras.camera import Camera
 from smalti.cameras.similarity import Similarity
 from smalti.primitives import superquadric_shape as shapes
-from smalti.primitives.block_textures import atlas, initial_noise, pool_factor, pooled, total_variation
+from smalti.primitives.block_textures import drawn_atlas, initial_noise, pool_factor, total_variation
 from smalti.primitives.family import Family, FamilyError, LossContext
 from smalti.primitives.metadata import Ranges
 from smalti.primitives.picking import picked
 from smalti.primitives.placement import point_cells
+from smalti.primitives.posed import PosedBlocks
 from smalti.primitives.registry import check_points
 from smalti.primitives.splats import noise_steps, noise_weights
 from smalti.primitives.surface import Surface, uniform_barycentrics
@@ -41,7 +42,7 @@ DEAD = 0.01
 """Blocks at or below this opacity are not drawn, get no gradient, and stay so."""
 
 
-class Superquadrics(Family):
+class Superquadrics(Family, PosedBlocks):
     """See the module. Metadata: `level` of the icosphere; `edges` and `sigma` (squared NDC); `detach_barycentrics`:
     colour does not move the surface (as published); `texture_size`, `count`, `initial_opacity`, `initial_seed` of new
     blocks. Schedule of a training run (shares of it): up to `pooled_until` textures are averaged over `pool` texels;
@@ -54,6 +55,7 @@ class Superquadrics(Family):
     grows: ClassVar[bool] = False
     color_logits: ClassVar[tuple[str, ...]] = ("raw_textures",)
     part_noun: ClassVar[str] = "block"
+    least_scale: ClassVar[float] = FLOOR
 
     @classmethod
     def default_metadata(cls) -> dict[str, Any]:
@@ -246,8 +248,9 @@ class Superquadrics(Family):
 
     def _atlas(self, rows: Int[Tensor, "k"]) -> tuple[Float[Tensor, "h w 3"], Float[Tensor, "m 3 2"]]:
         """Textures of `rows` in one, and the coordinates of their faces' corners."""
-        textures = self.parameters["raw_textures"].index_select(0, rows).sigmoid()
-        return atlas(pooled(textures, self._pool), self.shape.uvs.to(self.device), self.shape.overflow)
+        raw = self.parameters["raw_textures"]
+        raw = raw if len(rows) == len(self) else raw.index_select(0, rows)
+        return drawn_atlas(raw, self._pool, self.shape.uvs.to(self.device), self.shape.overflow)
 
     # -- measures -----------------------------------------------------------------------------------------------------
     def positions(self) -> Float[Tensor, "n 3"]:
@@ -348,7 +351,7 @@ class Superquadrics(Family):
         return {
             "opacity": lambda: self.opacities().mean(),
             "parsimony": until_binary(parsimony),
-            "total_variation": lambda: total_variation(self.parameters["raw_textures"].sigmoid()).sum(),
+            "total_variation": lambda: total_variation(self.parameters["raw_textures"]).sum(),
             "overlap": until_binary(lambda: self.overlap_of(context.generator)),
         }
 

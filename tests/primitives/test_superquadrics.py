@@ -9,7 +9,7 @@ import torch
 from small_families import a_camera, blocks, doubled, picture, points
 from torch import Tensor
 
-from smalti.primitives.block_textures import atlas, pooled, total_variation
+from smalti.primitives.block_textures import atlas, drawn_atlas, pooled, total_variation
 from smalti.primitives.family import FamilyError, LossContext
 from smalti.primitives.superquadric_shape import (
     implicit,
@@ -145,10 +145,35 @@ def test_overlap_of_coincident_balls(count: int, wanted: float) -> None:
 def test_variation_counts_a_step_twice_around() -> None:
     """Test 10."""
     assert float(total_variation(torch.full((1, 4, 8, 3), 0.3))[0]) == 0
-    step = torch.zeros(1, 4, 8, 3)
-    step[:, :, 3:] = 1
+    step = torch.full((1, 4, 8, 3), -40.0)
+    step[:, :, 3:] = 40.0
     assert float(total_variation(step)[0]) == pytest.approx(2 * 4 * 3 / 32)
     assert float(total_variation(step.transpose(1, 2))[0]) == pytest.approx(4 * 3 / 28)
+    assert float(total_variation(step, around=False)[0]) == pytest.approx(4 * 3 / 28)
+
+
+@pytest.mark.parametrize("around", [True, False])
+def test_derivatives_of_textures_are_those_of_what_they_say(around: bool) -> None:
+    raw = torch.randn(2, 6, 9, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    uvs, overflow = template(1).uvs, template(1).overflow if around else 0.0
+    weights = torch.tensor([0.3, -2.0], dtype=torch.float64)
+
+    def variation(raw: Tensor) -> Tensor:
+        values = raw.sigmoid()
+        after = values.roll(-1, dims=2) if around else values[:, :, 1:]
+        across = (after - values[:, :, : after.shape[2]]).square().sum(3).mean((1, 2))
+        return across + (values[:, 1:] - values[:, :-1]).square().sum(3).mean((1, 2))
+
+    assert torch.allclose(total_variation(raw, around), variation(raw), rtol=1e-12)
+    wanted = torch.autograd.grad((weights * variation(raw)).sum(), raw)[0]
+    found = torch.autograd.grad((weights * total_variation(raw, around)).sum(), raw)[0]
+    assert torch.allclose(found, wanted, rtol=1e-10, atol=1e-14)
+    for pool in (1, 2, 3):
+        assert torch.autograd.gradcheck(lambda raw: drawn_atlas(raw, pool, uvs, overflow, around)[0], (raw,))  # noqa: B023
+        shown, where = drawn_atlas(raw, pool, uvs, overflow, around)
+        still, there = atlas(pooled(raw.detach().sigmoid(), pool), uvs, overflow, around)
+        assert torch.equal(shown, still)
+        assert torch.equal(where, there)
 
 
 def test_six_numbers_make_a_rotation() -> None:
