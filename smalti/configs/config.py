@@ -81,6 +81,19 @@ class DataConfig(Section):
     """Points of the file, or triangulated ones, beyond this number are thinned out at random."""
     sampled_points: Natural = 20_000
     """How many points are sampled where there are none (visual hull, random)."""
+    align: Literal["none", "auto"] = "none"
+    """`auto` finds the capture's canonical frame (+y up, the subject in the cube [-1, 1]^3) from its cameras and points
+    and shows it in RUN/world.png: the layers' start, and the unit of rates of positions and of sizes, are then as that
+    frame says. Nothing is moved: cameras, scene and files stay in the input's frame.
+    """
+    up: str | tuple[float, float, float] = ""
+    """With `align`, states up instead: an axis of the input (`z`, `-y`) or a direction ([0, -0.4, -0.9])."""
+    centre: tuple[float, float, float] | None = None
+    """With `align`, states the canonical origin: a point of the input."""
+    radius: NotNegative = 0.0
+    """With `align`, states half the side of the cube, in the input's unit; 0 has it found."""
+    ground: float | Literal["auto", "none"] = "auto"
+    """With `align`, states the ground's height (y) in the canonical frame, or that there is none."""
 
 
 class LayerConfig(Section):

@@ -118,9 +118,9 @@ class Parts:
         return displacements(self.boxes)
 
     def _with(self, moves: list[Tensor], alone: bool) -> Scene:
-        from smalti.scene.scene import Layer, Scene
+        from smalti.scene.scene import Layer
 
-        result = Scene(order=self.scene.order, near=self.scene.near, background=self.scene.background)
+        result = self.scene.like()
         moved = dict(zip(self.names, moves, strict=True))
         for held in self.scene:
             if held.name not in moved and alone:
@@ -146,9 +146,7 @@ def parts_of(scene: Scene) -> Parts:
     >>> parts_of(scene).names, list(scene.layers)
     (('block-00', 'block-01'), ['toy'])
     """
-    from smalti.scene.scene import Scene
-
-    result = Scene(order=scene.order, near=scene.near, background=scene.background)
+    result = scene.like()
     visible, parts, left_out = scene.visible_layers(), list[Part](), 0
     taken = set(scene.layers)
     for held in visible:

@@ -82,6 +82,10 @@ class Scene:
     """Near plane, world units."""
     background: tuple[float, float, float] | None = None
     """The colour behind the scene that its training pictures stated; None where they had none (drawn as black)."""
+    canonical_from_scene: Similarity | None = None
+    """Where the capture was aligned: the frame with +y up and the subject in the cube [-1, 1]^3. What needs to know up,
+    or a size, asks it; nothing is drawn or written in it.
+    """
     history: History = field(default_factory=History, repr=False)
     """Edits that can be undone (`smalti.scene.edits`, `smalti.scene.structure`); not saved."""
 
@@ -139,9 +143,19 @@ class Scene:
             background = torch.tensor(self.background, device=drawables[0].device)
         return render(drawables, camera, background=background, settings=settings or self.settings(), backend=backend)
 
+    def like(self) -> Scene:
+        """A scene without layers in the same frame, order and light."""
+        canonical = self.canonical_from_scene
+        return Scene(order=self.order, near=self.near, background=self.background, canonical_from_scene=canonical)
+
+    def turn_canonical(self, move: Similarity) -> None:
+        """Let the canonical frame follow where all layers are moved by `move`; nothing where there is none."""
+        if self.canonical_from_scene is not None:
+            self.canonical_from_scene = self.canonical_from_scene @ move.inverse
+
     def flattened(self) -> Scene:
         """The same picture with every layer's similarity applied to its primitives (the input is left alone)."""
-        flat = Scene(order=self.order, near=self.near, background=self.background)
+        flat = self.like()
         for layer in self:
             family = layer.family.copy()
             if not layer.similarity.is_identity:
@@ -247,13 +261,15 @@ class Scene:
             for layer in self
         ]
         background = None if self.background is None else list(self.background)
-        plain = {
+        plain: dict[str, Any] = {
             "version": SCENE_VERSION,
             "order": self.order,
             "near": self.near,
             "background": background,
             "layers": layers,
         }
+        if self.canonical_from_scene is not None:
+            plain["canonical_from_scene"] = self.canonical_from_scene.to_plain()
         return tensors, plain
 
     @staticmethod
@@ -265,6 +281,8 @@ class Scene:
             )
         background = None if plain["background"] is None else tuple(plain["background"])
         scene = Scene(order=plain["order"], near=plain["near"], background=background)
+        if plain.get("canonical_from_scene") is not None:
+            scene.canonical_from_scene = Similarity.from_plain(plain["canonical_from_scene"])
         for entry in plain["layers"]:
             prefix = f"{entry['name']}/"
             values = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

@@ -21,6 +21,7 @@ from smalti.configs.resolve import ConfigError
 from smalti.datasets.dataset import Dataset, DatasetError
 from smalti.datasets.hull_field import LEVEL, hull_field
 from smalti.datasets.initial import one_instant
+from smalti.datasets.world import World
 from smalti.files import read_scene_file
 from smalti.files.contents import SPLATS, contents_of
 from smalti.primitives.family import Family, find_family
@@ -51,6 +52,8 @@ class Ground:
     background: tuple[float, float, float] = (0.0, 0.0, 0.0)
     settings: RenderSettings = field(default_factory=lambda: RenderSettings(order="ray", depth=True))
     """How they are drawn."""
+    aligned: World | None = None
+    """The capture's canonical frame, where it is known already."""
     notices: list[str] = field(default_factory=list)
     """What initialisers have to say: what a reader left out or altered, in sentences."""
     seed: int = 0

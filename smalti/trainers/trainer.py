@@ -16,6 +16,7 @@ from smalti.configs.resolve import ConfigError
 from smalti.datasets.dataset import Dataset
 from smalti.datasets.images import ImageCache
 from smalti.datasets.open import select_views
+from smalti.datasets.world import World
 from smalti.primitives.family import LossContext
 from smalti.renderers.backends import choose
 from smalti.renderers.frame import Frame
@@ -24,6 +25,7 @@ from smalti.renderers.render import render
 from smalti.scene.scene import Scene
 from smalti.trainers import checkpoints, schedules
 from smalti.trainers.adam import Adam, AdamSettings
+from smalti.trainers.alignment import aligned_world
 from smalti.trainers.clock import Clock
 from smalti.trainers.density.budget import Budget
 from smalti.trainers.density.evidence import near_cameras, unsupported
@@ -31,7 +33,7 @@ from smalti.trainers.density.population import Population
 from smalti.trainers.density.rule import Change, make_rule
 from smalti.trainers.edited import EditedState, trained_layers
 from smalti.trainers.guard import BadGradient, BadGradientError
-from smalti.trainers.initial import initial_scene, scene_extent, starting_points
+from smalti.trainers.initial import found_points, initial_scene, scene_extent, tensors_of
 from smalti.trainers.initializers import Ground
 from smalti.trainers.losses import DepthLoss, ImageLossWeights
 from smalti.trainers.ordering import ViewOrder
@@ -78,6 +80,8 @@ class Trainer:
         self.step_number = 0
         self.notices: list[str] = []
         """What there is to say before the first step: of files that were read, of primitives that were left out."""
+        self.world: World | None = None
+        """The capture's canonical frame, where `data.align` asks for one and this start made the scene."""
         self.clock = Clock()
         self.backend, self.depth_loss = backend or self.config.run.backend, depth_loss
         if resume:
@@ -88,11 +92,13 @@ class Trainer:
     def _start(self) -> None:
         """The first scene."""
         config = self.config
-        points = starting_points(config, self.dataset, self.train_rows, self.generator)
-        self.extent = scene_extent(self.cameras, points[0])
-        views, seed = select_views(self.dataset, self.train_rows), config.run.seed
-        ground = Ground(views, *points, self.generator, notices=self.notices, seed=seed)
+        found = found_points(config, self.dataset, self.train_rows, self.generator)
+        views, points, seed = select_views(self.dataset, self.train_rows), tensors_of(found), config.run.seed
+        self.world = aligned_world(config.data, views, found)
+        self.extent = self.world.unit if self.world else scene_extent(self.cameras, points[0])
+        ground = Ground(views, *points, self.generator, notices=self.notices, seed=seed, aligned=self.world)
         self.scene = initial_scene(config, ground, self.extent)
+        self.scene.canonical_from_scene = self.world.canonical_from_input if self.world else None
         self.scene.background = stated_background(self.dataset, config.data.background)
         self._assemble()
         self._trim_to_budget()
