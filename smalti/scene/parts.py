@@ -75,6 +75,8 @@ class Part:
     """What its name ends with; its colour goes by it, whatever other parts there are."""
     box: Float[Tensor, "2 3"]
     """(low, high) in the scene, float64."""
+    outline: Float[Tensor, "q 3"]
+    """Points in the scene whose hull holds the part: the corners of its triangles where it has some, else its box."""
 
     @property
     def color(self) -> tuple[float, float, float]:
@@ -157,7 +159,7 @@ def parts_of(scene: Scene) -> Parts:
         result.layers.update({each.name: each for each in made})
         taken |= {each.name for each in made}
         left_out += len(held.family) - len(made)
-        parts += [Part(each.name, _number(each.name, parts), _box(each)) for each in made]
+        parts += [Part(each.name, _number(each.name, parts), *_extent(each)) for each in made]
     if not parts:
         there = "; ".join(f"{held.name!r}: {_why(held)}" for held in visible) or "no visible layer has a primitive"
         raise NoParts(f"the scene has no separate parts. {there}")
@@ -207,9 +209,14 @@ def _number(name: str, before: list[Part]) -> int:
     return number
 
 
-def _box(held: Layer) -> Float[Tensor, "2 3"]:
+def _extent(held: Layer) -> tuple[Float[Tensor, "2 3"], Float[Tensor, "q 3"]]:
+    """(box, outline) of a layer of one part, in the scene."""
     family = held.family
     if not held.similarity.is_identity:
         family = family.copy()
         family.transform(held.similarity)
-    return family.bounds()[0].detach().double().cpu()
+    box, surface = family.bounds()[0].detach().double().cpu(), family.surface()
+    if surface is not None and len(surface.vertices):
+        return box, surface.vertices.detach().double().cpu()
+    picks = torch.cartesian_prod(*[torch.arange(2)] * 3)
+    return box, box[picks, torch.arange(3)]

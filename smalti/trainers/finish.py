@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from smalti.trainers import evaluation
 from smalti.trainers.trainer import Trainer
+
+if TYPE_CHECKING:
+    from smalti.scene.parts import Parts
+    from smalti.trainers.part_pictures import Stand
 
 VIDEO_FRAMES = 90
 
@@ -23,6 +28,10 @@ class Finish:
             "sheet": self.sheet,
             "export": self.export,
             "video": self.video,
+            "parts": self.parts,
+            "turntable": self.turntable,
+            "exploded": self.exploded,
+            "flat": self.flat,
         }
 
     def result(self) -> evaluation.Evaluation:
@@ -97,6 +106,56 @@ class Finish:
         background = trainer.scene.background or (0.0, 0.0, 0.0)
         write_video(path, render_path(trainer.scene, cameras, background, backend=trainer.backend))
         return [f"video: {path}"]
+
+    def parts(self) -> list[str]:
+        """A closed, textured mesh of each separate part, all in one file, and their assembly."""
+        from smalti.scene.exchange_parts import export_parts
+
+        done = export_parts(self.trainer.scene, self.run.path / "parts", beside=self.run.path)
+        return [str(done), *(f"  note: {notice}" for notice in done.notices)]
+
+    def turntable(self) -> list[str]:
+        """The parts alone, turned about."""
+        from smalti.trainers import part_pictures
+        from smalti.trainers.pictures import write_video
+
+        parts, stand = self._taken_apart()
+        path, backend = self.run.path / "turntable.mp4", self.trainer.backend
+        cameras = part_pictures.turntable_cameras(parts, stand, VIDEO_FRAMES)
+        write_video(path, part_pictures.picture_frames(parts.alone, cameras, backend=backend))
+        return [f"turntable: {path}"]
+
+    def exploded(self) -> list[str]:
+        """The parts moved apart: a picture, and a video where one can be written."""
+        from smalti.trainers import part_pictures
+        from smalti.trainers.pictures import VideoUnavailable, write_video
+
+        parts, stand = self._taken_apart()
+        path, backend = self.run.path / "exploded.png", self.trainer.backend
+        part_pictures.draw_exploded(path, parts, stand, backend=backend)
+        film = path.with_suffix(".mp4")
+        try:
+            write_video(film, part_pictures.exploding_frames(parts, stand, backend=backend))
+        except VideoUnavailable as error:
+            return [f"exploded view: {path}", f"its video was not made: {error}"]
+        return [f"exploded view: {path}, {film.name}"]
+
+    def flat(self) -> list[str]:
+        """The parts in flat colours over some of the training photographs."""
+        from smalti.trainers import part_pictures
+
+        trainer, path = self.trainer, self.run.path / "flat.png"
+        parts, _ = self._taken_apart()
+        rows = part_pictures.chosen_views(trainer.train_rows)
+        part_pictures.draw_flat(path, trainer.scene, parts, trainer.cache, rows, trainer.backend)
+        return [f"parts in flat colours: {path}"]
+
+    def _taken_apart(self) -> tuple[Parts, Stand]:
+        from smalti.scene.parts import parts_of
+        from smalti.trainers.part_pictures import stand_of
+
+        parts = parts_of(self.trainer.scene)
+        return parts, stand_of(parts, self.trainer.cameras)
 
 
 def finish(trainer: Trainer) -> list[str]:
