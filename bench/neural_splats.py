@@ -4,8 +4,9 @@ Parts, each a module with a `report(arguments)` that does the runs, draws its fi
 values:
 - `toy` (`neural_toy.py`): PSNR against the number of primitives, and against that of parameters, on sharp solids.
 - `chair` (`neural_chair.py`): neural splats, Gaussians and both at equal bytes on a capture, by the trainer.
-`--out FOLDER` gets `neural-PART.json` and the figures; `--json` prints. Runs that are done lie in `--cache`, one file each, and are not
-done again; `--seconds` stops beginning new ones, so that a long experiment may be made in pieces. `--quick` is a test.
+`--out FOLDER` gets `neural-PART.json` and the figures; `--json` prints. Runs that are done lie in `--cache`, one file
+each, and are not done again; `--seconds` stops beginning new ones, so that a long experiment may be made in pieces.
+`--quick` is a test.
 """
 
 from __future__ import annotations

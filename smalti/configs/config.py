@@ -110,10 +110,11 @@ class LayerConfig(Section):
     initializer: str = "points"
     """Where the layer comes from: `points` (of the capture, see `data.points`), `random` and `grid` (inside bounds),
     `missing` (where the layers before it differ from the pictures), `hull` (mesh of the coarse visual hull), `spheres`
-    (icospheres inside bounds), `file`.
+    (icospheres inside bounds), `world` (the cube of the canonical frame, see `data.align`), `floor` (the same, at the
+    ground's height), `file`.
     """
     settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
-    """The initialiser's own: `count` (points, random, grid, missing, spheres), `margin` (share by which the bounds
+    """The initialiser's own: `count` (points, random, world, grid, missing, spheres), `margin` (share by which the bounds
     grow; random, grid, missing, spheres), `faces` (hull), `level` (spheres), `primitives` (hull, spheres: so many on
     the surface instead of the surface itself), `occupied` (grid: only where points are), `path` and `layer` (file).
     """
@@ -175,6 +176,8 @@ class LossConfig(Section):
 class OptimizerConfig(Section):
     """Adam and its schedules."""
 
+    scale_positions: bool = True
+    """Rates of positions are multiplied by the scene's extent; False takes them in world units."""
     position_final: Positive = 0.01
     """Rates of positions decay exponentially to this share over the run."""
     other_final: Positive = 1.0
@@ -265,7 +268,11 @@ class GradientConfig(Section):
     """Options of the `gradient` rule."""
 
     threshold: Positive = 2e-4
-    """Mean screen gradient from which a primitive grows, per half picture size: independent of resolution."""
+    """Mean screen gradient from which a primitive grows, per half picture size: independent of resolution. Of families
+    that measure the pull themselves: in their own unit.
+    """
+    prune_pull: NotNegative = 0.0
+    """Primitives that were seen, and pulled at less than this in the mean, are pruned; 0 keeps them."""
     absolute: bool = False
     """Use the sum of absolute per-pixel gradients (AbsGS); raise the threshold to about 8e-4."""
     clone_size: Positive = 0.01

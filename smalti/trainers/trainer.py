@@ -189,7 +189,7 @@ class Trainer:
         for population in self.populations:
             name, rule = population.layer.name, self.rules[population.layer.name]
             if name in result.pulls:
-                rule.feel(population, result.pulls[name])
+                rule.feel(population, result.pulls[name], result.seen(name))
                 continue
             for sighting in result.sightings:
                 if name in sighting:
@@ -214,10 +214,10 @@ class Trainer:
             given = self.plans[layer.name].rates
             rates = schedules.learning_rates(family, given, config.optimizer, step, config.run.steps)
             positions = set(family.position_parameters())
-            position_rate = max([rates[name] for name in positions & set(rates)], default=0.0)
+            unit = self.extent if config.optimizer.scale_positions else 1.0
+            position_rate = max([rates[name] for name in positions & set(rates)], default=0.0) * (unit / self.extent)
             scaled = {
-                f"{layer.name}/{name}": rate * (self.extent if name in positions else 1.0)
-                for name, rate in rates.items()
+                f"{layer.name}/{name}": rate * (unit if name in positions else 1.0) for name, rate in rates.items()
             }
             self.adam.step(population.parameters(), scaled, population.rows_to_hold(bad))
             self.rules[layer.name].after_update(population, self._moment(step + 1, position_rate))
