@@ -16,12 +16,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from smalti.cameras.similarity import Similarity
 from smalti.configs.config import LayerConfig
 from smalti.configs.resolve import ConfigError
 from smalti.datasets.dataset import Dataset, DatasetError
 from smalti.datasets.hull_field import LEVEL, hull_field
 from smalti.datasets.initial import one_instant
-from smalti.datasets.world import World
+from smalti.datasets.world import World, find_world
 from smalti.files import read_scene_file
 from smalti.files.contents import SPLATS, contents_of
 from smalti.primitives.family import Family, find_family
@@ -67,6 +68,12 @@ class Ground:
         grown = np.maximum(high - low, 1e-3 * float(np.max(high - low)) + 1e-9) * (0.5 + margin)
         middle = 0.5 * (low + high)
         return torch.from_numpy(np.stack([middle - grown, middle + grown])).float()
+
+    def world(self) -> World:
+        """The capture's canonical frame: what `aligned` says, else found anew."""
+        if self.aligned is not None:
+            return self.aligned
+        return find_world([view.camera for view in self.dataset.views], self.dataset.points)
 
     def color_near(self, positions: Float[Tensor, "k 3"]) -> Float[Tensor, "k 3"]:
         """The colour of the nearest starting point."""
@@ -135,6 +142,23 @@ def _points(family: type[Family], metadata: Mapping[str, Any], ground: Ground, s
 
 def _random(family: type[Family], metadata: Mapping[str, Any], ground: Ground, settings: Mapping[str, Any]) -> Family:
     return family.at_random(ground.bounds(settings["margin"]), settings["count"], ground.generator, metadata)
+
+
+def _world(family: type[Family], metadata: Mapping[str, Any], ground: Ground, settings: Mapping[str, Any]) -> Family:
+    """Made in the cube [-1, 1]^3 of the canonical frame, and carried to where the cameras are."""
+    made = family.at_random(torch.tensor([[-1.0] * 3, [1.0] * 3]), settings["count"], ground.generator, metadata)
+    made.transform(ground.world().input_from_canonical)
+    return made
+
+
+def _floor(family: type[Family], metadata: Mapping[str, Any], ground: Ground, settings: Mapping[str, Any]) -> Family:
+    """As `world`, with its middle at the height of the ground, where the capture tells it."""
+    made, world = _world(family, metadata, ground, {"count": 1}), ground.world()
+    if world.ground is not None:
+        middle = world.canonical_from_input.apply(made.positions().detach()).mean(0)
+        rise = (world.ground - float(middle[1])) * world.unit
+        made.transform(Similarity(1.0, torch.eye(3), rise * torch.from_numpy(world.up)))
+    return made
 
 
 def _grid(family: type[Family], metadata: Mapping[str, Any], ground: Ground, settings: Mapping[str, Any]) -> Family:
@@ -228,6 +252,8 @@ def _cells(
 INITIALIZERS: dict[str, Initializer] = {
     "points": Initializer(_points, {"count": 0}),
     "random": Initializer(_random, {"count": 1000, "margin": 0.1}),
+    "world": Initializer(_world, {"count": 10}),
+    "floor": Initializer(_floor, {}),
     "grid": Initializer(_grid, {"count": 64, "margin": 0.1, "occupied": False}),
     "missing": Initializer(_missing, {"count": 1000, "margin": 0.1}),
     "hull": Initializer(_hull, {"faces": 2000, "primitives": 0}),

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from smalti.cameras.rotations import matrix_from_quaternion
+from smalti.cameras.similarity import Similarity
 from smalti.configs.config import LayerConfig
 from smalti.configs.resolve import ConfigError
 from smalti.datasets.dataset import Dataset, DatasetError
@@ -17,6 +19,7 @@ from smalti.datasets.hull import hull_points
 from smalti.datasets.hull_field import LEVEL, hull_field
 from smalti.datasets.initial import frustum_points
 from smalti.datasets.open import open_dataset, select_views
+from smalti.datasets.world import PARTS, Finding, World, find_world
 from smalti.primitives.family import Family
 from smalti.trainers.initializers import Ground, hull_surface, initial_family
 
@@ -44,6 +47,39 @@ def test_points_are_all_or_a_choice_of_the_captures_own(ground: Ground) -> None:
     few = made(ground, "points", count=50).positions().detach()
     assert len(few) == 50
     assert bool((few[:, None] == ground.positions[None]).all(2).any(1).all())
+
+
+def turned_world(height: float | None) -> World:
+    """A canonical frame that is turned, moved and of another unit than the input's."""
+    rotation = matrix_from_quaternion(torch.tensor([0.9, 0.2, -0.3, 0.5], dtype=torch.float64))
+    move = Similarity(2.0, rotation, torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64))
+    return World(move, height, {name: Finding("stated", "") for name in PARTS})
+
+
+def test_the_world_is_where_the_published_start_stands(ground: Ground) -> None:
+    """Blocks about the canonical origin, as large as published in its units; the ground below, with +y up."""
+    ground = replace(ground, aligned=turned_world(-0.4))
+    world = ground.world()
+    blocks = made(ground, "world", "superquadrics", count=400)
+    assert blocks.metadata["ratio"] == pytest.approx(0.25 * world.unit)
+    centres = world.canonical_from_input.apply(blocks.positions().detach())
+    assert torch.allclose(centres.std(0), torch.full((3,), 0.5), atol=0.05)
+    assert torch.allclose(centres.mean(0), torch.zeros(3), atol=0.08)
+    for initializer, height in (("world", -0.9), ("floor", -0.4)):
+        floor = made(ground, initializer, "backdrops")
+        middle = world.canonical_from_input.apply(floor.positions().detach())[0]
+        assert torch.allclose(middle, torch.tensor([0.0, height, 0.0]), atol=1e-6)
+        spots = world.canonical_from_input.apply(floor.surface().vertices)
+        assert torch.allclose(spots[:, 1], torch.full((81,), height), atol=1e-5)
+        assert float(spots[:, 0].max()) == pytest.approx(10, abs=1e-4)
+    unknown = made(replace(ground, aligned=turned_world(None)), "floor", "backdrops")
+    assert float(world.canonical_from_input.apply(unknown.positions().detach())[0, 1]) == pytest.approx(-0.9)
+
+
+def test_a_world_is_found_where_none_is_given(ground: Ground) -> None:
+    found = find_world([view.camera for view in ground.dataset.views], ground.dataset.points)
+    blocks = made(ground, "world", "superquadrics", count=3)
+    assert blocks.metadata["ratio"] == pytest.approx(0.25 * found.unit)
 
 
 def test_random_and_grid_fill_the_bounds(ground: Ground) -> None:
