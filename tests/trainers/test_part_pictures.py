@@ -157,7 +157,7 @@ def test_a_run_leaves_its_parts_behind(tmp_path: Path, monkeypatch: pytest.Monke
     assert {path.name for path in (folder / "parts").iterdir()} == {f"block-0{k}.glb" for k in range(3)}
     for name, frames in (("turntable.mp4", 4), ("exploded.mp4", 6)):
         with imageio.get_reader(folder / name) as reader:
-            pictures = [np.asarray(frame).astype(int) for frame in reader]
+            pictures = [np.asarray(frame).astype(int) for frame in cast(Any, reader)]
         assert len(pictures) == frames
         assert all((picture < 200).any() and (picture[0, 0] > 240).all() for picture in pictures)
         assert max(np.abs(picture - pictures[0]).mean() for picture in pictures) > 1
