@@ -83,7 +83,7 @@ def _together(scene: Scene) -> Scene:
     """The layers with parts alone, those of one family joined: parts that an edit has put into layers of their own are
     one assembly still. ValueError where they cannot be joined.
     """
-    result, families = Scene(order=scene.order), dict[str, list[str]]()
+    result, families = scene.like(), dict[str, list[str]]()
     for name in _sources(scene):
         held = scene.layers[name]
         result.layers[name] = Layer(name, shallow(held.family), similarity=held.similarity)

@@ -48,10 +48,17 @@ class Stand:
 
 
 def stand_of(parts: Parts, cameras: Sequence[Camera]) -> Stand:
-    """From the side that the cameras looked at; without cameras, from a corner of a scene whose y axis points down."""
-    if cameras:
-        return Stand(*front(cameras, outlines(parts)))
-    return Stand(torch.tensor([0.5, -0.4, -1.0], dtype=torch.float64), torch.tensor([0.0, -1.0, 0.0]).double())
+    """From the side that the cameras looked at, upright by the scene's canonical frame or else by the cameras; without
+    cameras, from a corner of the front.
+    """
+    known = parts.scene.canonical_from_scene
+    # Without a frame: right, up and front of a scene whose y axis points down.
+    axes = torch.diag(torch.tensor([1.0, -1.0, -1.0])) if known is None else known.rotation
+    right, up, ahead = axes.double().unbind(0)
+    if not cameras:
+        return Stand(ahead + 0.5 * right + 0.4 * up, up)
+    direction, above = front(cameras, outlines(parts))
+    return Stand(direction, above if known is None else up)
 
 
 def outlines(parts: Parts, amount: float = 0.0) -> Float[Tensor, "q 3"]:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from smalti.cameras.camera import Camera
 from smalti.cameras.framing import ELEVATIONS, MARGIN, framed, turntable
+from smalti.cameras.similarity import Similarity
 from smalti.configs.config import TrainConfig
 from smalti.datasets.images import ImageCache
 from smalti.files.assembly import read_assembly
@@ -120,6 +121,19 @@ def test_the_innermost_pixel() -> None:
     large = np.zeros((600, 900), bool)
     large[100:300, 500:700] = True
     assert part_pictures.innermost(large) == (pytest.approx(200, abs=6), pytest.approx(600, abs=6))
+
+
+def test_upright_by_the_canonical_frame_or_else_by_the_cameras() -> None:
+    scene, camera = blocks_scene(), demo_camera()
+    towards = part_pictures.stand_of(parts_of(scene), [camera])
+    assert float(towards.up @ UP.double()) > 0.9
+    assert float(camera.rotation[2].double() @ towards.direction) < -0.9
+    turn = torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]).double()
+    scene.canonical_from_scene = Similarity(0.5, turn)
+    assert part_pictures.stand_of(parts_of(scene), [camera]).up.tolist() == [1.0, 0.0, 0.0]
+    assert parts_of(scene).alone.canonical_from_scene is scene.canonical_from_scene
+    alone = part_pictures.stand_of(parts_of(scene), [])
+    assert alone.direction.tolist() == pytest.approx([0.4, 1.0, 0.5])
 
 
 def test_views_are_spread() -> None:
