@@ -176,6 +176,8 @@ def conduct(run: Any, *, resume: bool, view: str | None = None) -> int:
             print(f"{short} (--stretch shortens a whole preset instead)")
         for text in (*(notice.text for notice in trainer.dataset.notices), *trainer.notices):
             print(f"note: {text}")
+        for line in trainer.alignment.record(run.path) if trainer.alignment is not None else ():
+            print(line)
         begin = f"from step {trainer.step_number}" if resume else "from the start"
         print(
             f"training {run.path} {begin}: {len(trainer.train_rows)} views, {len(trainer.test_rows)} held out, "

@@ -104,7 +104,7 @@ class World:
 
     def lines(self) -> list[str]:
         """What was found, for people."""
-        up, centre = (", ".join(f"{value:.4g}" for value in vector) for vector in (self.up, self.centre))
+        up, centre = (", ".join(f"{value + 0.0:.4g}" for value in vector) for vector in (self.up, self.centre))
         ground = "none" if self.ground is None else f"y = {self.ground:.3f}"
         scale = f"1 is {self.unit:.4g} of the input"
         values = {
@@ -119,10 +119,14 @@ class World:
 def axis_vector(value: str | Sequence[float]) -> Float[np.ndarray, "3"]:
     """A direction of length 1 from a word (`z`, `+x`, `-y`) or three numbers. ValueError for anything else."""
     if isinstance(value, str):
+        parts = value.strip().strip("[]()").split(",")
+        if len(parts) == 3:
+            try:
+                return axis_vector([float(part) for part in parts])
+            except ValueError:
+                pass
         if value.strip().lower() not in SIGNED_AXES:
-            raise ValueError(
-                f"{value!r} is no direction; write x, -y, z ... or three numbers, such as [0, -0.4, -0.9]"
-            )
+            raise ValueError(f"{value!r} is no direction; write x, -y, z ... or three numbers, such as [0, -0.4, -0.9]")
         return SIGNED_AXES[value.strip().lower()].copy()
     vector = np.asarray(value, np.float64)
     if vector.shape != (3,) or not np.isfinite(vector).all() or not np.linalg.norm(vector) > 1e-12:

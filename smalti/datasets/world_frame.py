@@ -20,6 +20,8 @@ MARGIN = 1.1
 """Of the cube beyond the subject."""
 ONE_SIDED = 0.35
 """Mean horizontal direction to the cameras (1: all on one spot) from which that side is the front."""
+WHOLE = 0.7
+"""Share of the points in the viewed ball from which those around it are the subject's too: nothing else is there."""
 STRAY = 0.35
 """The middle of the points is this share of the viewed ball's radius away from where the cameras look, at most."""
 
@@ -116,6 +118,8 @@ def _subject(evidence: Evidence, rotation: Float[np.ndarray, "3 3"], drop: float
     if evidence.origin == "hull":
         return Subject(positions, True)
     near = np.linalg.norm(positions, axis=1) <= evidence.viewed
+    if near.mean() >= WHOLE:
+        near[:] = True
     if drop is not None:
         beside = np.linalg.norm(positions[:, [0, 2]], axis=1) <= evidence.viewed
         near = beside & (positions[:, 1] > drop + 3.0 * THICKNESS * evidence.viewed)
@@ -156,7 +160,7 @@ def _cube(
         middle,
         unit,
         (
-            Finding("points", f"middle of the {count} there that stand on the ground ({moved})"),
+            Finding("points", f"middle of the {count} {'there' if drop is None else 'above the ground'} ({moved})"),
             Finding("points", f"94 % of these points and {MARGIN - 1:.0%} around them"),
         ),
     )

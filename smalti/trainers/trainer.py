@@ -16,7 +16,6 @@ from smalti.configs.resolve import ConfigError
 from smalti.datasets.dataset import Dataset
 from smalti.datasets.images import ImageCache
 from smalti.datasets.open import select_views
-from smalti.datasets.world import World
 from smalti.primitives.family import LossContext
 from smalti.renderers.backends import choose
 from smalti.renderers.frame import Frame
@@ -25,7 +24,7 @@ from smalti.renderers.render import render
 from smalti.scene.scene import Scene
 from smalti.trainers import checkpoints, schedules
 from smalti.trainers.adam import Adam, AdamSettings
-from smalti.trainers.alignment import aligned_world
+from smalti.trainers.alignment import Alignment, alignment_of
 from smalti.trainers.clock import Clock
 from smalti.trainers.density.budget import Budget
 from smalti.trainers.density.evidence import near_cameras, unsupported
@@ -80,8 +79,8 @@ class Trainer:
         self.step_number = 0
         self.notices: list[str] = []
         """What there is to say before the first step: of files that were read, of primitives that were left out."""
-        self.world: World | None = None
-        """The capture's canonical frame, where `data.align` asks for one and this start made the scene."""
+        self.alignment: Alignment | None = None
+        """The capture's canonical frame and what it is by; None in a run that goes on, and without `data.align`."""
         self.clock = Clock()
         self.backend, self.depth_loss = backend or self.config.run.backend, depth_loss
         if resume:
@@ -94,11 +93,12 @@ class Trainer:
         config = self.config
         found = found_points(config, self.dataset, self.train_rows, self.generator)
         views, points, seed = select_views(self.dataset, self.train_rows), tensors_of(found), config.run.seed
-        self.world = aligned_world(config.data, views, found)
-        self.extent = self.world.unit if self.world else scene_extent(self.cameras, points[0])
-        ground = Ground(views, *points, self.generator, notices=self.notices, seed=seed, aligned=self.world)
+        self.alignment = alignment_of(config.data, views, found)
+        world = self.alignment.world if self.alignment else None
+        self.extent = world.unit if world else scene_extent(self.cameras, points[0])
+        ground = Ground(views, *points, self.generator, notices=self.notices, seed=seed, aligned=world)
         self.scene = initial_scene(config, ground, self.extent)
-        self.scene.canonical_from_scene = self.world.canonical_from_input if self.world else None
+        self.scene.canonical_from_scene = world.canonical_from_input if world else None
         self.scene.background = stated_background(self.dataset, config.data.background)
         self._assemble()
         self._trim_to_budget()
