@@ -355,10 +355,10 @@ class RunConfig(Section):
     """Steps between renders of the fixed view whose PSNR is displayed."""
     bad_gradient: Literal["skip", "stop"] = "skip"
     """NaN or Inf in a gradient: leave those primitives out of the update, or stop the run. Either way it is named."""
-    finish: list[Literal["evaluation", "curves", "sheet", "export", "video"]] = Field(
-        default_factory=lambda: ["evaluation", "curves", "sheet", "export"]
-    )
-    """What is made in the run folder at the end."""
+    finish: list[
+        Literal["evaluation", "curves", "sheet", "export", "video", "parts", "turntable", "exploded", "flat"]
+    ] = Field(default_factory=lambda: ["evaluation", "curves", "sheet", "export"])
+    """What is made in the run folder at the end; the last four of scenes in separate parts (blocks)."""
 
 
 class TrainConfig(Section):
