@@ -6,29 +6,35 @@ Models: N = 1 to 64 of
 - `neural`: the family `neural_splats`, colour of degree 0, as published but for its rates (below): the field in the
   world's axes, no gradient for rays of negative density. It starts in the publication's mode for toys: offset + 1.
 - `gaussian`: `ray_gaussians` by their exact line integral, the peak free: alpha = 1 - exp(-integral). So neither the
-  projection nor the compositor differs from the neural ones.
+  projection nor the compositor differs from the neural ones. Besides: as many as have the parameters of 1, 4 and 16
+  neural splats.
 - `ellipsoid`: `neural` without its waves (amplitudes 0, not trained): what the sharp bound does alone.
-- `neural-local`, `neural-leak`, `neural-local-leak`: the field in the primitive's own axes; a tenth of the gradient for
-  rays of negative density; both.
+Variants of 4 and of 16: `neural-local`, `neural-leak`, `neural-local-leak`: the field in the primitive's own axes; a
+tenth of the gradient for rays of negative density; both. `neural-published`: all rates as published. Of 8, seed 0
+alone: `neural-long` and `gaussian-long`, ten times the steps.
 Alike for all: the compositor (exact order, alpha capped at 0.99), 0.8 L1 + 0.2 (1 - SSIM) without regularisers, Adam
 of epsilon 1e-15, one view a step, 3,000 steps, no change of their number, the starting places: the means of N clusters
-of points inside the solid, by the seed. Ellipsoids and Gaussians start with the second moments of their cluster's mean
-size, and an integral of 2 through the middle. The last state is judged.
+of points inside the solid, by the seed. Ellipsoids and Gaussians start as balls with the second moments of their
+cluster, and an integral of 2 through the middle. The last state is judged.
+Rates were chosen by the training loss of 8 primitives on the crescent leaf, seed 0, for each model apart: of 16 trials
+for Gaussians (rates of the peak from 0.05 to 10, the others halved to threefold, constant and falling), 17 for neural
+splats (the network's from once to sixfold, the others once to tenfold, constant and falling), 6 for ellipsoids.
 Counted: numbers per primitive with colours of degree 3 (99, 59) and as trained, of degree 0 (54, 14).
 Expected, by the issue: at the PSNR of 16 Gaussians, neural splats need a third as many primitives at most.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import statistics
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from neural_solids import SOLIDS, Views, points_inside, views_of
 from torch import Tensor
@@ -48,13 +54,22 @@ COUNTS = (1, 2, 4, 8, 16, 32, 64)
 STEPS, SEEDS = 3000, (0, 1, 2)
 VARIANT_COUNTS = (4, 16)
 """At which the variants are tried."""
+LONGER = 10
 SHARED_RATES = {"means": 3.2e-4, "log_scales": 1.0e-2, "quaternions": 2.0e-3, "sh_dc": 5.0e-3}
-NETWORK_RATES = {"frequencies": 2.0e-3, "phases": 2.0e-3, "amplitudes": 5.0e-3, "offsets": 5.0e-2}
-PEAK_RATE = {"logit_opacities": 5.0e-2}
-FINAL = 0.1
-"""All rates decay to this share of them."""
+NETWORK_RATES = {"frequencies": 6.0e-3, "phases": 6.0e-3, "amplitudes": 1.5e-2, "offsets": 0.15}
+PEAK_RATE = {"logit_opacities": 3.0}
+PUBLISHED_RATES = {
+    "means": 1.6e-4, "log_scales": 5.0e-3, "quaternions": 1.0e-3, "sh_dc": 2.5e-3, "frequencies": 1.0e-3,
+    "phases": 1.0e-3, "amplitudes": 1.0e-3, "offsets": 1.0e-3,
+}  # fmt: skip
+FINAL = {"neural": 0.1, "ellipsoid": 0.1, "gaussian": 1.0, "neural-published": 1.0, "gaussian-long": 1.0}
+"""All rates decay to this share of them; of models that are not named, as `neural`."""
 NUMBERS = {"neural": (99, 54), "gaussian": (59, 14), "ellipsoid": (59, 14)}
 """Per primitive, with colours of degree 3 and 0."""
+EQUAL = {1: (1, 3), 4: (6, 15), 16: (26, 61)}
+"""Neural splats -> Gaussians with no more numbers than they, colours of degree 3 and 0."""
+VARIANTS = ("neural-leak", "neural-local", "neural-local-leak", "neural-published")
+LONG, LONG_COUNT = ("neural-long", "gaussian-long"), 8
 BALL, DEPTH = 5.0, 2.0
 """Squared radius of a full ball over its variance along an axis; optical depth through the middle at the start."""
 
@@ -69,30 +84,26 @@ class Run:
     seed: int
 
     @property
-    def key(self) -> str:
-        return f"{self.solid}/{self.model}/{self.count}/{self.seed}"
+    def group(self) -> tuple[str, str, int]:
+        """All but the seed."""
+        return self.solid, self.model, self.count
+
+    def file(self, cache: Path) -> Path:
+        """Where its figures are kept."""
+        return cache / f"{self.solid}-{self.model}-{self.count}-{self.seed}.json".replace(" ", "_")
 
 
 def all_runs(quick: bool) -> list[Run]:
     """In the order in which they are done: a whole picture of every solid early."""
     if quick:
-        return [Run("half torus", model, count, 0) for model in ("neural", "gaussian", "ellipsoid") for count in (1, 2)]
-    main = [
-        Run(solid, model, count, seed)
-        for seed in SEEDS
-        for solid in SOLIDS
-        for count in COUNTS
-        for model in NUMBERS
-    ]  # fmt: skip
-    variants = [
-        Run(solid, model, count, seed)
-        for seed in SEEDS
-        for solid in SOLIDS
-        for count in VARIANT_COUNTS
-        for model in ("neural-leak", "neural-local", "neural-local-leak")
-    ]
-    return [*main[: len(main) // 3], *variants[: len(variants) // 3], *main[len(main) // 3 :],
-            *variants[len(variants) // 3 :]]  # fmt: skip
+        return [Run("half torus", model, count, 0) for model in NUMBERS for count in (1, 2)]
+    runs: list[Run] = []
+    for seed in SEEDS:
+        runs += [Run(solid, model, count, seed) for solid in SOLIDS for count in COUNTS for model in NUMBERS]
+        others = sorted({count for pair in EQUAL.values() for count in pair} - set(COUNTS))
+        runs += [Run(solid, "gaussian", count, seed) for solid in SOLIDS for count in others]
+        runs += [Run(solid, model, count, seed) for solid in SOLIDS for count in VARIANT_COUNTS for model in VARIANTS]
+    return [*runs, *(Run(solid, model, LONG_COUNT, 0) for solid in SOLIDS for model in LONG)]
 
 
 def clusters(solid: str, count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -112,7 +123,7 @@ def start(run: Run) -> tuple[Family, dict[str, float]]:
     positions, variances = clusters(run.solid, run.count, run.seed)
     colors = torch.full_like(positions, 0.5)
     rates = dict(SHARED_RATES)
-    if run.model == "gaussian":
+    if run.model.startswith("gaussian"):
         family: Family = RayGaussians.from_points(positions, colors, {"sh_degree": 0, "response": "integral"})
         depth = inverse_softplus(torch.full((run.count,), DEPTH))
         family.replace({"log_scales": 0.5 * variances.log()[:, None].repeat(1, 3), "logit_opacities": depth})
@@ -121,7 +132,7 @@ def start(run: Run) -> tuple[Family, dict[str, float]]:
     metadata |= {"frame": "local" if "local" in run.model else "world", "leak": 0.1 if "leak" in run.model else 0.0}
     family = NeuralSplats.from_points(positions, colors, metadata)
     family.replace({"log_scales": 0.5 * (BALL * variances).log()[:, None].repeat(1, 3)})
-    rates |= NETWORK_RATES
+    rates = dict(PUBLISHED_RATES) if run.model == "neural-published" else rates | NETWORK_RATES
     if run.model == "ellipsoid":
         family.replace({"amplitudes": torch.zeros_like(family.parameters["amplitudes"]),
                         "offsets": torch.full((run.count,), 0.5 * DEPTH)})  # fmt: skip
@@ -142,7 +153,7 @@ def train(run: Run, views: Views, steps: int) -> tuple[Family, float]:
             parameter.grad = None
         loss = image_loss(drawn(family, views.cameras[row]), views.pictures[row], None, ImageLossWeights(0.2))
         loss.backward()
-        share = decay(step, steps, FINAL)
+        share = decay(step, steps, FINAL.get(run.model, FINAL["neural"]))
         adam.step(family.parameters, {name: share * rate for name, rate in rates.items()})
         losses.append(float(loss.detach()))
     return family, statistics.fmean(losses[-len(views.cameras) :])
@@ -153,33 +164,134 @@ def drawn(family: Family, camera: Any) -> Tensor:
     return render(list(family.drawables(camera)), camera, settings=RenderSettings(order="ray")).color
 
 
-def judged(run: Run, views: Views, steps: int) -> dict[str, Any]:
-    """Trains, and looks at the held-out views once."""
+def judged(run: Run, views: Views, steps: int, file: Path) -> dict[str, float]:
+    """Trains, looks at the held-out views once, and keeps two of them beside."""
     begin = time.process_time()
-    family, loss = train(run, views, steps)
+    family, loss = train(run, views, LONGER * steps if run.model in LONG else steps)
     seconds = time.process_time() - begin
     with torch.no_grad():
         pictures = [drawn(family, camera) for camera in views.held_cameras]
     quality = [psnr_of(found, truth) for found, truth in zip(pictures, views.held_pictures, strict=True)]
-    strip = [(255 * picture.clamp(0, 1)).byte().tolist() for picture in pictures[:2]]
-    return {"psnr": statistics.fmean(quality), "training_loss": loss, "cpu_seconds": round(seconds, 2),
-            "pictures": strip}  # fmt: skip
+    np.save(file.with_suffix(".npy"), torch.stack(pictures[:2]).numpy())
+    return {"psnr": statistics.fmean(quality), "training_loss": loss, "cpu_seconds": round(seconds, 2)}
 
 
-def gather(cache: Path, seconds: float, quick: bool = False) -> dict[str, Any]:
+def gather(cache: Path, seconds: float, quick: bool = False) -> dict[Run, dict[str, float]]:
     """All runs that the cache folder holds, and as many more as begin within `seconds`: one JSON file per run."""
     torch.set_num_threads(1)
     set_threads(1)
     cache.mkdir(parents=True, exist_ok=True)
-    begin, held, found = time.monotonic(), dict[str, Views](), dict[str, Any]()
-    steps = 60 if quick else STEPS
+    begin, held, found = time.monotonic(), dict[str, Views](), dict[Run, dict[str, float]]()
     for run in all_runs(quick):
-        kept = cache / f"{run.key.replace('/', '-').replace(' ', '_')}.json"
+        kept = run.file(cache)
         if kept.is_file():
-            found[run.key] = json.loads(kept.read_text())
+            found[run] = json.loads(kept.read_text())
         elif time.monotonic() - begin < seconds:
             if run.solid not in held:
                 held[run.solid] = views_of(run.solid, *((8, 2, 32) if quick else (32, 8, 64)))
-            found[run.key] = judged(run, held[run.solid], steps)
-            kept.write_text(json.dumps(found[run.key]))
+            found[run] = judged(run, held[run.solid], 60 if quick else STEPS, kept)
+            kept.write_text(json.dumps(found[run]))
+    set_threads(0)
     return found
+
+
+# ---------------------------------------------------------------- what is reported
+def report(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Mean and range over the seeds, the criterion, and equal numbers of parameters; the figures."""
+    runs = gather(arguments.cache, arguments.seconds, arguments.quick)
+    rows = [
+        row_of(solid, model, count, [value for run, value in runs.items() if run.group == (solid, model, count)])
+        for solid, model, count in dict.fromkeys(run.group for run in runs)
+    ]
+    curves = {(solid, model): curve(rows, solid, model) for solid in SOLIDS for model in NUMBERS}
+    found: dict[str, Any] = {
+        "steps": 60 if arguments.quick else STEPS, "missing_runs": len(all_runs(arguments.quick)) - len(runs),
+        "rows": rows, "sixteen_gaussians": [criterion(solid, curves) for solid in SOLIDS],
+        "equal_parameters": [row for solid in SOLIDS for row in equal_parameters(solid, curves)],
+    }  # fmt: skip
+    if arguments.out:
+        from neural_toy_figure import draw_curves, draw_pictures
+
+        draw_curves(curves, arguments.out / "neural-toy.png")
+        draw_pictures(runs, arguments.cache, arguments.out / "neural-toy-pictures.png", arguments.quick)
+    return found
+
+
+def row_of(solid: str, model: str, count: int, values: list[dict[str, float]]) -> dict[str, Any]:
+    """One model at one number."""
+    quality = [value["psnr"] for value in values]
+    return {
+        "solid": solid, "model": model, "primitives": count, "seeds": len(values),
+        "psnr": round(statistics.fmean(quality), 3), "least": round(min(quality), 3), "most": round(max(quality), 3),
+        "training_loss": round(statistics.fmean(value["training_loss"] for value in values), 5),
+        "cpu_seconds": round(statistics.fmean(value["cpu_seconds"] for value in values), 2),
+    }  # fmt: skip
+
+
+Curve = dict[int, tuple[float, float, float]]
+"""Number of primitives -> PSNR: mean, least, most."""
+
+
+def curve(rows: list[dict[str, Any]], solid: str, model: str) -> Curve:
+    """Of one model on one solid, numbers rising."""
+    mine = [row for row in rows if (row["solid"], row["model"]) == (solid, model)]
+    return {
+        row["primitives"]: (row["psnr"], row["least"], row["most"])
+        for row in sorted(mine, key=lambda row: row["primitives"])
+    }
+
+
+def needed(points: Curve, quality: float) -> float | None:
+    """How many primitives reach that PSNR, between two that were tried on a logarithmic scale; None: more than were
+    tried. Of fewer than the fewest nothing is known: then the fewest.
+    """
+    before: tuple[int, float] | None = None
+    for count, (mean, _, _) in points.items():
+        if mean >= quality:
+            if before is None:
+                return float(count)
+            share = (quality - before[1]) / (mean - before[1])
+            return math.exp(math.log(before[0]) + share * (math.log(count) - math.log(before[0])))
+        before = (count, mean)
+    return None
+
+
+def criterion(solid: str, curves: dict[tuple[str, str], Curve]) -> dict[str, Any]:
+    """What the other models need for the PSNR of 16 Gaussians, and what neural splats gain at equal parameters."""
+    gaussian, neural = curves[solid, "gaussian"], curves[solid, "neural"]
+    if 16 not in gaussian:
+        return {"solid": solid, "psnr": None}
+    quality = gaussian[16][0]
+    wanted = {model: needed(curves[solid, model], quality) for model in ("neural", "ellipsoid")}
+    count = wanted["neural"]
+    return {
+        "solid": solid, "psnr": quality, "neural_needs": count, "ellipsoids_needed": wanted["ellipsoid"],
+        "third_or_less": count is not None and count <= 16 / 3,
+        "numbers_over_gaussians": None if count is None else
+        {str(degree): count * NUMBERS["neural"][which] / (16 * NUMBERS["gaussian"][which])
+         for which, degree in enumerate((3, 0))},
+        "gain_at_equal_numbers": {str(degree): gains(neural, gaussian, which) for which, degree in enumerate((3, 0))},
+    }  # fmt: skip
+
+
+def gains(neural: Curve, gaussian: Curve, which: int) -> dict[str, float]:
+    """By number of neural splats: their PSNR less that of Gaussians with as many parameters, read off their curve."""
+    found, counts = {}, list(gaussian)
+    for count, (mean, _, _) in neural.items():
+        equal = count * NUMBERS["neural"][which] / NUMBERS["gaussian"][which]
+        if counts[0] <= equal <= counts[-1]:
+            levels = [value[0] for value in gaussian.values()]
+            found[str(count)] = round(mean - float(np.interp(math.log(equal), np.log(counts), levels)), 2)
+    return found
+
+
+def equal_parameters(solid: str, curves: dict[tuple[str, str], Curve]) -> list[dict[str, Any]]:
+    """Neural splats, and as many Gaussians as have no more numbers, both trained."""
+    neural, gaussian = curves[solid, "neural"], curves[solid, "gaussian"]
+    return [
+        {"solid": solid, "neural": count, "degree": degree, "gaussians": equal,
+         "neural_psnr": neural[count][0], "gaussian_psnr": gaussian[equal][0]}
+        for count, pair in EQUAL.items()
+        for degree, equal in zip((3, 0), pair, strict=True)
+        if count in neural and equal in gaussian
+    ]  # fmt: skip
