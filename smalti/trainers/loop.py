@@ -15,7 +15,7 @@ import torch
 
 from smalti.datasets.dataset import DatasetError
 from smalti.trainers import evaluation, schedules
-from smalti.trainers.display import Display, Status, resident_bytes
+from smalti.trainers.display import Display, Speaker, Status, resident_bytes
 from smalti.trainers.losses import psnr_of
 from smalti.trainers.trainer import StepReport, Trainer
 from smalti.trainers.watching import Nobody, Watcher
@@ -31,7 +31,7 @@ class Interrupt:
 
 
 @contextmanager
-def polite_interrupts(display: Display) -> Generator[Interrupt, None, None]:
+def polite_interrupts(display: Speaker) -> Generator[Interrupt, None, None]:
     """Within: the first SIGINT only sets a flag (where this is the main thread)."""
     flag = Interrupt()
     if threading.current_thread() is not threading.main_thread():

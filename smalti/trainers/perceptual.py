@@ -97,7 +97,7 @@ def lpips_distance(model: lpips.Lpips) -> Measure:
         maps = network.maps(image.float() * weight[..., None], truth.float() * weight[..., None])
         total = image.new_zeros((), dtype=torch.float32)
         for distance in maps:
-            share = adaptive_avg_pool2d(weight[None], distance.shape)[0]
+            share = adaptive_avg_pool2d(weight[None], (distance.shape[0], distance.shape[1]))[0]
             total = total + (distance * share).sum(dim=1).sum() / share.sum(dim=1).sum().clamp_min(1e-6)
         return total
 
