@@ -95,7 +95,8 @@ class _Variation(torch.autograd.Function):
         down = colors[:, 1:] - colors[:, :-1]
         across = (colors.roll(-1, dims=2) if around else colors[:, :, 1:]) - colors[:, :, : width if around else -1]
         shares = 1.0 / (max(height - 1, 1) * width), 1.0 / (height * (width if around else max(width - 1, 1)))
-        value = sum(share * each.reshape(count, -1).square().sum(1) for share, each in zip(shares, (down, across)))
+        squares = [each.reshape(count, -1).square().sum(1) for each in (down, across)]
+        value = shares[0] * squares[0] + shares[1] * squares[1]
         down *= 2.0 * shares[0]
         across *= 2.0 * shares[1]
         slopes[:, 1:] += down
@@ -106,7 +107,7 @@ class _Variation(torch.autograd.Function):
             slopes[:, :, 0] += across[:, :, -1]
         slopes *= colors
         ctx.save_for_backward(slopes.mul_(1.0 - colors))
-        return torch.as_tensor(value)
+        return value
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:

@@ -281,7 +281,7 @@ class Family(Editable, ABC):
         return None
 
     def texture(self) -> Float[Tensor, "h w 3"] | None:
-        """The picture (0..1) that the texture coordinates of `surface` refer to, where it has one. Not differentiable."""
+        """The picture (0..1) that the coordinates of `surface` refer to, where it has one. Not differentiable."""
         return None
 
     def separate_parts(self) -> Int[Tensor, "k"] | None:

@@ -98,10 +98,11 @@ def test_the_preset_follows_the_published_curriculum(tmp_path: Path) -> None:
     moves at the end. End to end on the demo.
     """
     small = {
-        "data.path": "demo", "data.downscale": 16, "data.split": "none", "data.points": "hull", "data.sampled_points": 300, "run.stretch": 0.002,
-        "scene.blocks.metadata.texture_size": 16, "scene.ground.metadata.texture_size": 16,
-        "scene.dome.metadata.texture_size": 16, "loss.perceptual_kind": "gradients",
-    }  # fmt: skip
+        **{"data.path": "demo", "data.downscale": 16, "data.split": "none"},
+        **{"data.points": "hull", "data.sampled_points": 300, "run.stretch": 0.002},
+        **{f"scene.{name}.metadata.texture_size": 16 for name in ("blocks", "ground", "dome")},
+        "loss.perceptual_kind": "gradients",
+    }
     config = resolve("blocks", small)
     steps = config.run.steps
     trainer = Trainer(Run.create(tmp_path / "run", config))
