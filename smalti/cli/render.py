@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
         "or of some training views",
     )
     result.add_argument(
-        "--parts", action="store_true", help="the separate parts alone, on white, along a path or --view"
+        "--parts", action="store_true", help="the separate parts alone, on light grey, along a path or --view"
     )
     result.add_argument(
         "--out",

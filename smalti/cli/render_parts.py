@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def alone(opened: OpenedRun) -> OpenedRun:
-    """The scene with its separate parts alone, on white."""
+    """The scene with its separate parts alone, on light grey."""
     from smalti.trainers.part_pictures import PAPER
 
     scene = _parts(opened).alone
@@ -44,7 +44,7 @@ def render_exploded(opened: OpenedRun, arguments: argparse.Namespace, out: Path)
         raise UsageError(f"--exploded {amount}: expected 0 or more")
     parts = _parts(opened)
     stand = _stand(opened, parts)
-    what = f"{len(parts.parts)} parts, apart by {amount:g}"
+    what = f"{parts.count}, apart by {amount:g}"
     if out.suffix.lower() == ".png":
         out.parent.mkdir(parents=True, exist_ok=True)
         draw_exploded(out, parts, stand, amount, opened.backend)
@@ -71,7 +71,7 @@ def render_flat(opened: OpenedRun, arguments: argparse.Namespace, out: Path) -> 
     out.parent.mkdir(parents=True, exist_ok=True)
     draw_flat(out, opened.scene, parts, images, rows, opened.backend)
     names = ", ".join(dataset.views[row].camera.name for row in rows)
-    return f"{out}: {len(parts.parts)} parts in flat colours over {names}"
+    return f"{out}: {parts.count} in flat colours over {names}"
 
 
 def _parts(opened: OpenedRun) -> Parts:

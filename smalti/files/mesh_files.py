@@ -21,11 +21,12 @@ import torch
 from smalti.files.checked import COPY_AGAIN, whole_file
 from smalti.files.glb_build import write_glb_parts
 from smalti.files.glb_meshes import read_glb_parts
-from smalti.files.mesh import PIXEL_LIMIT, MeshFile, MeshPart, joined, merged, unshared_corners
+from smalti.files.mesh import PIXEL_LIMIT, MeshFile, MeshPart, joined, leaves, merged, unshared_corners
 from smalti.files.splats import FileFormatError
 from smalti.primitives.texture import logit
 
 if TYPE_CHECKING:
+    from smalti.primitives.family import Family
     from smalti.primitives.meshes import Meshes
 
 EXTENSIONS = (".glb", ".obj", ".ply")
@@ -102,16 +103,37 @@ def meshes_of(mesh: MeshFile, metadata: Mapping[str, Any] | None = None) -> Mesh
     return Meshes({"vertices": vertices, "raw_texture": texture}, values, constants)
 
 
+@torch.no_grad()
+def family_mesh(family: Family) -> MeshFile | None:
+    """What a family draws as triangles, with its texture or else its colours at the vertices; None where it draws none.
+
+    >>> from smalti.primitives.meshes import Meshes
+    >>> ball = family_mesh(Meshes.sphere(torch.zeros(3), 1.0, {"level": 1, "texture_size": 32}))
+    >>> ball.faces.shape, ball.texture.shape, ball.colors
+    ((80, 3), (32, 32, 3), None)
+    """
+    surface, texture = family.surface(), family.texture()
+    if surface is None:
+        return None
+    vertices, faces = surface.vertices.cpu().float().numpy(), surface.faces.cpu().long().numpy()
+    if texture is not None and surface.uvs is not None:
+        levels = (texture.cpu().float() * 255).round().byte().numpy()
+        return MeshFile(vertices, faces, None, surface.uvs.cpu().float().numpy(), levels)
+    return MeshFile(vertices, faces, None if surface.colors is None else surface.colors.cpu().float().numpy())
+
+
+def goes_around(family: Family, mesh: MeshFile) -> bool:
+    """Whether what the family draws depends on its texture's going on around in u, which of our formats .glb alone
+    says.
+    """
+    return bool(family.metadata.get("wrap")) and leaves(mesh, 0)
+
+
 def meshes_part(name: str, meshes: Meshes) -> tuple[MeshPart, tuple[str, ...]]:
     """A layer of family `meshes` as a part of a file, with its metadata; and sentences on what it does not hold."""
-    values = {key: value.detach().cpu() for key, value in meshes.parameters.items()}
-    vertices, faces = values["vertices"].float().numpy(), meshes.faces.cpu().numpy()
-    if "raw_texture" in values:
-        texture = (values["raw_texture"].float().sigmoid() * 255).round().byte().numpy()
-        mesh = MeshFile(vertices, faces, None, meshes.constants["uvs"].float().cpu().numpy(), texture)
-    else:
-        mesh = MeshFile(vertices, faces, values["raw_colors"].float().sigmoid().numpy())
-    lost = (f"the opacities of the faces of {name!r} were left out",) if "logit_opacities" in values else ()
+    mesh = family_mesh(meshes)
+    assert mesh is not None
+    lost = (f"the opacities of the faces of {name!r} were left out",) if "logit_opacities" in meshes.parameters else ()
     extras = {"family": meshes.name, "layer": name, "metadata": meshes.metadata}
     return MeshPart(name, mesh, wrap=bool(meshes.metadata["wrap"]), extras=extras), lost
 
@@ -121,9 +143,19 @@ def write_meshes(path: Path | str, meshes: Meshes) -> tuple[str, ...]:
     part, lost = meshes_part(Path(path).stem, meshes)
     if Path(path).suffix.lower() == ".glb":
         write_glb_parts(path, [part])
-    else:
-        write_mesh(path, part.mesh)
-    return lost
+        return lost
+    write_mesh(path, part.mesh)
+    return (*lost, *around_notice(part.name, meshes, part.mesh))
+
+
+def around_notice(name: str, family: Family, mesh: MeshFile) -> tuple[str, ...]:
+    """A sentence where a format other than .glb loses how a texture goes on."""
+    if not goes_around(family, mesh):
+        return ()
+    return (
+        f"that the texture of {name!r} goes on around in u, and not in v, only .glb says; where nothing is said, most "
+        "programs repeat it in both",
+    )
 
 
 def _check(path: Path) -> None:

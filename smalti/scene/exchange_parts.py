@@ -30,8 +30,8 @@ class ExportedParts:
     def __str__(self) -> str:
         many = f"{len(self.files)} parts" if len(self.files) != 1 else "one part"
         also = [path.name for path in (self.joint, self.assembly) if path is not None]
-        first = self.files[0].parent
-        return f"{many}: {first} ({self.files[0].name} ...), {', '.join(also)} ({self.bytes / 1e6:.1f} MB)"
+        last = f" to {self.files[-1].name}" if len(self.files) > 1 else ""
+        return f"{many}: {self.files[0]}{last}, {', '.join(also)} ({self.bytes / 1e6:.1f} MB)"
 
 
 def export_parts(

@@ -100,6 +100,11 @@ class Parts:
         return tuple(part.name for part in self.parts)
 
     @property
+    def count(self) -> str:
+        """How many, in words."""
+        return f"{len(self.parts)} parts" if len(self.parts) != 1 else "one part"
+
+    @property
     def boxes(self) -> Float[Tensor, "p 2 3"]:
         """(low, high) of each, in the scene."""
         return torch.stack([part.box for part in self.parts])

@@ -23,8 +23,8 @@ from smalti.trainers.sheets import new_figure, reduced, save_figure
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PAPER = (1.0, 1.0, 1.0)
-"""Behind parts that stand alone."""
+PAPER = (0.92, 0.92, 0.92)
+"""Behind parts that stand alone: what is white shows on it, and what is dark."""
 SIZE = (640, 480)
 """Pixels of turntables and exploded views."""
 FINE = 2
@@ -266,8 +266,8 @@ def innermost(mask: np.ndarray) -> tuple[float, float]:
 def _count_of(parts: Parts) -> str:
     count = len(parts.parts)
     if parts.left_out:
-        return f"{count} of {count + parts.left_out} parts are drawn"
-    return f"{count} parts" if count != 1 else "one part"
+        return f"{count} of {count + parts.left_out} parts {'are' if count > 1 else 'is'} drawn"
+    return parts.count
 
 
 def _legend(figure: Any, parts: Parts, shares: np.ndarray, columns: int) -> None:

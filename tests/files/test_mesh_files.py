@@ -18,6 +18,9 @@ from smalti.files.splats import FileFormatError
 from smalti.primitives.meshes import Meshes
 from smalti.primitives.surface import icosphere
 from smalti.renderers.render import render
+from smalti.scene.exchange import export_scene
+from smalti.scene.open_file import open_scene
+from smalti.scene.scene import Scene
 
 trimesh = pytest.importorskip("trimesh")
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -115,6 +118,22 @@ def test_several_meshes_of_a_scene_are_joined_where_their_nodes_put_them(tmp_pat
     np.testing.assert_allclose(mesh.vertices.max(axis=0), [0.5, 0.5, 9.5])
     np.testing.assert_allclose(mesh.vertices.min(axis=0), [-5.5, -7.5, -0.5])
     np.testing.assert_allclose(mesh.colors, np.tile([1.0, 0, 0], (16, 1)))
+
+
+def test_that_a_texture_goes_on_around_only_glb_says(tmp_path: Path) -> None:
+    meshes = ball(32, wrap=True)
+    assert write_meshes(tmp_path / "inside.obj", meshes) == ()
+    meshes.constants["uvs"] = meshes.constants["uvs"] + torch.tensor([0.25, 0.0])  # whole cells of the texture
+    assert write_meshes(tmp_path / "a.glb", meshes) == ()
+    (said,) = write_meshes(tmp_path / "a.obj", meshes)
+    assert said.startswith("that the texture of 'a' goes on around in u, and not in v, only .glb says")
+    scene = Scene(order="ray")
+    scene.add("ball", meshes)
+    assert export_scene(scene, tmp_path / "b.obj").notices == (said.replace("'a'", "'ball'"),)
+    assert export_scene(scene, tmp_path / "b.glb").notices == ()
+    back = open_scene(tmp_path / "b.obj").scene.layers["meshes"].family  # ours reads what most programs mean
+    assert isinstance(back, Meshes)
+    assert float((picture(back) - picture(meshes)).abs().max()) < 1.5 / 255
 
 
 def test_a_texture_does_not_fit_in_ply(tmp_path: Path) -> None:
