@@ -20,6 +20,7 @@ from smalti.renderers.settings import RenderSettings
 from smalti.scene.history import History
 
 if TYPE_CHECKING:
+    from smalti.scene.groups.find import Groups
     from smalti.scene.handles import LayerHandle
 
 SCENE_VERSION = 1
@@ -210,6 +211,52 @@ class Scene:
         (8, 'delete', 'delete', 12)
         """
         return self.history.redo(self)
+
+    # -- regularities -------------------------------------------------------------------------------------------------
+    def find_groups(
+        self, tolerance: float | None = None, kinds: Sequence[str] | None = None, min_gain: float = 0.0
+    ) -> Groups:
+        """Mirrors, arrays, grids and rotations among the blocks of the visible layers, by description length, as edits:
+        move one leg, and all follow (`docs/groups.md`). Nothing is changed.
+
+        `tolerance`: how far corners may lie from where a group says, scene units; by default 2 % of the scene's extent.
+        `kinds`: of mirror, double_mirror, array, grid, rotation, same_size; by default all. `min_gain`: by how much a
+        group has to shorten the description at least.
+
+        >>> from smalti.scene.groups.demo import demo_table
+        >>> scene = demo_table()
+        >>> legs = scene.find_groups()[0]
+        >>> legs.kind, len(legs.members), len(legs.move([0.1, 0, 0])), scene.undo()
+        ('double_mirror', 4, 4, 'move')
+        """
+        from smalti.scene.groups.find import KINDS, find_groups
+
+        return find_groups(self, tolerance, KINDS if kinds is None else kinds, min_gain)
+
+    def program(self, groups: Groups | None = None) -> dict[str, Any]:
+        """The blocks of the scene as an expression tree for JSON, {"fn": name, "args": [...]}, with the given groups
+        or those that `find_groups` finds (`smalti.scene.groups.program`).
+
+        >>> from smalti.scene.groups.demo import demo_table
+        >>> [each["fn"] for each in demo_table().program()["args"]]
+        ['SymRef', 'Move']
+        """
+        from smalti.scene.groups.program import program
+
+        return program(self, groups)
+
+    def from_program(self, tree: dict[str, Any]) -> Scene:
+        """A new scene of the blocks that `tree` makes, with the looks of this scene's blocks that it names. ValueError
+        where it names others, or is no program.
+
+        >>> from smalti.scene.groups.demo import demo_table
+        >>> scene = demo_table()
+        >>> scene.from_program(scene.program()).counts()
+        {'table': 5}
+        """
+        from smalti.scene.groups.program import rebuilt
+
+        return rebuilt(self, tree)
 
     # -- state --------------------------------------------------------------------------------------------------------
     @staticmethod
