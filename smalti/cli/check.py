@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from smalti.datasets.dataset import DatasetError
 
 
+HULL_POINTS = 4000
+"""Fewer than training samples of a visual hull: enough to find the frame by, and sooner there."""
 STATED = ("up", "centre", "radius", "ground")
 """Parts of the canonical frame that can be stated."""
 RUNS = Path("runs")
@@ -124,7 +126,7 @@ def _show_world(arguments: argparse.Namespace) -> int:
     if isinstance(values.get("data.centre"), str):
         values["data.centre"] = [parse_value(part) for part in values["data.centre"].split(",")]
     try:
-        config = resolve("", {"data.align": "auto", **values})
+        config = resolve("", {"data.align": "auto", "data.sampled_points": HULL_POINTS, **values})
         dataset = open_dataset(arguments.data, format=arguments.format)
         alignment = found_alignment(config, dataset)
     except ConfigError as error:

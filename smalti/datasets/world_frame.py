@@ -20,6 +20,8 @@ MARGIN = 1.1
 """Of the cube beyond the subject."""
 ONE_SIDED = 0.35
 """Mean horizontal direction to the cameras (1: all on one spot) from which that side is the front."""
+CELL = 0.15
+"""Of the grid by which lonely points are told from the subject's, in radii of the viewed ball."""
 WHOLE = 0.7
 """Share of the points in the viewed ball from which those around it are the subject's too: nothing else is there."""
 STRAY = 0.35
@@ -114,16 +116,27 @@ def _drop(evidence: Evidence, plane: Plane | None, rotation: Float[np.ndarray, "
 
 def _subject(evidence: Evidence, rotation: Float[np.ndarray, "3 3"], drop: float | None) -> Subject | None:
     """Points of an object, or those near the focus that stand on the ground; None where they are too few."""
+    if not evidence.has_points:
+        return None
     positions = (evidence.positions - evidence.focus) @ rotation.T
     if evidence.origin == "hull":
         return Subject(positions, True)
     near = np.linalg.norm(positions, axis=1) <= evidence.viewed
-    if near.mean() >= WHOLE:
+    if near.sum() >= WHOLE * len(near):
         near[:] = True
     if drop is not None:
         beside = np.linalg.norm(positions[:, [0, 2]], axis=1) <= evidence.viewed
         near = beside & (positions[:, 1] > drop + 3.0 * THICKNESS * evidence.viewed)
-    return Subject(positions[near], False) if near.sum() >= FEWEST else None
+    kept = _without_strays(positions[near], CELL * evidence.viewed)
+    return Subject(kept, False) if len(kept) >= FEWEST else None
+
+
+def _without_strays(positions: Float[np.ndarray, "n 3"], cell: float) -> Float[np.ndarray, "m 3"]:
+    """Points that have another in their cell of a grid; all, where that would leave out a large part."""
+    cells = np.floor(positions / cell).astype(np.int64)
+    _, which, counts = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
+    together = counts[which.reshape(-1)] >= 2
+    return positions[together] if together.sum() > 0.6 * len(positions) else positions
 
 
 def _cube(

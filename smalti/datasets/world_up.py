@@ -12,6 +12,8 @@ from smalti.datasets.world_evidence import Evidence
 TURNED = 0.05
 """Mean square of the cosines between the pictures' horizontals and the second direction, from which these horizontals
 span a plane (0.05: they fan out by about 13 degrees)."""
+FEWEST_CAMERAS = 4
+"""Fewer cannot contradict each other."""
 ROLL = 12.0
 """Degrees of roll in the median up to which horizons count as level."""
 
@@ -40,6 +42,8 @@ def up_of_cameras(evidence: Evidence) -> Level:
     lying, lying_roll, lying_spread = _level_direction(downs)
     fits = upright_spread > TURNED and upright_roll < ROLL
     fits_lying = lying_spread > TURNED and lying_roll < ROLL
+    if len(rights) < FEWEST_CAMERAS:
+        return _of_few(evidence, upright if fits else None, mean_up)
     if fits and not (fits_lying and lying_roll < 0.5 * upright_roll and abs(upright @ mean_up) < 0.3):
         sign = 1.0 if upright @ mean_up >= 0 else -1.0
         return Level(sign * upright, True, f"level horizons of the cameras (median roll {upright_roll:.1f} degrees)")
@@ -52,6 +56,16 @@ def up_of_cameras(evidence: Evidence) -> Level:
     else:
         return _by_upper_edges(evidence, mean_up)
     return _signed(evidence, axis, mean_up, text)
+
+
+def _of_few(evidence: Evidence, upright: Float[np.ndarray, "3"] | None, mean_up: Float[np.ndarray, "3"]) -> Level:
+    """Two horizons always agree, and three nearly: believed where the pictures' upper edges do not contradict."""
+    if upright is None or abs(upright @ mean_up) < 0.7 * np.linalg.norm(mean_up):
+        return _by_upper_edges(evidence, mean_up)
+    up = upright if upright @ mean_up > 0 else -upright
+    count = len(evidence.centres)
+    doubt = f"up is a guess by {count} cameras alone; state `up` where the picture of the world is tilted"
+    return Level(up, False, f"level horizons of {count} cameras", doubt)
 
 
 def _level_direction(horizontals: Float[np.ndarray, "n 3"]) -> tuple[Float[np.ndarray, "3"], float, float]:

@@ -84,6 +84,7 @@ def alignment_of(data: DataConfig, training: Dataset, points: Points) -> Alignme
 
 def found_alignment(config: TrainConfig, dataset: Dataset) -> Alignment:
     """The frame that a run with this configuration would find, without a run."""
+    wishes_of(config.data)  # what is wrong with them is said before any work
     rows, _ = dataset.split(config.data.split)
     points = found_points(config, dataset, rows, torch.Generator().manual_seed(config.run.seed))
     found = alignment_of(config.data, select_views(dataset, rows), points)

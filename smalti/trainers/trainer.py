@@ -24,7 +24,7 @@ from smalti.renderers.render import render
 from smalti.scene.scene import Scene
 from smalti.trainers import checkpoints, schedules
 from smalti.trainers.adam import Adam, AdamSettings
-from smalti.trainers.alignment import Alignment, alignment_of
+from smalti.trainers.alignment import Alignment, alignment_of, wishes_of
 from smalti.trainers.clock import Clock
 from smalti.trainers.density.budget import Budget
 from smalti.trainers.density.evidence import near_cameras, unsupported
@@ -91,6 +91,7 @@ class Trainer:
     def _start(self) -> None:
         """The first scene."""
         config = self.config
+        wishes_of(config.data)  # what is wrong with them is said before any work
         found = found_points(config, self.dataset, self.train_rows, self.generator)
         views, points, seed = select_views(self.dataset, self.train_rows), tensors_of(found), config.run.seed
         self.alignment = alignment_of(config.data, views, found)
