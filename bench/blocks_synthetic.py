@@ -177,15 +177,16 @@ def train(variant: str, seed: int, work: Path, steps: int) -> dict[str, Any]:
 
 def keep_pictures(scene: Scene, trainer: Trainer, target: Path) -> None:
     """Of the views that are shown: truth, hard picture, and the blocks in flat colours over the greyed truth."""
-    hard, found = hardened(scene), {"truths": [], "images": [], "flat": []}
+    hard = hardened(scene)
+    truths, images, flat = list[np.ndarray](), list[np.ndarray](), list[np.ndarray]()
     for place in SHOWN:
         view = trainer.cache.get(trainer.train_rows[place % len(trainer.train_rows)])
         truth = view.image.float() / 255.0
         grey = 0.5 + 0.5 * truth.mean(dim=-1, keepdim=True).expand(-1, -1, 3)
-        found["truths"].append(truth.numpy())
-        found["images"].append(supersampled(hard, view.camera, torch.zeros(3)).numpy())
-        found["flat"].append(flat_picture(scene, view.camera, grey).numpy())
-    np.savez_compressed(target, **{key: np.stack(value) for key, value in found.items()})
+        truths.append(truth.numpy())
+        images.append(supersampled(hard, view.camera, torch.zeros(3)).numpy())
+        flat.append(flat_picture(scene, view.camera, grey).numpy())
+    np.savez_compressed(target, truths=np.stack(truths), images=np.stack(images), flat=np.stack(flat))
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
