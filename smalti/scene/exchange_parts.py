@@ -28,10 +28,10 @@ class ExportedParts:
     """What the files do not hold, in sentences."""
 
     def __str__(self) -> str:
-        many = f"{len(self.files)} parts" if len(self.files) != 1 else "one part"
+        first, *others = self.files
         also = [path.name for path in (self.joint, self.assembly) if path is not None]
-        last = f" to {self.files[-1].name}" if len(self.files) > 1 else ""
-        return f"{many}: {self.files[0]}{last}, {', '.join(also)} ({self.bytes / 1e6:.1f} MB)"
+        many = f"{1 + len(others)} parts: {first} to {others[-1].name}" if others else f"one part: {first}"
+        return f"{many}, {', '.join(also)} ({self.bytes / 1e6:.1f} MB)"
 
 
 def export_parts(
