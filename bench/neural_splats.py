@@ -3,6 +3,7 @@
 Parts, each a module with a `report(arguments)` that does the runs, draws its figures into `--out` and returns plain
 values:
 - `toy` (`neural_toy.py`): PSNR against the number of primitives, and against that of parameters, on sharp solids.
+- `forms` (`neural_forms.py`): the published form and ours on a capture: axes of the field, rays of negative density.
 - `chair` (`neural_chair.py`): neural splats, Gaussians and both at equal bytes on a capture, by the trainer.
 `--out FOLDER` gets `neural-PART.json` and the figures; `--json` prints. Runs that are done lie in `--cache`, one file
 each, and are not done again; `--seconds` stops beginning new ones, so that a long experiment may be made in pieces.
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = {"toy": "neural_toy", "chair": "neural_chair"}
+PARTS = {"toy": "neural_toy", "forms": "neural_forms", "chair": "neural_chair"}
 
 
 def parsed() -> argparse.Namespace:
