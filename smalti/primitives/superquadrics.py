@@ -27,7 +27,7 @@ from smalti.primitives.block_textures import drawn_atlas, initial_noise, pool_fa
 from smalti.primitives.family import Family, FamilyError, LossContext
 from smalti.primitives.metadata import Ranges
 from smalti.primitives.picking import picked
-from smalti.primitives.placement import point_cells
+from smalti.primitives.placement import even_means, point_cells
 from smalti.primitives.posed import PosedBlocks
 from smalti.primitives.registry import check_points
 from smalti.primitives.splats import noise_steps, noise_weights
@@ -45,7 +45,7 @@ DEAD = 0.01
 class Superquadrics(Family, PosedBlocks):
     """See the module. Metadata: `level` of the icosphere; `edges` and `sigma` (squared NDC); `detach_barycentrics`:
     colour does not move the surface (as published); `texture_size`, `count`, `initial_opacity`, `initial_seed` of new
-    blocks. Schedule of a training run (shares of it): up to `pooled_until` textures are averaged over `pool` texels;
+    blocks, and whether those `at_random` have `random` or `even` `initial_places`. Schedule of a training run (shares of it): up to `pooled_until` textures are averaged over `pool` texels;
     up to `fine_from` opacities get noise of deviation `noise` before the sigmoid; from then on `binary` is set: blocks
     above one half are opaque, with `fine_sigma`, the others are gone. `assembly`: the text of the assembly that the
     blocks were read from (`smalti.files.assembly`).
@@ -62,7 +62,8 @@ class Superquadrics(Family, PosedBlocks):
         return {
             **{"level": 1, "edges": "soft", "sigma": 1e-4, "fine_sigma": 5e-6, "detach_barycentrics": True},
             **{"ratio": 0.0, "texture_size": 256, "count": 10, "initial_opacity": 0.5, "initial_seed": 0},
-            **{"binary": False, "pool": 8, "pooled_until": 0.4, "noise": 1.0, "fine_from": 0.8, "assembly": ""},
+            **{"initial_places": "random", "binary": False, "pool": 8, "pooled_until": 0.4},
+            **{"noise": 1.0, "fine_from": 0.8, "assembly": ""},
         }
 
     @classmethod
@@ -74,6 +75,7 @@ class Superquadrics(Family, PosedBlocks):
             **{name: (values[name] >= 0, "not negative") for name in ("ratio", "count", "noise")},
             "texture_size": (values["texture_size"] >= 2, "2 or more"),
             "initial_opacity": (0 < values["initial_opacity"] < 1, "between 0 and 1"),
+            "initial_places": (values["initial_places"] in ("random", "even"), "random or even"),
             "pool": (values["pool"] >= 1, "1 or more"),
         }
 
@@ -136,14 +138,17 @@ class Superquadrics(Family, PosedBlocks):
         metadata: Mapping[str, Any] | None = None,
     ) -> Self:
         """As published, with `bounds` (low, high) for the cube [-1, 1]^3: centres N(0, 0.5^2), scales U(0.5, 1.5),
-        rotations uniform, grey textures.
+        rotations uniform, grey textures. Where `initial_places` are `even`, the centres are means of the cells into
+        which they cut that distribution.
         """
         values = cls.checked_metadata(metadata or {})
         low, high = bounds.cpu().float().unbind(0)
         half = 0.5 * (high - low)
         if values["ratio"] == 0:
             values["ratio"] = 0.25 * float(half.max())
-        centres = 0.5 * (low + high) + half * 0.5 * torch.randn(count, 3, generator=generator)
+        even = values["initial_places"] == "even"
+        drawn = torch.randn(64 * count if even else count, 3, generator=generator)
+        centres = 0.5 * (low + high) + half * 0.5 * (even_means(drawn, count) if even else drawn)
         # Two normal vectors are rotation-invariant, so their Gram-Schmidt frame is uniform.
         six = torch.randn(count, 6, generator=generator)
         scales = 0.5 + torch.rand(count, 3, generator=generator) + FLOOR

@@ -314,6 +314,19 @@ def test_random_blocks_are_the_published_ones_within_their_bounds() -> None:
     assert torch.allclose(family.axes().detach().mean(0), torch.zeros(3, 3), atol=0.03)
 
 
+def test_even_places_leave_no_region_without_a_block() -> None:
+    """Points of the published distribution lie nearer to a block than where blocks are put at random."""
+    spots = 0.5 * torch.randn(2000, 3, generator=torch.Generator().manual_seed(9))
+    reach: dict[str, list[float]] = {"random": [], "even": []}
+    for seed in range(5):
+        for places, found in reach.items():
+            generator = torch.Generator().manual_seed(seed)
+            family = Superquadrics.at_random(CUBE, 10, generator, {"texture_size": 2, "initial_places": places})
+            assert len(family) == 10
+            found.append(float(torch.cdist(spots, family.positions().detach()).amin(1).square().mean()))
+    assert max(reach["even"]) < 0.8 * min(reach["random"])
+
+
 def test_blocks_from_points_sit_on_them() -> None:
     spots, colors = points(300)
     family = Superquadrics.from_points(spots, colors, {"count": 6, "texture_size": 4})
