@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -14,7 +15,7 @@ from test_experiments import ROOT, report_of
 
 
 @pytest.fixture
-def solids(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def solids(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.syspath_prepend(str(ROOT / "bench"))
     import neural_solids  # pyright: ignore[reportMissingImports]
 
