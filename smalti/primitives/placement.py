@@ -59,8 +59,8 @@ def point_cells(points: Float[Tensor, "n 3"], colors: Float[Tensor, "n 3"], coun
 
 @torch.no_grad()
 def even_means(points: Float[Tensor, "n 3"], count: int) -> Float[Tensor, "k 3"]:
-    """Means of `count` cells of points, each point in the cell of the nearest mean (Lloyd 1982, 20 rounds from the first
-    points): spread as the points are, but evenly.
+    """Means of `count` cells of points, each point in the cell of the nearest mean (Lloyd 1982, 20 rounds from the
+    first points): spread as the points are, but evenly.
     """
     means = points[:count]
     for _ in range(20):

@@ -45,10 +45,11 @@ DEAD = 0.01
 class Superquadrics(Family, PosedBlocks):
     """See the module. Metadata: `level` of the icosphere; `edges` and `sigma` (squared NDC); `detach_barycentrics`:
     colour does not move the surface (as published); `texture_size`, `count`, `initial_opacity`, `initial_seed` of new
-    blocks, and whether those `at_random` have `random` or `even` `initial_places`. Schedule of a training run (shares of it): up to `pooled_until` textures are averaged over `pool` texels;
-    up to `fine_from` opacities get noise of deviation `noise` before the sigmoid; from then on `binary` is set: blocks
-    above one half are opaque, with `fine_sigma`, the others are gone. `assembly`: the text of the assembly that the
-    blocks were read from (`smalti.files.assembly`).
+    blocks, and whether those `at_random` have `random` (as published) or `even` `initial_places`. Schedule of a
+    training run (shares of it): up to `pooled_until` textures are averaged over `pool` texels; up to `fine_from`
+    opacities get noise of deviation `noise` before the sigmoid; from then on `binary` is set: blocks above one half are
+    opaque, with `fine_sigma`, the others are gone. `assembly`: the text of the assembly that the blocks were read from
+    (`smalti.files.assembly`).
     """
 
     name: ClassVar[str] = "superquadrics"
