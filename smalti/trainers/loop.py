@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Literal
@@ -42,7 +42,8 @@ def polite_interrupts(display: Speaker) -> Generator[Interrupt, None, None]:
     def handle(_signal: int, _frame: FrameType | None) -> None:
         flag.asked = True
         signal.signal(signal.SIGINT, before)
-        display.say("interrupted: finishing this step and saving (once more to stop at once, without saving)")
+        with suppress(RuntimeError):  # a print that was interrupted cannot be entered again; the flag counts
+            display.say("interrupted: finishing this step and saving (once more to stop at once, without saving)")
 
     signal.signal(signal.SIGINT, handle)
     try:

@@ -93,6 +93,19 @@ def test_ctrl_c_finishes_the_step_saves_and_the_run_goes_on(tmp_path: Path) -> N
     assert run.latest_step() == 12
 
 
+def test_ctrl_c_in_the_middle_of_a_print_is_kept(tmp_path: Path) -> None:
+    """A buffered stream that the handler enters again raises; the run is saved all the same."""
+
+    class Printing(Silent):
+        def say(self, text: str) -> None:
+            raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stdout>'>")
+
+    run = Run.create(tmp_path / "run", small(run__steps=9))
+    press = lambda step: signal.raise_signal(signal.SIGINT) if step == 3 else None  # noqa: E731
+    assert loop.train(Trainer(run), Printing(press)) == "interrupted"
+    assert run.latest_step() == 3
+
+
 def test_the_wall_clock_ends_a_run(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", small(run__steps=10_000, run__wall_limit=0.002))
     trainer = Trainer(run)
