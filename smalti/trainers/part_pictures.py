@@ -132,7 +132,7 @@ def draw_flat(
     """
     if not rows:
         raise ValueError("draw_flat: there is no view to show")
-    sheets = [_flat_row(scene, parts, images, row, backend) for row in rows]
+    sheets = [flat_row(scene, parts, images, row, backend) for row in rows]
     height, width = sheets[0].photograph.shape[:2]
     panel = 3.6
     legend_rows = -(-len(parts.parts) // LEGEND_COLUMNS)
@@ -176,21 +176,27 @@ def chosen_views(rows: Sequence[int], count: int = 3) -> list[int]:
 
 
 @dataclass(frozen=True, eq=False)
-class _FlatRow:
-    photograph: np.ndarray
-    render: np.ndarray
-    flat: np.ndarray
-    numbers: np.ndarray
-    """-1: no part; at `FINE` times the size."""
+class FlatRow:
+    """What the sheet shows of one view, of one size."""
+
+    photograph: Float[np.ndarray, "h w 3"]
+    render: Float[np.ndarray, "h w 3"]
+    flat: Float[np.ndarray, "h w 3"]
+    """The parts over the photograph."""
+    numbers: Int[np.ndarray, "a b"]
+    """Of the parts that are seen, in `Parts.parts`; -1: none. At `FINE` times the size."""
 
 
-def _flat_row(scene: Scene, parts: Parts, images: ImageCache, row: int, backend: str) -> _FlatRow:
+def flat_row(scene: Scene, parts: Parts, images: ImageCache, row: int, backend: str) -> FlatRow:
+    """One view, reduced to what a sheet shows; masked pixels are left as they were photographed."""
     view, background = images.get(row), scene.background or (0.0, 0.0, 0.0)
-    truth, _ = target_of(view, torch.tensor(background))
-    camera = view.camera.to(torch.float32)
-    render = draw(scene, camera, torch.tensor(background), backend=backend).color.clamp(0, 1).cpu()
-    flat, numbers = flat_over(parts, camera, truth, backend)
-    return _FlatRow(reduced(truth), reduced(render), reduced(torch.from_numpy(flat)), numbers)
+    photograph = reduced(target_of(view, torch.tensor(background))[0])
+    height, width = photograph.shape[:2]
+    factor = view.camera.width // width
+    camera = view.camera.cropped(0, 0, factor * width, factor * height).scaled_to(width, height)
+    render = smooth_picture(scene, camera, background, backend)
+    flat, numbers = flat_over(parts, camera, torch.from_numpy(photograph), backend)
+    return FlatRow(photograph, render, flat, numbers)
 
 
 @torch.no_grad()

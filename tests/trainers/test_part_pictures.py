@@ -18,13 +18,13 @@ from smalti.cameras.camera import Camera
 from smalti.cameras.framing import ELEVATIONS, MARGIN, framed, turntable
 from smalti.cameras.similarity import Similarity
 from smalti.configs.config import TrainConfig
-from smalti.datasets.images import ImageCache
+from smalti.datasets.images import ImageCache, LoadedView
 from smalti.files.assembly import read_assembly
 from smalti.primitives.meshes import Meshes
 from smalti.primitives.superquadrics import Superquadrics
 from smalti.scene import Scene, demo_camera, demo_scene, parts_of, split_parts
 from smalti.scene.exchange_parts import export_parts
-from smalti.trainers import finish, part_pictures
+from smalti.trainers import finish, part_pictures, sheets
 from smalti.trainers.run import Run
 from smalti.trainers.trainer import Trainer
 
@@ -108,6 +108,21 @@ def test_flat_colors_over_a_photograph() -> None:
     hidden, none = part_pictures.flat_over(parts_of(scene), camera, photograph)
     assert (none == -1).all()
     np.testing.assert_allclose(hidden, photograph.numpy(), atol=1e-6)
+
+
+def test_large_photographs_are_reduced_and_fit_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 101 x 75 pixels squares of three become one: the render of the reduced camera is the reduced render."""
+    monkeypatch.setattr(sheets, "PANEL_PIXELS", 40)
+    scene, camera = blocks_scene(), demo_camera(101, 75)
+    levels = (scene.render(camera).color.detach().clamp(0, 1) * 255).round().byte()
+    view = LoadedView(camera, levels)
+    images = cast(ImageCache, SimpleNamespace(get=lambda row: view))
+    row = part_pictures.flat_row(scene, parts_of(scene), images, 0, "auto")
+    assert row.photograph.shape == row.render.shape == row.flat.shape == (25, 33, 3)
+    assert row.numbers.shape == (50, 66)
+    difference = np.abs(row.photograph - row.render).mean()
+    assert difference < 0.02
+    assert np.abs(row.photograph - np.roll(row.render, 1, axis=1)).mean() > 3 * difference
 
 
 def test_the_innermost_pixel() -> None:
