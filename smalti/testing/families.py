@@ -82,9 +82,9 @@ def check_family(
             report.raise_failures()
         return report
     checks = [_check_description, _check_initialisers, _check_measures, _check_pictures, _check_similarity]
-    checks += [_check_parts, _check_training, _check_storage, *([_check_density] if family.grows else [])]
+    checks += [check_parts, _check_training, _check_storage, *([_check_density] if family.grows else [])]
     for check in checks:
-        with report.expecting(check.__name__.removeprefix("_check_"), "this must not be raised"):
+        with report.expecting(check.__name__.removeprefix("_").removeprefix("check_"), "this must not be raised"):
             check(report, stage)
     if raises:
         report.raise_failures()
@@ -179,7 +179,8 @@ def _check_pictures(report: Report, stage: Stage) -> None:
     report.require("bounds hold the picture", shown and bool(inner.isfinite().all()), "it draws outside of bounds()")
 
 
-def _check_parts(report: Report, stage: Stage) -> None:
+def check_parts(report: Report, stage: Stage) -> None:
+    """Of families whose primitives are solids of their own: each is closed, and apart they draw the same."""
     family = stage.family()
     rows = family.separate_parts()
     said = "separate_parts() gives rows exactly where part_noun is a word"

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from part_scenes import block_scene
 
 from smalti.cameras.similarity import Similarity
+from smalti.primitives.superquadrics import Superquadrics
 from smalti.scene import (
     EditError,
     NoParts,
@@ -27,6 +28,8 @@ from smalti.scene import (
 )
 from smalti.scene.explode import displacements
 from smalti.scene.palette import SAFE, flat_color
+from smalti.testing.families import Stage, check_parts
+from smalti.testing.report import Report
 
 LIVE = ["block-00", "block-02", "block-03", "block-04"]
 
@@ -195,3 +198,25 @@ def test_the_colors_of_parts_stay_apart(eye: str) -> None:
     assert float(distances.min()) > 12.0
     assert len({flat_color(number) for number in range(3 * SAFE)}) == 3 * SAFE
     assert all(math.isfinite(x) and 0 <= x <= 1 for number in range(100) for x in flat_color(number))
+
+
+# -- families ----------------------------------------------------------------------------------------------------------
+class Torn(Superquadrics):
+    """Says that its parts are others than those that it draws."""
+
+    part_noun = ""
+
+    @torch.no_grad()
+    def separate_parts(self) -> torch.Tensor:
+        return super().separate_parts()[1:].flip(0)
+
+
+def test_a_family_is_held_to_its_parts() -> None:
+    generator = torch.Generator().manual_seed(0)
+    points, colors = torch.rand(6, 3, generator=generator) - 0.5, torch.rand(6, 3, generator=generator)
+    for kind in (Superquadrics, Torn):
+        report = Report(kind.name)
+        check_parts(report, Stage(kind, {"texture_size": 4}, points, colors, demo_camera()))
+        failed = {finding.name for finding in report.failures}
+        assert failed == set() or kind is Torn
+    assert failed == {"part_noun", "parts: rows", "parts: the same picture"}
