@@ -114,7 +114,7 @@ class LayerConfig(Section):
     ground's height), `file`.
     """
     settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
-    """The initialiser's own: `count` (points, random, world, grid, missing, spheres), `margin` (share by which the bounds
+    """The initialiser's own: `count` (points, random, world, grid, missing, spheres), `margin` (share by which bounds
     grow; random, grid, missing, spheres), `faces` (hull), `level` (spheres), `primitives` (hull, spheres: so many on
     the surface instead of the surface itself), `occupied` (grid: only where points are), `path` and `layer` (file).
     """
@@ -298,6 +298,23 @@ class McmcConfig(Section):
     """Noise strength, times the present learning rate of positions."""
 
 
+class ExchangeConfig(Section):
+    """Bytes that move between layers, and inside them, to where they pay; works beside any rule, and in scenes whose
+    bytes are all in use.
+    """
+
+    every: Count = 0
+    """Steps between moves, while structure changes (`density.start` to `density.stop`); 0 for none."""
+    share: Fraction = 0.03
+    """Of the bytes of the layers that take part, how many are tried and moved at once."""
+    views: Natural = 8
+    """Training views that judge."""
+    margin: NotNegative = 0.25
+    """By which share the taker's bytes have to be worth more than the giver's; else they move inside the giver."""
+    memory: Fraction = 0.5
+    """How much the newest trial says of a layer's worth; the rest is what was known."""
+
+
 class ContributionConfig(Section):
     """Pruning by what primitives contribute to the training pictures; works beside any rule."""
 
@@ -380,6 +397,7 @@ class TrainConfig(Section):
     density: DensityConfig = Field(default_factory=DensityConfig)
     gradient: GradientConfig = Field(default_factory=GradientConfig)
     mcmc: McmcConfig = Field(default_factory=McmcConfig)
+    exchange: ExchangeConfig = Field(default_factory=ExchangeConfig)
     contribution: ContributionConfig = Field(default_factory=ContributionConfig)
     refine: RefineConfig = Field(default_factory=RefineConfig)
     run: RunConfig = Field(default_factory=RunConfig)

@@ -319,6 +319,12 @@ class Family(Editable, ABC):
         self.shrink_split(torch.arange(len(kept), len(source), device=rows.device), copies, generator)
         return change
 
+    def branch(self, rows: Int[Tensor, "k"], generator: torch.Generator) -> Restructure:
+        """One primitive more in the place of each of `rows` (all different), where the picture asks for more of them:
+        not twice the same, so that they learn apart. By default a split in two.
+        """
+        return self.split(rows, 2, generator)
+
     def relocate(self, dead: Int[Tensor, "k"], hosts: Int[Tensor, "k"]) -> Restructure:
         """Move `dead[j]` onto `hosts[j]`; host and newcomers share what the host drew, all with zero moments."""
         touched = self._share(hosts)

@@ -28,13 +28,14 @@ from smalti.trainers.alignment import Alignment, alignment_of, wishes_of
 from smalti.trainers.clock import Clock
 from smalti.trainers.density.budget import Budget
 from smalti.trainers.density.evidence import near_cameras, unsupported
+from smalti.trainers.density.exchange import Exchange, Judged
 from smalti.trainers.density.population import Population
 from smalti.trainers.density.rule import Change, make_rule
 from smalti.trainers.edited import EditedState, trained_layers
 from smalti.trainers.guard import BadGradient, BadGradientError
 from smalti.trainers.initial import found_points, initial_scene, scene_extent, tensors_of
 from smalti.trainers.initializers import Ground
-from smalti.trainers.losses import DepthLoss, ImageLossWeights
+from smalti.trainers.losses import DepthLoss, ImageLossWeights, image_loss
 from smalti.trainers.ordering import ViewOrder
 from smalti.trainers.perceptual import perceptual_term
 from smalti.trainers.plans import plans_of, require_scheduled_terms
@@ -123,6 +124,7 @@ class Trainer:
         self.budget = Budget(parse_bytes(config.density.budget), most_primitives(config, self.cameras))
         self.budget.model = parse_bytes(config.density.model) if config.density.model else 0
         require_scheduled_terms(self.scene, config, context)
+        self.exchange = Exchange(config.exchange)
         self.plan([Population(layer, self.adam) for layer in trained_layers(self.scene)], context)
         self.edited = EditedState(self)
 
@@ -245,7 +247,19 @@ class Trainer:
                 doomed = torch.zeros_like(doomed)
             changes = self.rules[population.layer.name].change(population, doomed, self._moment(step))
             total = _added(total, changes)
+        if self.exchange.due(step, self.config.density.start, self.config.density.stop):
+            total = _added(total, self.exchange.change(self.scene, self._moment(step), len(self.source), self._judged))
         return {key: value for key, value in total.items() if value}
+
+    def _judged(self, scene: Scene, row: int) -> Judged:
+        """A training view as the exchange of bytes looks at it."""
+        view = self.source.get(row, 1, self.generator, self.device)
+        camera = self.refinement.camera(view.camera, row)
+        frame = self._with_statistics(scene, camera, view.background)
+        color = self.refinement.exposed(frame.color, row)
+        error = (color - view.target).abs().mean(dim=2)
+        loss = image_loss(color, view.target, view.mask, self.options.image)
+        return Judged(frame, error if view.mask is None else error * view.mask, float(loss))
 
     def _prune_unsupported(self) -> int:
         with torch.no_grad():
@@ -258,10 +272,10 @@ class Trainer:
             and not bool(found[population.layer.name].all())
         )
 
-    def _with_statistics(self, scene: Scene, camera: Camera) -> Frame:
+    def _with_statistics(self, scene: Scene, camera: Camera, background: Tensor | None = None) -> Frame:
         settings = scene.settings(statistics=True)
         backend = "auto" if self.backend == "gsplat" else self.backend  # it has no statistics; the engine draws these
-        return render(scene.drawables(camera), camera, settings=settings, backend=backend)
+        return render(scene.drawables(camera), camera, background=background, settings=settings, backend=backend)
 
     def _trim_to_budget(self) -> None:
         """Initial primitives beyond the budget go, at random and from each layer that can shrink by the same share: the
@@ -303,6 +317,7 @@ class Trainer:
             "adam": counts,
             "order": self.order.state(),
             "budget": self.budget.state(),
+            "exchange": self.exchange.state(),
             "extent": self.extent,
             "views": len(self.source),
             "perceptual": self.perceptual_kind,
@@ -329,6 +344,7 @@ class Trainer:
             self.generator.set_state(state.tensors["generator"])
             self.order.load(state.plain["order"])
             self.budget.load(state.plain["budget"])
+            self.exchange.load(state.plain.get("exchange", {"worth": {}}))
             self.clock.cpu_before, self.clock.wall_before = state.clock["cpu"], state.clock["wall"]
             before = state.plain["views"]
         if before != len(self.source):
