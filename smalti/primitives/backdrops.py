@@ -23,8 +23,8 @@ from torch import Tensor
 from smalti.cameras.camera import Camera
 from smalti.cameras.similarity import Similarity
 from smalti.primitives import superquadric_shape as shapes
-from smalti.primitives.block_textures import drawn_atlas, initial_noise, pool_factor, total_variation
-from smalti.primitives.family import Family, FamilyError, LossContext
+from smalti.primitives.block_textures import check_blocks, drawn_atlas, initial_noise, pool_factor, total_variation
+from smalti.primitives.family import Family, LossContext
 from smalti.primitives.metadata import Ranges
 from smalti.primitives.picking import picked
 from smalti.primitives.registry import check_points
@@ -83,13 +83,7 @@ class Backdrops(Family):
 
     def check_shapes(self) -> None:
         super().check_shapes()
-        for name, tail in {"translations": (3,), "rotations": (6,)}.items():
-            got = tuple(self.parameters[name].shape[1:])
-            if got != tail:
-                raise FamilyError(f"family {self.name}: {name} should be [n, {tail[0]}], its rows are {got}")
-        textures = self.parameters["raw_textures"]
-        if textures.dim() != 4 or textures.shape[3] != 3:
-            raise FamilyError(f"family {self.name}: raw_textures should be [n, h, w, 3], it is {tuple(textures.shape)}")
+        check_blocks(self.name, self.parameters, {"translations": 3, "rotations": 6})
         if self.metadata["ratio"] == 0:
             self.metadata["ratio"] = 1.0
         self._pool = 1
@@ -244,8 +238,7 @@ class Backdrops(Family):
     @torch.no_grad()
     def transform(self, similarity: Similarity) -> None:
         """`ratio` grows with the world (metadata)."""
-        six = self.parameters["rotations"].reshape(-1, 2, 3)
-        turned = (six @ similarity.rotation.to(six).T).reshape(-1, 6)
+        turned = shapes.turned(self.parameters["rotations"], similarity.rotation)
         self.replace({"translations": similarity.apply(self.parameters["translations"]), "rotations": turned})
         self.metadata["ratio"] *= similarity.scale
 

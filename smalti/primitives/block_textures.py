@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from smalti.primitives.registry import FamilyError
+
 
 def atlas(
     textures: Float[Tensor, "n h w 3"], uvs: Float[Tensor, "f 3 2"], overflow: float, around: bool = True
@@ -59,6 +61,17 @@ def pooled(textures: Float[Tensor, "n h w 3"], factor: int) -> Float[Tensor, "n 
         return big[:, :, :height, :width].permute(0, 2, 3, 1)
     squares = textures.reshape(len(textures), height // factor, factor, width // factor, factor, 3)
     return squares.sum(2, keepdim=True).mean(4, keepdim=True).div_(factor).expand(squares.shape).reshape(textures.shape)
+
+
+def check_blocks(family: str, parameters: Mapping[str, Tensor], widths: Mapping[str, int]) -> None:
+    """FamilyError where parameters are not [n, width], or `raw_textures` not [n, h, w, 3]."""
+    for name, width in widths.items():
+        got = tuple(parameters[name].shape[1:])
+        if got != (width,):
+            raise FamilyError(f"family {family}: {name} should be [n, {width}], its rows are {got}")
+    textures = parameters["raw_textures"]
+    if textures.dim() != 4 or textures.shape[3] != 3:
+        raise FamilyError(f"family {family}: raw_textures should be [n, h, w, 3], it is {tuple(textures.shape)}")
 
 
 def pool_factor(metadata: Mapping[str, Any], share: float) -> int:

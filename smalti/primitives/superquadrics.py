@@ -23,7 +23,7 @@ from torch import Tensor
 from smalti.cameras.camera import Camera
 from smalti.cameras.similarity import Similarity
 from smalti.primitives import superquadric_shape as shapes
-from smalti.primitives.block_textures import drawn_atlas, initial_noise, pool_factor, total_variation
+from smalti.primitives.block_textures import check_blocks, drawn_atlas, initial_noise, pool_factor, total_variation
 from smalti.primitives.family import Family, FamilyError, LossContext
 from smalti.primitives.metadata import Ranges
 from smalti.primitives.picking import picked
@@ -48,8 +48,8 @@ class Superquadrics(Family, PosedBlocks):
     blocks, and whether those `at_random` have `random` (as published) or `even` `initial_places`. Schedule of a
     training run (shares of it): up to `pooled_until` textures are averaged over `pool` texels; up to `fine_from`
     opacities get noise of deviation `noise` before the sigmoid; from then on `binary` is set: blocks above one half are
-    opaque, with `fine_sigma`, the others are gone. `assembly`: the text of the assembly that the blocks were read from
-    (`smalti.files.assembly`).
+    opaque, with `fine_sigma`, the others are gone. `overlap_samples`: points per block in that loss term. `assembly`:
+    the text of the assembly that the blocks were read from (`smalti.files.assembly`).
     """
 
     name: ClassVar[str] = "superquadrics"
@@ -64,7 +64,7 @@ class Superquadrics(Family, PosedBlocks):
             **{"level": 1, "edges": "soft", "sigma": 1e-4, "fine_sigma": 5e-6, "detach_barycentrics": True},
             **{"ratio": 0.0, "texture_size": 256, "count": 10, "initial_opacity": 0.5, "initial_seed": 0},
             **{"initial_places": "random", "binary": False, "pool": 8, "pooled_until": 0.4},
-            **{"noise": 1.0, "fine_from": 0.8, "assembly": ""},
+            **{"noise": 1.0, "fine_from": 0.8, "overlap_samples": 1000, "assembly": ""},
         }
 
     @classmethod
@@ -76,8 +76,8 @@ class Superquadrics(Family, PosedBlocks):
             **{name: (values[name] >= 0, "not negative") for name in ("ratio", "count", "noise")},
             "texture_size": (values["texture_size"] >= 2, "2 or more"),
             "initial_opacity": (0 < values["initial_opacity"] < 1, "between 0 and 1"),
+            **{name: (values[name] >= 1, "1 or more") for name in ("pool", "overlap_samples")},
             "initial_places": (values["initial_places"] in ("random", "even"), "random or even"),
-            "pool": (values["pool"] >= 1, "1 or more"),
         }
 
     @classmethod
@@ -99,13 +99,9 @@ class Superquadrics(Family, PosedBlocks):
 
     def check_shapes(self) -> None:
         super().check_shapes()
-        for name, tail in {"translations": (3,), "rotations": (6,), "raw_scales": (3,), "raw_exponents": (2,)}.items():
-            got = tuple(self.parameters[name].shape[1:])
-            if got != tail:
-                raise FamilyError(f"family {self.name}: {name} should be [n, {tail[0]}], its rows are {got}")
-        textures = self.parameters["raw_textures"]
-        if textures.dim() != 4 or textures.shape[3] != 3:
-            raise FamilyError(f"family {self.name}: raw_textures should be [n, h, w, 3], it is {tuple(textures.shape)}")
+        check_blocks(
+            self.name, self.parameters, {"translations": 3, "rotations": 6, "raw_scales": 3, "raw_exponents": 2}
+        )
         if self.metadata["ratio"] == 0:
             self.metadata["ratio"] = 0.25
         self._noise: Tensor | None = None
@@ -148,8 +144,8 @@ class Superquadrics(Family, PosedBlocks):
         if values["ratio"] == 0:
             values["ratio"] = 0.25 * float(half.max())
         even = values["initial_places"] == "even"
-        drawn = torch.randn(64 * count if even else count, 3, generator=generator)
-        centres = 0.5 * (low + high) + half * 0.5 * (even_means(drawn, count) if even else drawn)
+        drawn = even_means(torch.randn(64 * count if even else count, 3, generator=generator), count)
+        centres = 0.5 * (low + high) + half * 0.5 * drawn
         # Two normal vectors are rotation-invariant, so their Gram-Schmidt frame is uniform.
         six = torch.randn(count, 6, generator=generator)
         scales = 0.5 + torch.rand(count, 3, generator=generator) + FLOOR
@@ -324,8 +320,7 @@ class Superquadrics(Family, PosedBlocks):
     @torch.no_grad()
     def transform(self, similarity: Similarity) -> None:
         """`ratio` grows with the world (metadata)."""
-        six = self.parameters["rotations"].reshape(-1, 2, 3)
-        turned = (six @ similarity.rotation.to(six).T).reshape(-1, 6)
+        turned = shapes.turned(self.parameters["rotations"], similarity.rotation)
         self.replace({"translations": similarity.apply(self.parameters["translations"]), "rotations": turned})
         self.metadata["ratio"] *= similarity.scale
 
@@ -341,13 +336,13 @@ class Superquadrics(Family, PosedBlocks):
         super().adopt(metadata)
 
     def regularizers(self, context: LossContext) -> Mapping[str, Callable[[], Float[Tensor, ""]]]:
-        """`parsimony`: mean square root of the opacities. `total_variation`: mean squared forward differences of the
-        textures, summed over colours and blocks, around the back too. `overlap`: see `overlap_of`. Opacities with the
-        step's noise; parsimony and overlap are 0 once `binary`.
+        """`parsimony`: mean square root of the opacities. `total_variation` of the textures, summed over blocks.
+        `overlap`: see `overlap_of`. Opacities with the step's noise; parsimony and overlap are 0 once `binary`.
         """
+        values = self.metadata
 
         def until_binary(term: Callable[[], Tensor]) -> Callable[[], Tensor]:
-            return lambda: self.parameters["logit_opacities"].new_zeros(()) if self.metadata["binary"] else term()
+            return lambda: self.parameters["logit_opacities"].new_zeros(()) if values["binary"] else term()
 
         def parsimony() -> Tensor:
             logits = self.parameters["logit_opacities"]
@@ -358,22 +353,15 @@ class Superquadrics(Family, PosedBlocks):
             "opacity": lambda: self.opacities().mean(),
             "parsimony": until_binary(parsimony),
             "total_variation": lambda: total_variation(self.parameters["raw_textures"]).sum(),
-            "overlap": until_binary(lambda: self.overlap_of(context.generator)),
+            "overlap": until_binary(lambda: self.overlap_of(context.generator, self.metadata["overlap_samples"])),
         }
 
     def overlap_of(self, generator: torch.Generator, samples: int = 1000) -> Float[Tensor, ""]:
-        """Mean over points, uniform in the boxes of the drawn blocks, of how far the sum of occupancies exceeds 1.95;
-        occupancy is opacity times sigmoid((1 - F^(e1/2)) / 0.005) (the released form). Differentiable in the blocks;
-        the points have no gradient.
-        """
+        """`superquadric_shape.overlap` of the drawn blocks, at `samples` points in the box of each."""
         rows = self._drawn()
         local = 2.0 * torch.rand(len(rows), samples, 3, generator=generator).to(self.parameters["translations"]) - 1.0
-        with torch.no_grad():
-            world = (local * self.sizes()[rows, None, :]) @ self.axes()[rows].mT
-            points = (world + self.parameters["translations"][rows, None, :]).reshape(-1, 3)
-        radius = self.implicit_values(points).index_select(0, rows) ** (0.5 * self.exponents()[rows, :1])
-        occupancy = self._drawn_opacities(rows)[:, None] * torch.sigmoid((1.0 - radius) / 0.005)
-        return (occupancy.sum(dim=0) - 1.95).clamp_min(0.0).mean()
+        frames = self.positions()[rows], self.axes()[rows], self.sizes()[rows]
+        return shapes.overlap(local, frames, self.exponents()[rows], self._drawn_opacities(rows))
 
     # -- density control ----------------------------------------------------------------------------------------------
     @torch.no_grad()
