@@ -117,10 +117,12 @@ def _panel(
             color=GROUND,
         )  # fmt: skip
     for axis, (name, color) in enumerate(zip("xyz", AXES, strict=True)):
-        end = side(0.6 * np.eye(3)[axis])
-        if np.abs(end).max() > 0:
-            axes.annotate("", end, (0.0, 0.0), arrowprops={"arrowstyle": "-|>", "color": color, "lw": 1.8}, zorder=6)
-            axes.annotate(name, 1.2 * end, color=color, fontsize=11, weight="bold", ha="center", va="center", zorder=6)
+        right, up = (float(value) for value in side(0.6 * np.eye(3)[axis]))
+        if right or up:
+            arrow = {"arrowstyle": "-|>", "color": color, "lw": 1.8}
+            axes.annotate("", (right, up), (0.0, 0.0), arrowprops=arrow, zorder=6)
+            place = (1.2 * right, 1.2 * up)
+            axes.annotate(name, place, color=color, fontsize=11, weight="bold", ha="center", va="center", zorder=6)
     axes.set_xlim(-half, half)
     axes.set_ylim(-half, half)
     axes.set_aspect("equal")

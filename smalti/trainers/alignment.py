@@ -12,7 +12,7 @@ import torch
 from smalti.configs.config import DataConfig, TrainConfig
 from smalti.configs.resolve import ConfigError
 from smalti.datasets.dataset import Dataset, Points
-from smalti.datasets.open import select_views
+from smalti.datasets.open import select_views, times
 from smalti.datasets.world import Wishes, World, axis_vector, find_world
 from smalti.trainers.initial import found_points
 
@@ -78,6 +78,8 @@ def alignment_of(data: DataConfig, training: Dataset, points: Points) -> Alignme
     if data.align == "none":
         return None
     known = points if len(points.positions) else training.points
+    if known is not None and known.origin != "file" and len(times(training)) > 1:
+        known = None  # they are of one instant, and what moves is elsewhere in the others
     cameras = [view.camera for view in training.views]
     return Alignment(find_world(cameras, known, wishes), training, known)
 
