@@ -132,15 +132,33 @@ def compare(model: Boxes, members: Boxes, tolerance: float) -> Match:
     offsets = (model.centres - members.centres)[:, None, None]
     # |o + B s| for all eight signs s.
     distances = np.linalg.norm(offsets + SIGNS @ spokes.transpose(0, 1, 3, 2), axis=-1).max(axis=-1)
-    exchange = ROUNDING * np.abs(np.diff(model.exponents, axis=1))[:, 0] * model.halves.max(axis=1) <= tolerance
-    distances = np.where(exchange[:, None] | POLAR, distances, np.inf)
+    distances = np.where(_exchangeable(model, tolerance)[:, None] | POLAR, distances, np.inf)
     best = distances.argmin(axis=1)
     rows = np.arange(count)
     match = Match(distances[rows, best], SYMMETRIES[best].copy(), ORDERS[best].copy())
     _turn_round_ones(model, members, tolerance, match)
-    rounding = ROUNDING * np.abs(model.exponents - members.exponents).max(axis=1) * members.halves.max(axis=1)
-    match.distances[rounding > tolerance] = np.inf
+    match.distances[_rounding(model, members) > tolerance] = np.inf
     return match
+
+
+def compare_sizes(model: Boxes, members: Boxes, tolerance: float) -> Match:
+    """As `compare`, of the sizes and shapes alone: centres and directions do not count."""
+    distances = np.linalg.norm(model.halves[:, ORDERS] - members.halves[:, None], axis=2)
+    distances = np.where(_exchangeable(model, tolerance)[:, None] | POLAR, distances, np.inf)
+    best = distances.argmin(axis=1)
+    match = Match(distances[np.arange(len(members)), best], SYMMETRIES[best].copy(), ORDERS[best].copy())
+    match.distances[_rounding(model, members) > tolerance] = np.inf
+    return match
+
+
+def _exchangeable(boxes: Boxes, tolerance: float) -> Mask:
+    """Whether the pole is like the other axes."""
+    return ROUNDING * np.abs(np.diff(boxes.exponents, axis=1))[:, 0] * boxes.halves.max(axis=1) <= tolerance
+
+
+def _rounding(model: Boxes, members: Boxes) -> Array:
+    """How far surfaces are apart because of the exponents."""
+    return ROUNDING * np.abs(model.exponents - members.exponents).max(axis=1) * members.halves.max(axis=1)
 
 
 def _turn_round_ones(model: Boxes, members: Boxes, tolerance: float, match: Match) -> None:

@@ -7,12 +7,12 @@ from itertools import combinations
 
 import numpy as np
 
-from smalti.scene.groups.boxes import Boxes, Mask, assign, compare
+from smalti.scene.groups.boxes import Boxes, Mask, assign, compare, compare_sizes
 from smalti.scene.groups.fit import Fit
 from smalti.scene.groups.mirrors import mirrors, nested_mirrors
 from smalti.scene.groups.planes import Plane, find_planes, scene_axes
 from smalti.scene.groups.repeated import repeated
-from smalti.scene.groups.search import Search, grouped, single, still
+from smalti.scene.groups.search import Search, grouped, single
 
 
 def candidates(search: Search) -> tuple[list[Fit], list[Plane]]:
@@ -49,10 +49,9 @@ def _classes(boxes: Boxes, tolerance: float) -> tuple[Mask, Mask]:
     count = len(boxes)
     sizes, turned = np.zeros((count, count), dtype=np.bool_), np.zeros((count, count), dtype=np.bool_)
     origin = Boxes(np.zeros((count, 3)), boxes.rotations, boxes.halves, boxes.exponents)
-    upright = Boxes(np.zeros((count, 3)), still(count), boxes.halves, boxes.exponents)
     for row in range(count):
         each = [row] * count
-        sizes[row] = compare(upright.take(each), upright, 2.0 * tolerance).distances <= 2.0 * tolerance
+        sizes[row] = compare_sizes(boxes.take(each), boxes, 2.0 * tolerance).distances <= 2.0 * tolerance
         turned[row] = compare(origin.take(each), origin, 2.0 * tolerance).distances <= 2.0 * tolerance
     np.fill_diagonal(sizes, False)
     np.fill_diagonal(turned, False)
@@ -64,5 +63,5 @@ def _same_sort(one: Fit, two: Fit, tolerance: float) -> bool:
     counts = [[level.count for level in fit.model.levels] for fit in (one, two)]
     if kinds[0] != kinds[1] or counts[0] != counts[1] or any(level.kind == "same_size" for level in one.model.levels):
         return False
-    first, second = (Boxes(np.zeros((1, 3)), still(1), f.model.base.halves, f.model.base.exponents) for f in (one, two))
-    return float(compare(first, second, 2.0 * tolerance).distances[0]) <= 2.0 * tolerance
+    sizes = compare_sizes(one.model.base, two.model.base, 2.0 * tolerance)
+    return float(sizes.distances[0]) <= 2.0 * tolerance

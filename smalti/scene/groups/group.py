@@ -221,11 +221,13 @@ class Group:
         with self._held.scene.edit("break_member"):
             first, *others = states or [replace(self._state, members=())]
             restate(self._held, "break_member", first)
-        groups: list[Group] = [self] if first.members else []
-        for number, state in enumerate(others):
-            held = Held(self._held.book, f"{self._held.name}-{number + 2}", state)
-            self._held.book.held.append(held)
-            groups.append(Group(held))
+            groups: list[Group] = [self] if first.members else []
+            for state in others:
+                # Without members it is not there: before this edit, and when it is undone.
+                held = Held(self._held.book, self._held.book.free_name(self._held.name), replace(state, members=()))
+                self._held.book.held.append(held)
+                restate(held, "break_member", state)
+                groups.append(Group(held))
         return groups
 
     # -- how ----------------------------------------------------------------------------------------------------------

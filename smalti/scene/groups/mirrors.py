@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 
@@ -32,15 +32,15 @@ def mirrors(search: Search, planes: Sequence[Plane]) -> Iterator[Fit]:
                         break
     if "double_mirror" in search.kinds:
         seen = set[frozenset[int]]()
-        for one, two in combinations(planes, 2):
-            if abs(float(one.normal @ two.normal)) > 0.1:
-                continue
+        square = [pair for pair in combinations(planes, 2) if abs(float(pair[0].normal @ pair[1].normal)) <= 0.1]
+        for one, two in square:
             for rows in _quadruples(one, two):
                 if frozenset(rows) not in seen:
                     fit = _double(search, (one, two), rows)
                     if fit.worst <= search.tolerance:
                         seen.add(frozenset(rows))
                         yield fit
+        yield from _threes(search, square, seen)
 
 
 def _quadruples(one: Plane, two: Plane) -> list[tuple[int, int, int, int]]:
@@ -54,6 +54,39 @@ def _quadruples(one: Plane, two: Plane) -> list[tuple[int, int, int, int]]:
                     if c in first.get(b, ()) and len({row, a, b, c}) == 4:
                         found.setdefault(frozenset((row, a, b, c)), (row, a, b, c))
     return list(found.values())
+
+
+def _threes(search: Search, square: Sequence[tuple[Plane, Plane]], seen: set[frozenset[int]]) -> Iterator[Fit]:
+    """A part and its images at two planes, where the fourth is missing."""
+    fours, threes = set(seen), set[frozenset[int]]()
+    for one, two in square:
+        first, second = _partners(one), _partners(two)
+        for row in sorted(first):
+            for a, b in product(first[row], second.get(row, ())):
+                rows = frozenset((row, a, b))
+                if a == b or rows in threes or any(rows < four for four in fours):
+                    continue
+                threes.add(rows)
+                points = search.boxes.centres
+                normals = [_across(points[[row, a]], one.normal), _across(points[[row, b]], two.normal)]
+                middles = [0.5 * (points[row] + points[each]) for each in (a, b)]
+                level = _at_right_angles(normals, middles)
+                slots = (((0, 0),), ((1, 0),), ((0, 1),))
+                fit = fitted((level,), (row, a, b), slots, search.boxes, search.limits)
+                if fit.worst <= search.tolerance:
+                    yield fit
+
+
+def _across(points: Array, toward: Array) -> Array:
+    return plane_of(points[[0]], points[[1]], toward)[0]
+
+
+def _at_right_angles(normals: list[Array], points: list[Array]) -> DoubleMirror:
+    """The two planes turned least, through a point each."""
+    left, _, right = np.linalg.svd(np.stack(normals, axis=1), full_matrices=False)
+    square = (left @ right).T
+    offsets = (float(square[0] @ points[0]), float(square[1] @ points[1]))
+    return DoubleMirror((triple(square[0]), triple(square[1])), offsets)
 
 
 def _partners(plane: Plane) -> dict[int, list[int]]:
@@ -71,10 +104,7 @@ def _double(search: Search, planes: tuple[Plane, Plane], rows: tuple[int, int, i
         plane_of(points[[0, 2]], points[[1, 3]], planes[0].normal)[0],
         plane_of(points[[0, 1]], points[[2, 3]], planes[1].normal)[0],
     ]
-    left, _, right = np.linalg.svd(np.stack(normals, axis=1), full_matrices=False)
-    square, middle = (left @ right).T, points.mean(axis=0)
-    offsets = (float(square[0] @ middle), float(square[1] @ middle))
-    level = DoubleMirror((triple(square[0]), triple(square[1])), offsets)
+    level = _at_right_angles(normals, [points.mean(axis=0)] * 2)
     return fitted((level,), rows, [(slot,) for slot in level.slots()], search.boxes, search.limits)
 
 

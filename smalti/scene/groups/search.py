@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-import numpy as np
-
 from smalti.scene.groups.boxes import Array, Boxes, assign, compare
 from smalti.scene.groups.fit import Fit, fitted
 from smalti.scene.groups.levels import Level, SameSize, Slot
@@ -93,8 +91,3 @@ def complete(search: Search, fit: Fit, free: Collection[int]) -> Fit:
         return fit
     more = fitted(fit.model.levels, rows, slots, search.boxes, search.limits)
     return more if more.worst <= search.tolerance else fit
-
-
-def still(count: int) -> Array:
-    """No rotation, so many times."""
-    return np.tile(np.eye(3), (count, 1, 1))

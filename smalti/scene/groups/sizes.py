@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from smalti.scene.groups.boxes import Boxes, compare
+from smalti.scene.groups.boxes import compare_sizes
 from smalti.scene.groups.fit import Fit, fitted
 from smalti.scene.groups.levels import SameSize
-from smalti.scene.groups.search import Search, still
+from smalti.scene.groups.search import Search
 
 
 def same_sizes(search: Search, free: Sequence[int]) -> list[Fit]:
@@ -17,9 +17,9 @@ def same_sizes(search: Search, free: Sequence[int]) -> list[Fit]:
     left, found = list(free), list[Fit]()
     boxes = search.boxes
     while len(left) >= 2:
-        at_origin = Boxes(np.zeros((len(left), 3)), still(len(left)), boxes.halves[left], boxes.exponents[left])
         pairs = [(i, j) for i in range(len(left)) for j in range(len(left))]
-        match = compare(at_origin.take([i for i, _ in pairs]), at_origin.take([j for _, j in pairs]), search.tolerance)
+        one, two = (boxes.take([left[pair[side]] for pair in pairs]) for side in (0, 1))
+        match = compare_sizes(one, two, search.tolerance)
         close = (match.distances <= search.tolerance).reshape(len(left), len(left))
         spread = np.where(close, match.distances.reshape(close.shape), 0.0).sum(axis=1)
         best = min(range(len(left)), key=lambda row: (-int(close[row].sum()), float(spread[row]), row))
@@ -37,8 +37,7 @@ def same_sizes(search: Search, free: Sequence[int]) -> list[Fit]:
 def _same_size(search: Search, rows: list[int]) -> Fit:
     """Copies lie where the members lie, turned as these are: only the size is shared."""
     members = search.boxes.take(rows)
-    origin = Boxes(np.zeros((len(rows), 3)), still(len(rows)), members.halves, members.exponents)
-    match = compare(origin.take([0] * len(rows)), origin, search.tolerance)
+    match = compare_sizes(members.take([0] * len(rows)), members, search.tolerance)
     # The first member's frame, seen from each member's own.
     frames = members.rotations @ match.frames.transpose(0, 2, 1)
     home = members.rotations[0]

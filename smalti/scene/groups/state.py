@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -95,6 +96,11 @@ class Book:
         listeners, listener = scene.history.listeners, _weakly(weakref.ref(self))
         listeners.append(listener)
         weakref.finalize(self, lambda: listeners.remove(listener) if listener in listeners else None)
+
+    def free_name(self, name: str) -> str:
+        """Like `name`, and no group's."""
+        taken = {held.name for held in self.held}
+        return next(f"{name}-{number}" for number in count(2) if f"{name}-{number}" not in taken)
 
     def note(self, step: Step, forwards: bool) -> None:
         """A step was made or taken back."""
