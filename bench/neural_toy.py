@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 import time
 from dataclasses import dataclass
@@ -40,6 +39,7 @@ from typing import Any
 import numpy as np
 import torch
 from neural_solids import SOLIDS, Views, points_inside, views_of
+from neural_toy_report import MEASURES, NUMBERS, curves_of, equal_numbers, rows_of, sixteen_gaussians
 from torch import Tensor
 
 from smalti.cameras.camera import Camera
@@ -70,8 +70,6 @@ FINAL = 0.1
 """All rates of neural splats and ellipsoids decay to this share; those of Gaussians, and published ones, stay."""
 WARM_UP = 0.1
 """Share of the steps over which all rates rise from 0."""
-NUMBERS = {"neural": (99, 54), "gaussian": (59, 14), "ellipsoid": (59, 14)}
-"""Per primitive, with colours of degree 3 and 0."""
 EQUAL = {1: 1, 4: 6, 16: 26}
 """Neural splats -> Gaussians with no more numbers than they, colours of degree 3."""
 VARIANTS = ("neural-leak", "neural-local", "neural-local-leak", "neural-published")
@@ -224,15 +222,13 @@ def gather(cache: Path, seconds: float, quick: bool = False) -> dict[Run, dict[s
 def report(arguments: argparse.Namespace) -> dict[str, Any]:
     """Mean and range over the seeds, the criterion, and equal numbers of parameters; the figures."""
     runs = gather(arguments.cache, arguments.seconds, arguments.quick)
-    rows = [
-        row_of(solid, model, count, [value for run, value in runs.items() if run.group == (solid, model, count)])
-        for solid, model, count in dict.fromkeys(run.group for run in runs)
-    ]
-    curves = {(solid, model): curve(rows, solid, model) for solid in SOLIDS for model in NUMBERS}
+    rows = rows_of((run.group, values) for run, values in runs.items())
+    curves = {measure: curves_of(rows, measure) for measure in MEASURES}
     found: dict[str, Any] = {
         "steps": 60 if arguments.quick else STEPS, "missing_runs": len(all_runs(arguments.quick)) - len(runs),
-        "rows": rows, "sixteen_gaussians": [criterion(solid, curves) for solid in SOLIDS],
-        "equal_parameters": [row for solid in SOLIDS for row in equal_parameters(solid, curves)],
+        "rows": rows,
+        "sixteen_gaussians": [row for measure in MEASURES for row in sixteen_gaussians(curves[measure], measure)],
+        "equal_numbers": [row for measure in MEASURES for row in equal_numbers(curves[measure], EQUAL, measure)],
     }  # fmt: skip
     if arguments.out:
         from neural_toy_figure import draw_curves, draw_pictures
@@ -240,87 +236,3 @@ def report(arguments: argparse.Namespace) -> dict[str, Any]:
         draw_curves(curves, arguments.out / "neural-toy.png")
         draw_pictures(runs, arguments.cache, arguments.out / "neural-toy-pictures.png", arguments.quick)
     return found
-
-
-def row_of(solid: str, model: str, count: int, values: list[dict[str, float]]) -> dict[str, Any]:
-    """One model at one number."""
-    quality = [value["psnr"] for value in values]
-    return {
-        "solid": solid, "model": model, "primitives": count, "seeds": len(values),
-        "psnr": round(statistics.fmean(quality), 3), "least": round(min(quality), 3), "most": round(max(quality), 3),
-        **{name: round(statistics.fmean(value[name] for value in values), digits)
-           for name, digits in (("psnr_fine", 3), ("training_loss", 5), ("cpu_seconds", 2))},
-    }  # fmt: skip
-
-
-Curve = dict[int, tuple[float, float, float]]
-"""Number of primitives -> PSNR: mean, least, most."""
-
-
-def curve(rows: list[dict[str, Any]], solid: str, model: str) -> Curve:
-    """Of one model on one solid, numbers rising."""
-    mine = [row for row in rows if (row["solid"], row["model"]) == (solid, model)]
-    return {
-        row["primitives"]: (row["psnr"], row["least"], row["most"])
-        for row in sorted(mine, key=lambda row: row["primitives"])
-    }
-
-
-def needed(points: Curve, quality: float) -> float | None:
-    """How many primitives reach that PSNR, between two that were tried on a logarithmic scale; None: more than were
-    tried. Of fewer than the fewest nothing is known: then the fewest.
-    """
-    before: tuple[int, float] | None = None
-    for count, (mean, _, _) in points.items():
-        if mean >= quality:
-            if before is None:
-                return float(count)
-            share = (quality - before[1]) / (mean - before[1])
-            return math.exp(math.log(before[0]) + share * (math.log(count) - math.log(before[0])))
-        before = (count, mean)
-    return None
-
-
-def criterion(solid: str, curves: dict[tuple[str, str], Curve]) -> dict[str, Any]:
-    """What the other models need for the PSNR of 16 Gaussians, and what neural splats gain at equal parameters."""
-    gaussian, neural = curves[solid, "gaussian"], curves[solid, "neural"]
-    if 16 not in gaussian:
-        return {"solid": solid, "psnr": None}
-    quality = gaussian[16][0]
-    wanted = {model: needed(curves[solid, model], quality) for model in ("neural", "ellipsoid")}
-    count = wanted["neural"]
-    return {
-        "solid": solid, "psnr": quality, "neural_needs": count, "ellipsoids_needed": wanted["ellipsoid"],
-        "third_or_less": count is not None and count <= 16 / 3,
-        "numbers_over_gaussians": None if count is None else
-        {str(degree): count * NUMBERS["neural"][which] / (16 * NUMBERS["gaussian"][which])
-         for which, degree in enumerate((3, 0))},
-        "gain_at_equal_numbers": {str(degree): gains(neural, gaussian, which) for which, degree in enumerate((3, 0))},
-    }  # fmt: skip
-
-
-def gains(neural: Curve, gaussian: Curve, which: int) -> dict[str, float]:
-    """By number of neural splats: their PSNR less that of Gaussians with as many parameters, read off their curve."""
-    found, counts = {}, list(gaussian)
-    for count, (mean, _, _) in neural.items():
-        equal = count * NUMBERS["neural"][which] / NUMBERS["gaussian"][which]
-        if counts[0] <= equal <= counts[-1]:
-            levels = [value[0] for value in gaussian.values()]
-            found[str(count)] = round(mean - float(np.interp(math.log(equal), np.log(counts), levels)), 2)
-    return found
-
-
-def equal_parameters(solid: str, curves: dict[tuple[str, str], Curve]) -> list[dict[str, Any]]:
-    """Neural splats, and as many Gaussians as have no more numbers, both trained; colours of degree 3."""
-    neural, gaussian = curves[solid, "neural"], curves[solid, "gaussian"]
-    return [
-        {
-            "solid": solid,
-            "neural": count,
-            "gaussians": equal,
-            "neural_psnr": neural[count][0],
-            "gaussian_psnr": gaussian[equal][0],
-        }
-        for count, equal in EQUAL.items()
-        if count in neural and equal in gaussian
-    ]

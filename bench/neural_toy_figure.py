@@ -7,42 +7,49 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from neural_solids import SOLIDS, views_of
+from neural_toy_report import NUMBERS, Curves
 
 if TYPE_CHECKING:
-    from neural_toy import Curve, Run
+    from neural_toy import Run
 
 COLORS = {"neural": "#c2410c", "gaussian": "#1d4ed8", "ellipsoid": "#6b7280"}
 NAMES = {"neural": "neural splats", "gaussian": "Gaussians, exact integral", "ellipsoid": "ellipsoids (no waves)"}
 SHOWN = (2, 4, 8, 16)
 
 
-def draw_curves(curves: dict[tuple[str, str], Curve], file: Path) -> None:
+COLUMNS = (
+    ("psnr", 0, "primitives"),
+    ("psnr_fine", 0, "primitives, judged with 4 x 4 rays a pixel"),
+    ("psnr", 1, "parameters, colours of degree 3"),
+    ("psnr", 2, "parameters, colours of degree 0"),
+)
+"""Measure, what is counted (primitives, then the columns of `NUMBERS`), title."""
+
+
+def draw_curves(curves: dict[str, Curves], file: Path) -> None:
     """A row per solid: PSNR against primitives, and against parameters by both counts; the range over the seeds."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
-    from neural_toy import NUMBERS
 
-    figure, axes = plt.subplots(len(SOLIDS), 3, figsize=(11, 8.5), sharey="row", layout="constrained")
+    figure, axes = plt.subplots(len(SOLIDS), len(COLUMNS), figsize=(14, 9), sharey="row", layout="constrained")
     for row, solid in enumerate(SOLIDS):
-        for column, title in enumerate(("primitives", "numbers, colours of degree 3", "numbers, colours of degree 0")):
-            axis = axes[row, column]
-            for model in COLORS:
-                points = curves[solid, model]
+        for axis, (measure, counted, title) in zip(axes[row], COLUMNS, strict=True):
+            for model, color in COLORS.items():
+                points = curves[measure].get((solid, model))
                 if not points:
                     continue
-                each = 1 if column == 0 else NUMBERS[model][column - 1]
+                each = (1, *NUMBERS[model])[counted]
                 across = [each * count for count in points]
                 mean, least, most = np.array(list(points.values())).T
-                axis.fill_between(across, least, most, color=COLORS[model], alpha=0.2, linewidth=0)
-                axis.plot(across, mean, color=COLORS[model], marker="o", markersize=3, label=NAMES[model])
-            axis.set_xscale("log", base=2 if column == 0 else 10)
+                axis.fill_between(across, least, most, color=color, alpha=0.2, linewidth=0)
+                axis.plot(across, mean, color=color, marker="o", markersize=3, label=NAMES[model])
+            axis.set_xscale("log", base=10 if counted else 2)
             axis.grid(alpha=0.3)
             if row == len(SOLIDS) - 1:
                 axis.set_xlabel(title)
-            if column == 0:
-                axis.set_ylabel(f"{solid}: held-out PSNR, dB")
+        axes[row, 0].set_ylabel(f"{solid}: held-out PSNR, dB")
     axes[0, 0].legend(fontsize=8)
     figure.savefig(file, dpi=80)
     plt.close(figure)
