@@ -14,6 +14,7 @@ from torch import Tensor
 from smalti.configs.resolve import full_name, parse_value, resolve
 from smalti.renderers.render import render
 from smalti.trainers.losses import family_loss, image_loss
+from smalti.trainers.perceptual import KINDS
 from smalti.trainers.run import Run
 from smalti.trainers.trainer import Trainer
 from smalti.trainers.views import TrainingView
@@ -60,7 +61,7 @@ def of_trainer(trainer: Trainer, share: float, repeats: int) -> dict[str, Any]:
     for layer in trainer.scene:
         layer.family.begin_step(share, trainer.generator)
     view = trainer.source.get(0, 1, trainer.generator, trainer.device)
-    jobs, batch = jobs_of(trainer, view), trainer.config.schedule.batch
+    jobs, batch = jobs_of(trainer, view, repeats > 2), trainer.config.schedule.batch
     one = cpu_milliseconds(jobs, repeats)
     for layer in trainer.scene:
         layer.family.end_step()
@@ -73,13 +74,17 @@ def of_trainer(trainer: Trainer, share: float, repeats: int) -> dict[str, Any]:
     }
     if "perceptual" in one:
         parts["perceptual, where it is evaluated"] = batch * one["perceptual"]
+    if "lpips" in one:
+        parts["for comparison: LPIPS-VGG of whole pictures"] = batch * one["lpips"]
     if whole:
         parts["whole step"] = whole
     return {name: round(value, 2) for name, value in parts.items()}
 
 
-def jobs_of(trainer: Trainer, view: TrainingView) -> dict[str, Callable[[], object]]:
-    """What is timed, for one view; every job but the first two also differentiates."""
+def jobs_of(trainer: Trainer, view: TrainingView, compared: bool) -> dict[str, Callable[[], object]]:
+    """What is timed, for one view; every job but the first two also differentiates. `compared`: LPIPS too, where its
+    weights are.
+    """
     scene, camera, options = trainer.scene, view.camera, trainer.options
     shown = torch.rand(camera.height, camera.width, 3, generator=torch.Generator().manual_seed(0))
 
@@ -92,8 +97,7 @@ def jobs_of(trainer: Trainer, view: TrainingView) -> dict[str, Callable[[], obje
     def regularizers() -> None:
         for layer in scene:
             loss = family_loss(layer.family, options.weights.get(layer.name, {}), options.context)  # pyright: ignore[reportArgumentType]
-            if loss is not None and loss.requires_grad:
-                loss.backward()
+            differentiated(loss)
 
     jobs: dict[str, Callable[[], object]] = {
         "drawables": lambda: scene.drawables(camera),
@@ -102,13 +106,16 @@ def jobs_of(trainer: Trainer, view: TrainingView) -> dict[str, Callable[[], obje
         "pixels": pixels,
         "regularizers": regularizers,
     }
-    if options.perceptual is not None:
-        jobs["perceptual"] = lambda: _perceived(trainer, shown, view)
+    term = options.perceptual
+    if term is not None:
+        jobs["perceptual"] = lambda: differentiated(term(shown.clone().requires_grad_(), view.target, view.mask, 0))
+    if compared and KINDS["lpips"].is_here():
+        lpips = KINDS["lpips"].make()
+        jobs["lpips"] = lambda: differentiated(lpips(shown.clone().requires_grad_(), view.target, view.mask))
     return jobs
 
 
-def _perceived(trainer: Trainer, shown: Tensor, view: TrainingView) -> None:
-    assert trainer.options.perceptual is not None
-    loss = trainer.options.perceptual(shown.clone().requires_grad_(), view.target, view.mask, 0)
-    if loss is not None:
+def differentiated(loss: Tensor | None) -> None:
+    """Nothing, where there is nothing."""
+    if loss is not None and loss.requires_grad:
         loss.backward()

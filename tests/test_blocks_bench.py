@@ -185,3 +185,15 @@ def test_synthetic_part_runs_and_resumes(bench: Any, tmp_path: Path, capsys: pyt
     assert (work / "complete-0.json").stat().st_mtime_ns == before
     assert json.loads((out / "blocks.json").read_text())["synthetic"] == first
     assert (out / "blocks-synthetic.png").stat().st_size > 5_000
+
+
+def test_time_of_a_step_by_part(bench: Any, tmp_path: Path) -> None:
+    bench("blocks_scene").write_capture(tmp_path, 32, 3)
+    small = ["data.points=frustum", "run.steps=1000"]
+    small += [f"scene.{layer}.metadata.texture_size=8" for layer in ("blocks", "ground", "dome")]
+    found = bench("blocks_time").times(tmp_path, None, small, 2)
+    assert (found["steps"], found["width"], found["height"], found["views"]) == (1000, 32, 24, 3)
+    parts = found["start"]
+    assert parts["whole step"] > 0
+    assert {"drawables", "render", "backward of these", "pixels", "regularizers"} < set(parts)
+    assert found["cpu_minutes_of_a_run_at_this_pace"] == pytest.approx(parts["whole step"] / 60, abs=0.06)
