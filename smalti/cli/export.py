@@ -36,6 +36,11 @@ def parser() -> argparse.ArgumentParser:
         choices=tuple(FRAMES),
         help="axes of the file where they are not to be the format's usual ones: scene is right, down, forward",
     )
+    result.add_argument(
+        "--upright",
+        action="store_true",
+        help="in the canonical frame that --align found (standing, centred, of size one) instead of the input's",
+    )
     result.add_argument("--layers", metavar="A,B", help="only these layers of a scene of several")
     result.add_argument(
         "--parts",
@@ -60,8 +65,8 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError(f"--parts writes several files: give a folder, not {out}")
     names = arguments.layers.split(",") if arguments.layers else None
     if arguments.parts:
-        return save_parts(read_scene(arguments), out, names, arguments.frame)
-    scene = Run.open(arguments.run).load_scene(arguments.step)
+        return save_parts(_placed(read_scene(arguments), arguments), out, names, arguments.frame)
+    scene = _placed(Run.open(arguments.run).load_scene(arguments.step), arguments)
     if not out.suffix or out.suffix.lower() == ".smalti":
         return save(scene, out, names, arguments.frame)
     try:
@@ -83,6 +88,15 @@ def read_scene(arguments: argparse.Namespace) -> Scene:
     if arguments.step is not None:
         raise UsageError(f"--step is for run folders; {arguments.run} is none")
     return open_scene(Path(arguments.run)).scene
+
+
+def _placed(scene: Scene, arguments: argparse.Namespace) -> Scene:
+    """In the frame that is asked for."""
+    if not arguments.upright:
+        return scene
+    if scene.canonical_from_scene is None:
+        raise UsageError(f"--upright: {arguments.run} knows no canonical frame; train it with --align auto")
+    return scene.upright().flattened()
 
 
 def save_parts(scene: Scene, out: Path, names: Sequence[str] | None, frame: str | None) -> int:

@@ -149,6 +149,20 @@ class Scene:
         canonical = self.canonical_from_scene
         return Scene(order=self.order, near=self.near, background=self.background, canonical_from_scene=canonical)
 
+    def upright(self) -> Scene:
+        """The scene placed by its canonical frame: up is -y, as in scenes whose y points down (so a .glb stands on its
+        feet), the subject is about the origin, mostly within 1 of it. ValueError where the scene knows no such frame.
+        """
+        if self.canonical_from_scene is None:
+            raise ValueError("Scene.upright: the scene knows no canonical frame; train it with --align auto")
+        from smalti.files.frames import FRAMES
+
+        move = Similarity(1.0, torch.tensor(FRAMES["gltf"], dtype=torch.float64)) @ self.canonical_from_scene
+        placed = replace(self.like(), near=self.near * move.scale)
+        placed.turn_canonical(move)
+        placed.layers = {held.name: replace(held, similarity=move @ held.similarity) for held in self}
+        return placed
+
     def turn_canonical(self, move: Similarity) -> None:
         """Let the canonical frame follow where all layers are moved by `move`; nothing where there is none."""
         if self.canonical_from_scene is not None:

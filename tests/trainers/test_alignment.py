@@ -173,6 +173,28 @@ def test_an_interrupted_aligned_run_ends_in_the_same_bytes(tmp_path: Path) -> No
     assert "canonical_from_scene" in plain[0]
 
 
+def test_an_upright_export_stands_in_the_canonical_frame(finished: Path, tmp_path: Path) -> None:
+    assert main(["export", str(finished), str(tmp_path / "plain.ply")]) == 0
+    assert main(["export", str(finished), str(tmp_path / "upright.ply"), "--upright"]) == 0
+    plain, upright = (
+        read_scene_file(tmp_path / f"{name}.ply").to_parameters()["means"].double() for name in ("plain", "upright")
+    )
+    world = World.from_plain(json.loads((finished / "world.json").read_text()))
+    expected = world.canonical_from_input.apply(plain) * torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64)
+    assert torch.allclose(upright, expected, atol=1e-5)
+    assert main(["export", str(finished), str(tmp_path / "upright.smalti"), "--upright"]) == 0
+    scene = Scene.load(tmp_path / "upright.smalti")
+    assert scene.canonical_from_scene is not None
+    here = scene.canonical_from_scene.apply(scene.layers["gaussians"].family.positions().detach().double())
+    assert torch.allclose(here, world.canonical_from_input.apply(plain), atol=1e-5)
+    assert scene.near == pytest.approx(Run.open(finished).load_scene().near * world.canonical_from_input.scale)
+
+
+def test_no_scene_stands_upright_that_knows_no_up() -> None:
+    with pytest.raises(ValueError, match="--align auto"):
+        demo_scene().upright()
+
+
 # -- scenes -----------------------------------------------------------------------------------------------------------
 def aligned_scene() -> Scene:
     scene = demo_scene()
