@@ -78,6 +78,14 @@ class Part:
     outline: Float[Tensor, "q 3"]
     """Points in the scene whose hull holds the part: the corners of its triangles where it has some, else its box."""
 
+    opacity: float
+    """0..1."""
+
+    @property
+    def is_solid(self) -> bool:
+        """Whether it hides more than it lets through; after a training that ended all are."""
+        return self.opacity >= 0.5
+
     @property
     def color(self) -> tuple[float, float, float]:
         """Flat, 0..1."""
@@ -164,7 +172,9 @@ def parts_of(scene: Scene) -> Parts:
         result.layers.update({each.name: each for each in made})
         taken |= {each.name for each in made}
         left_out += len(held.family) - len(made)
-        parts += [Part(each.name, _number(each.name, parts), *_extent(each)) for each in made]
+        for each in made:
+            opacity = float(each.family.opacities()[0].detach())
+            parts.append(Part(each.name, _number(each.name, parts), *_extent(each), opacity))
     if not parts:
         there = "; ".join(f"{held.name!r}: {_why(held)}" for held in visible) or "no visible layer has a primitive"
         raise NoParts(f"the scene has no separate parts. {there}")

@@ -135,8 +135,9 @@ def draw_flat(
     sheets = [flat_row(scene, parts, images, row, backend) for row in rows]
     height, width = sheets[0].photograph.shape[:2]
     panel = 3.6
-    legend_rows = -(-len(parts.parts) // LEGEND_COLUMNS)
-    columns = -(-len(parts.parts) // legend_rows)
+    solid = max(sum(part.is_solid for part in parts.parts), 1)
+    legend_rows = -(-solid // LEGEND_COLUMNS)
+    columns = -(-solid // legend_rows)
     tall = len(rows) * (panel * height / width + 0.08) + 0.45 + 0.24 * (legend_rows + 1)
     figure = new_figure(3 * panel, tall)
     grid = figure.subplots(len(rows), 3, squeeze=False)
@@ -154,10 +155,12 @@ def draw_flat(
 def flat_over(
     parts: Parts, camera: Camera, photograph: Float[Tensor, "h w 3"], backend: str = "auto"
 ) -> tuple[Float[np.ndarray, "h w 3"], Int[np.ndarray, "a b"]]:
-    """The parts in flat colours over a photograph, each with a line around it; and the number in `parts.parts` of what
-    is seen (-1: none of them), at `FINE` times the size.
+    """The solid parts in flat colours over a photograph, each with a line around it; and the number in `parts.parts` of
+    what is seen (-1: none of them), at `FINE` times the size.
     """
     numbers = _part_numbers(parts, parts.scene, camera, backend)
+    clear = [place for place, part in enumerate(parts.parts) if not part.is_solid]
+    numbers[np.isin(numbers, clear)] = -1
     colors = torch.tensor([part.color for part in parts.parts])
     seen = torch.from_numpy(numbers)
     flat, covered = colors[seen.clamp(min=0)], (seen >= 0).float()[..., None]
@@ -270,10 +273,11 @@ def innermost(mask: np.ndarray) -> tuple[float, float]:
 
 
 def _count_of(parts: Parts) -> str:
-    count = len(parts.parts)
+    count, clear = len(parts.parts), sum(not part.is_solid for part in parts.parts)
+    also = f", {clear} of them more transparent than not" if clear else ""
     if parts.left_out:
-        return f"{count} of {count + parts.left_out} parts {'are' if count > 1 else 'is'} drawn"
-    return parts.count
+        return f"{count} of {count + parts.left_out} parts {'are' if count > 1 else 'is'} drawn{also}"
+    return parts.count + also
 
 
 def _legend(figure: Any, parts: Parts, shares: np.ndarray, columns: int) -> None:
@@ -282,6 +286,7 @@ def _legend(figure: Any, parts: Parts, shares: np.ndarray, columns: int) -> None
     marks = [
         Patch(facecolor=part.color, edgecolor="0.3", label=f"{part.name}  {share:.1%}")
         for part, share in zip(parts.parts, shares, strict=True)
+        if part.is_solid
     ]
     title = f"{_count_of(parts)}; share of these pictures"
     figure.legend(

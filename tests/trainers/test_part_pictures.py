@@ -103,6 +103,11 @@ def test_flat_colors_over_a_photograph() -> None:
         np.testing.assert_allclose(flat[inside], expected, atol=1e-5)
         alone = scene.render(camera).alpha
         assert float(alone[torch.from_numpy(inside)].detach().min()) == 1.0
+    clear = blocks_scene(2)
+    clear.layers["toy"].family.metadata["binary"] = False
+    clear.layers["toy"].family.parameters["logit_opacities"].data[0] = -1.0
+    seen = np.unique(part_pictures.flat_over(parts_of(clear), camera, photograph)[1])
+    assert seen.tolist() == [-1, 1]  # one that is more transparent than not has no colour; the dead one neither
     wall = torch.tensor([[-9.0, -9.0, -3.0], [9.0, -9.0, -3.0], [9.0, 9.0, -3.0], [-9.0, 9.0, -3.0]])
     scene.add("wall", Meshes.from_mesh(wall, torch.tensor([[0, 1, 2], [0, 2, 3]]), torch.zeros(4, 3), {}))
     hidden, none = part_pictures.flat_over(parts_of(scene), camera, photograph)
