@@ -276,11 +276,15 @@ class ExchangeConfig(Section):
     every: Count = 0
     """Steps between moves, while structure changes (`density.start` to `density.stop`); 0 for none."""
     share: Fraction = 0.03
-    """Of the bytes of the layers that take part, how many are tried and moved at once."""
+    """Of each layer's primitives, how many are moved inside it at once, and of the bytes of all layers that take part,
+    how many between two.
+    """
+    trial: Annotated[float, Field(gt=0.0, le=1.0)] = 0.2
+    """Of each layer's primitives, those of least contribution first, how many are left out to try their worth."""
     views: Natural = 8
     """Training views that judge."""
     margin: NotNegative = 0.25
-    """By which share the taker's bytes have to be worth more than the giver's; else they move inside the giver."""
+    """By which share the taker's bytes have to be worth more than the giver's; else none move between layers."""
     memory: Fraction = 0.5
     """How much the newest trial says of a layer's worth; the rest is what was known."""
 

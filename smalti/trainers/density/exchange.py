@@ -1,17 +1,20 @@
-"""Bytes move between layers to where they pay: the worth of each layer's cheapest bytes is tried out, and the layer in
-which they are worth least gives them to the one in which they are worth most.
+"""Bytes move to where they pay, inside layers and between them.
 
-At the best division of a budget the last bytes of every layer are worth the same (else some would be moved). What they
-are worth is not estimated but tried: the layer's primitives of the least contribution, `exchange.share` of the bytes in
-play, are left out of a few training views, and the loss rises by so much. In the layer that takes, primitives branch
+Inside every layer, the primitives that contribute least to a few training views go, and as many branch elsewhere
 (`Family.branch`: copies in one place would stay copies), drawn in proportion to the error that they dominate: every
 pixel hands its absolute error to the primitive that weighs most there (after Rota Bulo et al. 2024, who hand it out by
-weight). Where no layer's bytes are worth clearly more, they move inside the layer in which they are worth least.
+weight).
+Between layers: at the best division of a budget the last bytes of every layer are worth the same, else some would be
+moved. What they are worth is not estimated but tried: the share `exchange.trial` of a layer's primitives, those of
+least contribution, is left out of these views, and the loss rises by so much per byte. (An equal share of each layer,
+not equal bytes: those would be the very last of a large layer and half of a small one.) The layer in which they are
+worth least gives bytes to the one in which they are worth most, where that is clearly more.
 Nothing here knows families: a primitive has a row, a number of bytes, and what a frame with statistics says of it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,7 +62,7 @@ class Exchange:
     def __init__(self, config: ExchangeConfig) -> None:
         self.config = config
         self.worth: dict[str, float] = {}
-        """By layer, what the last trials of its cheapest bytes cost, as loss per byte of the share."""
+        """By layer, what the trials of its cheapest bytes cost, as loss per byte."""
 
     def due(self, step: int, start: int, stop: int) -> bool:
         """Whether bytes move after `step` steps, while structure changes from `start` to `stop`."""
@@ -73,55 +76,66 @@ class Exchange:
             return {}
         rows = spread(views, self.config.views, change.generator)
         evidence = evidence_of(scene, rows, judge)
-        total = sum(each.family.bytes for each in taking_part)
-        offers = {each.layer.name: self._offer(each, evidence, total) for each in taking_part}
+        if len(taking_part) > 1:
+            for each in taking_part:
+                self._try(each, scene, rows, evidence, judge)
+        giver, taker = self._parties(taking_part)
+        given = self._given(giver, taker, taking_part) if giver is not taker else 0
+        gone: dict[str, int] = {}
+        kept: dict[str, Tensor] = {}
         for each in taking_part:
-            offered = offers[each.layer.name]
-            if len(offered):
-                without = evidence_of(without_rows(scene, each.layer, offered), rows, judge)
-                cost = (without.loss - evidence.loss) / (len(offered) * each.family.bytes_per_primitive)
-                before = self.worth.get(each.layer.name, cost)
-                self.worth[each.layer.name] = before + self.config.memory * (cost - before)
-        giver, taker = self._parties(taking_part, offers, change)
-        if giver is None or taker is None:
-            return {}
-        return self._move(giver, taker, offers[giver.layer.name], evidence, change)
+            name = each.layer.name
+            own = min(int(self.config.share * len(each)), int((evidence.error[name] > 0).sum()) // 2)
+            stay = torch.ones(len(each), dtype=torch.bool)
+            stay[_cheapest(each, evidence)[: min(own + (given if each is giver else 0), len(each) - 1)]] = False
+            gone[name], kept[name] = each.prune(~stay.to(each.family.device)), evidence.error[name][stay]
+        freed = given * giver.family.bytes_per_primitive
+        taken = 0
+        for each in taking_part:
+            wanted = gone[each.layer.name] - (given if each is giver else 0)
+            if each is taker and given:
+                wanted += max(freed // max(each.family.bytes_per_primitive, 1), 1)
+            taken += self._branch(each, wanted, kept[each.layer.name], change)
+        return {"moved": taken, "moved_between": given}
 
-    def _offer(self, population: Population, evidence: Evidence, total: int) -> Int[Tensor, "k"]:
-        """The primitives that contribute least, of at most the share's bytes; half a layer stays in any case."""
-        family = population.family
-        count = min(int(self.config.share * total) // max(family.bytes_per_primitive, 1), len(family) // 2)
-        return torch.argsort(evidence.contribution[population.layer.name], stable=True)[:count]
+    def _try(self, population: Population, scene: Scene, rows: Sequence[int], evidence: Evidence, judge: Judge) -> None:
+        """Learn what a layer's cheapest bytes are worth."""
+        name = population.layer.name
+        tried = _cheapest(population, evidence)[: math.ceil(self.config.trial * len(population))]
+        without = evidence_of(without_rows(scene, population.layer, tried), rows, judge)
+        cost = (without.loss - evidence.loss) / (len(tried) * max(population.family.bytes_per_primitive, 1))
+        before = self.worth.get(name, cost)
+        self.worth[name] = before + self.config.memory * (cost - before)
 
-    def _parties(
-        self, populations: Sequence[Population], offers: Mapping[str, Tensor], change: Change
-    ) -> tuple[Population | None, Population | None]:
-        """(who gives, who takes). Where the difference is not worth it, the bytes stay with the giver."""
-        givers = [each for each in populations if len(offers[each.layer.name])]
-        if not givers:
-            return None, None
+    def _parties(self, populations: Sequence[Population]) -> tuple[Population, Population]:
+        """(who gives, who takes), the same one where no difference is worth it or nobody can."""
+        givers = [each for each in populations if len(each) > 1]
+        takers = [each for each in populations if not each.most or len(each) < each.most]
+        if len(self.worth) < 2 or not givers or not takers:
+            return populations[0], populations[0]
         giver = min(givers, key=lambda each: self.worth[each.layer.name])
-        takers = [each for each in givers if not each.most or len(each) < each.most or each is giver]
         taker = max(takers, key=lambda each: self.worth[each.layer.name])
-        if self.worth[taker.layer.name] <= (1.0 + self.config.margin) * max(self.worth[giver.layer.name], 0.0):
-            taker = giver
-        return giver, taker
+        low, high = self.worth[giver.layer.name], self.worth[taker.layer.name]
+        return (giver, taker) if high > (1.0 + self.config.margin) * max(low, 0.0) else (giver, giver)
 
-    def _move(
-        self, giver: Population, taker: Population, offered: Int[Tensor, "k"], evidence: Evidence, change: Change
-    ) -> dict[str, int]:
-        gone = torch.zeros(len(giver), dtype=torch.bool)
-        gone[offered] = True
-        error = evidence.error[taker.layer.name]
-        if giver is taker:
-            error = error[~gone]
-        freed = giver.prune(gone.to(giver.family.device))
-        wanted = max(freed * giver.family.bytes_per_primitive // max(taker.family.bytes_per_primitive, 1), 1)
-        count = min(wanted, change.budget.room(change.populations, taker), int((error > 0).sum()))
-        if count > 0:
-            hosts = torch.multinomial(error, count, generator=change.generator).sort().values
-            taker.branch(hosts.to(taker.family.device), change.generator)
-        return {"given": freed, "taken": max(count, 0), "moved_between": freed if giver is not taker else 0}
+    def _given(self, giver: Population, taker: Population, populations: Sequence[Population]) -> int:
+        """How many primitives the giver gives: the share of all bytes, at most a quarter of what it has left, and no
+        more than the taker has hosts for.
+        """
+        size, larger = max(giver.family.bytes_per_primitive, 1), max(taker.family.bytes_per_primitive, 1)
+        wanted = int(self.config.share * sum(each.family.bytes for each in populations)) // size
+        hosts = max(len(taker) // 2, 1)
+        hosts = min(hosts, taker.most - len(taker)) if taker.most else hosts
+        return min(max(wanted, 1), max(len(giver) // 4, 1), -(-hosts * larger // size))
+
+    def _branch(self, population: Population, wanted: int, error: Float[Tensor, "n"], change: Change) -> int:
+        room = change.budget.room(change.populations, population)
+        count = min(wanted, room, int((error > 0).sum()))
+        if count <= 0:
+            return 0
+        hosts = torch.multinomial(error, count, generator=change.generator).sort().values
+        population.branch(hosts.to(population.family.device), change.generator)
+        return count
 
     def state(self) -> dict[str, Any]:
         """Plain values."""
@@ -130,6 +144,11 @@ class Exchange:
     def load(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state`."""
         self.worth = {str(name): float(value) for name, value in state["worth"].items()}
+
+
+def _cheapest(population: Population, evidence: Evidence) -> Int[Tensor, "n"]:
+    """A layer's rows, those of the least contribution first."""
+    return torch.argsort(evidence.contribution[population.layer.name], stable=True)
 
 
 def spread(count: int, wanted: int, generator: torch.Generator) -> list[int]:
