@@ -100,12 +100,14 @@ def exploding_frames(
     parts: Parts, stand: Stand, amount: float = 1.0, backend: str = "auto"
 ) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
     """The parts move apart, stay a while, and come together again, before one camera."""
-    camera = exploded_camera(parts, stand, amount)
+    camera, drawn = exploded_camera(parts, stand, amount), dict[float, UInt8[np.ndarray, "h w 3"]]()
     for phase in np.arange(OUT_AND_BACK) / OUT_AND_BACK:
-        # Out in the first third, apart for a sixth, back in a third, together for a sixth.
-        share = np.clip(min(3 * phase, 2.5 - 3 * phase), 0, 1)
-        eased = float(share * share * (3 - 2 * share))
-        yield _levels(smooth_picture(parts.exploded(amount * eased), camera, backend=backend))
+        # Out in the first third, apart for a sixth, back in a third, together for a sixth: a third of it is drawn.
+        share = round(float(np.clip(min(3 * phase, 2.5 - 3 * phase), 0, 1)), 6)
+        if share not in drawn:
+            eased = share * share * (3 - 2 * share)
+            drawn[share] = _levels(smooth_picture(parts.exploded(amount * eased), camera, backend=backend))
+        yield drawn[share]
 
 
 def draw_exploded(path: Path, parts: Parts, stand: Stand, amount: float = 1.0, backend: str = "auto") -> None:
