@@ -9,13 +9,13 @@
 method, its ablations and three weights of parsimony, three seeds each, 1,500 steps. Runs are kept in `--work` one by
 one and not repeated while their configuration is the same; `--minutes` starts no further run after that time.
 `dtu`, `capture`: a finished run is reported; where `--run` is not there yet, it is trained (`smalti train blocks`, with
-what `--set FIELD=VALUE` says), and continued where it was stopped. All views are trained on, as published.
+what `--set FIELD=VALUE` says), and continued where it was stopped; `--collect` reports it as it stands. All views are
+trained on, as published.
 `time`: processor milliseconds of a step by part.
 
 Everything is written into `blocks.json` in `--out`, each part into its own section, with its figure beside it. Blocks
 are those above one half; Chamfer is of the blocks alone, both ways (`smalti.testing.chamfer`); pictures are the
-training views, drawn with hard edges and 4 x 4 samples per pixel; PSNR as the mean over pictures and by the batch of
-4.
+training views, drawn with hard edges and 4 x 4 samples per pixel; PSNR in both forms.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def synthetic(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
 
 def capture(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
     """The figures of one run on real pictures."""
-    if not (arguments.run / "config.yaml").is_file() or not finished(arguments.run):
+    if not arguments.collect and not finished(arguments.run):
         trained(arguments)
     run = Run.open(arguments.run)
     scene, dataset = run.load_scene(), run.dataset()
@@ -101,7 +101,8 @@ def capture(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
     cache.close()
     return {
         "data": dataset.root.name, "width": camera.width, "height": camera.height, "views": len(rows),
-        "held_out": len(held), "steps": run.config.run.steps, "batch": run.config.schedule.batch,
+        "held_out": len(held), "steps": run.config.run.steps,
+        "step": run.latest_step(), "batch": run.config.schedule.batch,
         "seed": run.config.run.seed, "blocks_layers": [layer.name for layer in block_layers(scene)],
         **counts(scene), **asdict(pictures),
         "cpu_seconds": records[-1]["cpu_seconds"] if records else None,
@@ -112,7 +113,9 @@ def capture(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
 
 
 def finished(folder: Path) -> bool:
-    """Whether a run has come to its end."""
+    """Whether a run is there and has come to its end."""
+    if not (folder / "config.yaml").is_file():
+        return False
     run = Run.open(folder)
     return bool(run.steps()) and run.latest_step() >= run.config.run.steps
 
@@ -152,7 +155,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=STEPS, help="for a look beyond the experiment")
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--minutes", type=float, default=1e9, help="start no further run after so many")
-    parser.add_argument("--collect", action="store_true", help="report the finished runs of --work, start none")
+    parser.add_argument("--collect", action="store_true", help="report what is there, start nothing")
     parser.add_argument("--work", type=Path, help="where finished runs of the synthetic part are kept between calls")
     parser.add_argument("--data", type=Path, help="folder of the capture")
     parser.add_argument("--name", default="capture", help="what its section and its figure are called")
