@@ -27,7 +27,7 @@ from smalti.trainers.evaluation import evaluate, protocol_for
 from smalti.trainers.run import Run
 from smalti.trainers.trainer import Trainer
 
-SEEDS, COUNT, STEPS = (0, 1), 500, 1000
+SEEDS, COUNT, STEPS = (0,), 500, 1000
 LENGTHS = {"neural-splats": 4000, "neural-splats-paper": 100_000}
 FIXED: dict[str, Any] = {"density.max_primitives": COUNT}
 GROWING: dict[str, Any] = {
@@ -87,8 +87,8 @@ def report(arguments: argparse.Namespace) -> dict[str, Any]:
     rows = [
         {
             "form": form, "seeds": len(runs),
-            **{name: round(statistics.fmean(run[name] for run in runs), 4) for name in runs[0]},
-            "least": min(run["psnr"] for run in runs), "most": max(run["psnr"] for run in runs),
+            **{name: round(statistics.fmean(run[name] for run in runs), 3) for name in runs[0]},
+            "psnr_range": [round(end(run["psnr"] for run in runs), 3) for end in (min, max)],
         }
         for form, runs in found.items()
     ]  # fmt: skip
