@@ -83,7 +83,7 @@ class Backdrops(Family):
 
     def check_shapes(self) -> None:
         super().check_shapes()
-        check_blocks(self.name, self.parameters, {"translations": 3, "rotations": 6})
+        check_blocks(self.name, self.parameters, {})
         if self.metadata["ratio"] == 0:
             self.metadata["ratio"] = 1.0
         self._pool = 1

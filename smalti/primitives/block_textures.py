@@ -64,8 +64,10 @@ def pooled(textures: Float[Tensor, "n h w 3"], factor: int) -> Float[Tensor, "n 
 
 
 def check_blocks(family: str, parameters: Mapping[str, Tensor], widths: Mapping[str, int]) -> None:
-    """FamilyError where parameters are not [n, width], or `raw_textures` not [n, h, w, 3]."""
-    for name, width in widths.items():
+    """FamilyError where `translations` are not [n, 3], `rotations` [n, 6], others [n, width], or `raw_textures` not
+    [n, h, w, 3].
+    """
+    for name, width in {"translations": 3, "rotations": 6, **widths}.items():
         got = tuple(parameters[name].shape[1:])
         if got != (width,):
             raise FamilyError(f"family {family}: {name} should be [n, {width}], its rows are {got}")

@@ -48,8 +48,9 @@ class Superquadrics(Family, PosedBlocks):
     blocks, and whether those `at_random` have `random` (as published) or `even` `initial_places`. Schedule of a
     training run (shares of it): up to `pooled_until` textures are averaged over `pool` texels; up to `fine_from`
     opacities get noise of deviation `noise` before the sigmoid; from then on `binary` is set: blocks above one half are
-    opaque, with `fine_sigma`, the others are gone. `overlap_samples`: points per block in that loss term. `assembly`:
-    the text of the assembly that the blocks were read from (`smalti.files.assembly`).
+    opaque, with `fine_sigma`, the others are gone; from `attached_from` on (1 as published: never) colour moves the
+    surface all the same. `overlap_samples`: points per block in that loss term. `assembly`: the text of the assembly
+    that the blocks were read from (`smalti.files.assembly`).
     """
 
     name: ClassVar[str] = "superquadrics"
@@ -64,7 +65,7 @@ class Superquadrics(Family, PosedBlocks):
             **{"level": 1, "edges": "soft", "sigma": 1e-4, "fine_sigma": 5e-6, "detach_barycentrics": True},
             **{"ratio": 0.0, "texture_size": 256, "count": 10, "initial_opacity": 0.5, "initial_seed": 0},
             **{"initial_places": "random", "binary": False, "pool": 8, "pooled_until": 0.4},
-            **{"noise": 1.0, "fine_from": 0.8, "overlap_samples": 1000, "assembly": ""},
+            **{"noise": 1.0, "fine_from": 0.8, "overlap_samples": 1000, "assembly": "", "attached_from": 1.0},
         }
 
     @classmethod
@@ -104,6 +105,7 @@ class Superquadrics(Family, PosedBlocks):
         )
         if self.metadata["ratio"] == 0:
             self.metadata["ratio"] = 0.25
+        self._attached = False
         self._noise: Tensor | None = None
         self._pool = 1
 
@@ -143,8 +145,8 @@ class Superquadrics(Family, PosedBlocks):
         half = 0.5 * (high - low)
         if values["ratio"] == 0:
             values["ratio"] = 0.25 * float(half.max())
-        even = values["initial_places"] == "even"
-        drawn = even_means(torch.randn(64 * count if even else count, 3, generator=generator), count)
+        draws = 64 * count if values["initial_places"] == "even" else count
+        drawn = even_means(torch.randn(draws, 3, generator=generator), count)
         centres = 0.5 * (low + high) + half * 0.5 * drawn
         # Two normal vectors are rotation-invariant, so their Gram-Schmidt frame is uniform.
         six = torch.randn(count, 6, generator=generator)
@@ -194,15 +196,13 @@ class Superquadrics(Family, PosedBlocks):
     # -- drawing ------------------------------------------------------------------------------------------------------
     def begin_step(self, share: float, generator: torch.Generator) -> None:
         values = self.metadata
-        coarse = share < values["fine_from"]
-        values["binary"] = bool(values["binary"]) or not coarse
-        self._pool = pool_factor(values, share)
+        values["binary"] = bool(values["binary"]) or share >= values["fine_from"]
+        self._pool, self._attached = pool_factor(values, share), share >= values["attached_from"]
         if values["noise"] > 0 and not values["binary"]:
-            noise = torch.randn(len(self), generator=generator).to(self.device)
-            self._noise = float(values["noise"]) * noise
+            self._noise = values["noise"] * torch.randn(len(self), generator=generator).to(self.device)
 
     def end_step(self) -> None:
-        self._noise, self._pool = None, 1
+        self._noise, self._pool, self._attached = None, 1, False
 
     @torch.no_grad()
     def _drawn(self) -> Int[Tensor, "k"]:
@@ -236,13 +236,13 @@ class Superquadrics(Family, PosedBlocks):
             neighbours=self._neighbours(len(rows)) if edges == "antialiased" else None,
             edges=edges,
             sigma=float(sigma),
-            detach_barycentrics=bool(self.metadata["detach_barycentrics"]),
+            detach_barycentrics=bool(self.metadata["detach_barycentrics"]) and not self._attached,
         )
         return [drawn]
 
     def _corners(self, rows: Int[Tensor, "k"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "m 3 3"]:
         vertices = self.block_vertices().index_select(0, rows)
-        return gathered(vertices.reshape(-1, 3), shapes.repeated(faces, len(rows), vertices.shape[1]))
+        return gathered(vertices.reshape(-1, 3), shapes.repeated(faces, *vertices.shape[:2]))
 
     def _neighbours(self, count: int) -> Int[Tensor, "m 3"]:
         one = self.shape.neighbours.to(self.device)
