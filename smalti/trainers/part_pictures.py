@@ -33,6 +33,8 @@ FLAT_SHARE = 0.6
 """Of a part's flat colour over the photograph."""
 LEAST_LABELLED = 0.004
 """Share of a picture from which a part's number is written on it."""
+LEAST_SIDE = 320
+"""Pixels along the longer side of a picture on the sheet."""
 LEGEND_COLUMNS = 6
 OUT_AND_BACK = 96
 """Frames of the video in which the parts move apart and together again."""
@@ -193,12 +195,16 @@ class FlatRow:
 
 
 def flat_row(scene: Scene, parts: Parts, images: ImageCache, row: int, backend: str) -> FlatRow:
-    """One view, reduced to what a sheet shows; masked pixels are left as they were photographed."""
+    """One view at the size that a sheet shows: reduced, or of a small photograph several pixels for each of its own, so
+    that lines are thin. What is masked is left as it was photographed.
+    """
     view, background = images.get(row), scene.background or (0.0, 0.0, 0.0)
     photograph = reduced(target_of(view, torch.tensor(background))[0])
     height, width = photograph.shape[:2]
     factor = view.camera.width // width
-    camera = view.camera.cropped(0, 0, factor * width, factor * height).scaled_to(width, height)
+    larger = -(-LEAST_SIDE // max(width, height))
+    photograph = photograph.repeat(larger, axis=0).repeat(larger, axis=1)
+    camera = view.camera.cropped(0, 0, factor * width, factor * height).scaled_to(larger * width, larger * height)
     render = smooth_picture(scene, camera, background, backend)
     flat, numbers = flat_over(parts, camera, torch.from_numpy(photograph), backend)
     return FlatRow(photograph, render, flat, numbers)

@@ -118,6 +118,7 @@ def test_flat_colors_over_a_photograph() -> None:
 def test_large_photographs_are_reduced_and_fit_still(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 101 x 75 pixels squares of three become one: the render of the reduced camera is the reduced render."""
     monkeypatch.setattr(sheets, "PANEL_PIXELS", 40)
+    monkeypatch.setattr(part_pictures, "LEAST_SIDE", 20)
     scene, camera = blocks_scene(), demo_camera(101, 75)
     levels = (scene.render(camera).color.detach().clamp(0, 1) * 255).round().byte()
     view = LoadedView(camera, levels)
@@ -128,6 +129,11 @@ def test_large_photographs_are_reduced_and_fit_still(monkeypatch: pytest.MonkeyP
     difference = np.abs(row.photograph - row.render).mean()
     assert difference < 0.02
     assert np.abs(row.photograph - np.roll(row.render, 1, axis=1)).mean() > 3 * difference
+    monkeypatch.setattr(part_pictures, "LEAST_SIDE", 100)
+    large = part_pictures.flat_row(scene, parts_of(scene), images, 0, "auto")
+    np.testing.assert_array_equal(large.photograph[::4, ::4], row.photograph)
+    assert large.render.shape == large.flat.shape == (100, 132, 3)
+    assert np.abs(large.photograph - large.render).mean() < 0.04
 
 
 def test_the_innermost_pixel() -> None:
