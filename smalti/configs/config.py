@@ -81,7 +81,7 @@ class LayerConfig(Section):
     """Where the layer comes from: `points` (of the capture, see `data.points`), `random` and `grid` (inside bounds),
     `missing` (where the layers before it differ from the pictures), `hull` (mesh of the coarse visual hull), `spheres`
     (icospheres inside bounds), `world` (the cube of the canonical frame, see `data.align`), `floor` (the same, at the
-    ground's height), `file`.
+    ground's height), `around` (the same, around all cameras), `file`.
     """
     settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
     """The initialiser's own: `count` (points, random, world, grid, missing, spheres), `margin` (share by which bounds

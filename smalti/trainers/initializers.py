@@ -34,6 +34,8 @@ from smalti.scene.folder import is_scene
 from smalti.scene.open_file import open_scene, splat_family
 from smalti.trainers.residual import missing_points, residuals
 
+ROOM = 1.3
+"""Of what is put around the cameras, over the farthest of them."""
 MOST_CELLS = 128
 """Cells of a grid along the longest side of the bounds."""
 
@@ -161,6 +163,27 @@ def _floor(family: type[Family], metadata: Mapping[str, Any], ground: Ground, se
     return made
 
 
+def _around(family: type[Family], metadata: Mapping[str, Any], ground: Ground, settings: Mapping[str, Any]) -> Family:
+    """As `world`, enlarged about its middle until it holds all cameras with room to spare: one that stood outside would
+    see nothing else.
+    """
+    made, world = _world(family, metadata, ground, {"count": 1}), ground.world()
+    bounds = made.bounds().detach().double()
+    middle = bounds.mean(dim=1).mean(dim=0)
+    centres = torch.stack([view.camera.centre.detach().double() for view in ground.dataset.views])
+    needed = ROOM * float((centres - middle).norm(dim=1).max())
+    inside = 0.5 * float((bounds[:, 1] - bounds[:, 0]).min())
+    if needed > inside > 0:
+        factor = needed / inside
+        made.transform(Similarity(factor, torch.eye(3), (1.0 - factor) * middle))
+        away = needed / (ROOM * world.unit)
+        ground.notices.append(
+            f"the cameras stand up to {away:.3g} units of the canonical frame away: what lies around them is made "
+            f"{factor:.3g} times larger"
+        )
+    return made
+
+
 def _grid(family: type[Family], metadata: Mapping[str, Any], ground: Ground, settings: Mapping[str, Any]) -> Family:
     bounds = ground.bounds(settings["margin"])
     cells, edge = _cells(ground, bounds, int(settings["count"]), bool(settings["occupied"]))
@@ -254,6 +277,7 @@ INITIALIZERS: dict[str, Initializer] = {
     "random": Initializer(_random, {"count": 1000, "margin": 0.1}),
     "world": Initializer(_world, {"count": 10}),
     "floor": Initializer(_floor, {}),
+    "around": Initializer(_around, {}),
     "grid": Initializer(_grid, {"count": 64, "margin": 0.1, "occupied": False}),
     "missing": Initializer(_missing, {"count": 1000, "margin": 0.1}),
     "hull": Initializer(_hull, {"faces": 2000, "primitives": 0}),

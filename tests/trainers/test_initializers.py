@@ -76,6 +76,23 @@ def test_the_world_is_where_the_published_start_stands(ground: Ground) -> None:
     assert float(world.canonical_from_input.apply(unknown.positions().detach())[0, 1]) == pytest.approx(-0.9)
 
 
+def test_what_lies_around_the_cameras_holds_them_all(ground: Ground) -> None:
+    """A dome as published where the cameras stand in it; where the canonical unit is small, one that is larger."""
+    centres = torch.stack([view.camera.centre.double() for view in ground.dataset.views])
+    for scale, told in ((1.0, 0), (10.0, 1)):
+        world = turned_world(None)
+        move = world.canonical_from_input
+        world = replace(world, canonical_from_input=Similarity(scale, move.rotation, scale * move.translation))
+        notices: list[str] = []
+        layer = LayerConfig(name="sky", family="backdrops", initializer="around", metadata={"form": "dome"})
+        sky = initial_family(layer, replace(ground, aligned=world, notices=notices))
+        corners = world.canonical_from_input.apply(sky.surface().vertices.double())
+        farthest = float(world.canonical_from_input.apply(centres).norm(dim=1).max())
+        assert float(corners.norm(dim=1).min()) == pytest.approx(max(10.0, 1.3 * farthest), rel=0.02)
+        assert (farthest > 10) is bool(told)
+        assert len(notices) == told
+
+
 def test_a_world_is_found_where_none_is_given(ground: Ground) -> None:
     found = find_world([view.camera for view in ground.dataset.views], ground.dataset.points)
     blocks = made(ground, "world", "superquadrics", count=3)
