@@ -48,9 +48,8 @@ class Superquadrics(Family, PosedBlocks):
     blocks, and whether those `at_random` have `random` (as published) or `even` `initial_places`. Schedule of a
     training run (shares of it): up to `pooled_until` textures are averaged over `pool` texels; up to `fine_from`
     opacities get noise of deviation `noise` before the sigmoid; from then on `binary` is set: blocks above one half are
-    opaque, with `fine_sigma`, the others are gone; from `attached_from` on (1 as published: never) colour moves the
-    surface all the same. `overlap_samples`: points per block in that loss term. `assembly`: the text of the assembly
-    that the blocks were read from (`smalti.files.assembly`).
+    opaque, with `fine_sigma`, the others are gone. `overlap_samples`: points per block in that loss term. `assembly`:
+    the text of the assembly that the blocks were read from (`smalti.files.assembly`).
     """
 
     name: ClassVar[str] = "superquadrics"
@@ -65,7 +64,7 @@ class Superquadrics(Family, PosedBlocks):
             **{"level": 1, "edges": "soft", "sigma": 1e-4, "fine_sigma": 5e-6, "detach_barycentrics": True},
             **{"ratio": 0.0, "texture_size": 256, "count": 10, "initial_opacity": 0.5, "initial_seed": 0},
             **{"initial_places": "random", "binary": False, "pool": 8, "pooled_until": 0.4},
-            **{"noise": 1.0, "fine_from": 0.8, "overlap_samples": 1000, "assembly": "", "attached_from": 1.0},
+            **{"noise": 1.0, "fine_from": 0.8, "overlap_samples": 1000, "assembly": ""},
         }
 
     @classmethod
@@ -105,7 +104,6 @@ class Superquadrics(Family, PosedBlocks):
         )
         if self.metadata["ratio"] == 0:
             self.metadata["ratio"] = 0.25
-        self._attached = False
         self._noise: Tensor | None = None
         self._pool = 1
 
@@ -197,12 +195,12 @@ class Superquadrics(Family, PosedBlocks):
     def begin_step(self, share: float, generator: torch.Generator) -> None:
         values = self.metadata
         values["binary"] = bool(values["binary"]) or share >= values["fine_from"]
-        self._pool, self._attached = pool_factor(values, share), share >= values["attached_from"]
+        self._pool = pool_factor(values, share)
         if values["noise"] > 0 and not values["binary"]:
             self._noise = values["noise"] * torch.randn(len(self), generator=generator).to(self.device)
 
     def end_step(self) -> None:
-        self._noise, self._pool, self._attached = None, 1, False
+        self._noise, self._pool = None, 1
 
     @torch.no_grad()
     def _drawn(self) -> Int[Tensor, "k"]:
@@ -236,7 +234,7 @@ class Superquadrics(Family, PosedBlocks):
             neighbours=self._neighbours(len(rows)) if edges == "antialiased" else None,
             edges=edges,
             sigma=float(sigma),
-            detach_barycentrics=bool(self.metadata["detach_barycentrics"]) and not self._attached,
+            detach_barycentrics=bool(self.metadata["detach_barycentrics"]),
         )
         return [drawn]
 
