@@ -105,6 +105,8 @@ def config_of(variant: str, budget: str, seed: int, data: Path, arguments: argpa
     }  # fmt: skip
     if variant in MIXES or variant.endswith(SWAPPED):
         options |= {"exchange.every": 5} if arguments.quick else EXCHANGE
+    if arguments.quick:  # the hull looks at all pictures
+        options |= {"data.points": "frustum", "data.sampled_points": 2000}
     if arguments.validate:
         options |= {"data.path": str(data / "transforms_train.json"), "data.split": "every:10"}
     return resolve(str(file), options)
