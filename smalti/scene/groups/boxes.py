@@ -78,9 +78,11 @@ class Boxes:
         if not len(self):
             return 0.0
         corners = self.corners().reshape(-1, 3)
-        square = (corners**2).sum(axis=1)
-        between = square[:, None] + square[None] - 2.0 * corners @ corners.T
-        return float(np.sqrt(max(float(between.max()), 0.0)))
+        farthest = 0.0
+        for start in range(0, len(corners), 256):
+            between = corners[start : start + 256, None] - corners[None]
+            farthest = max(farthest, float((between**2).sum(axis=2).max()))
+        return float(np.sqrt(farthest))
 
     def mapped(self, matrices: Array, shifts: Array) -> Boxes:
         """Under isometries, one per box or one for all ([3, 3], [3]). A mirror image gets its third axis reversed, so

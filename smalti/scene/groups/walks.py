@@ -16,6 +16,8 @@ from smalti.scene.groups.levels import Grid, Level, LinearArray, Rotation, Slot,
 Found = tuple[Level, list[tuple[int, Slot]]]
 """A regularity, and which point is which of its copies."""
 Turned = Callable[[Rows, Rows, Array], Mask]
+MOST_STEPS = 1500
+"""Differences that are looked at for steps of grids, the shortest: all those of 55 points."""
 NEIGHBOURS = 8
 """Steps are looked for among this many nearest points."""
 LEAST_ANGLE = math.radians(8.0)
@@ -224,6 +226,7 @@ def _popular_steps(points: Array, parallel: Mask, tolerance: float, most: int = 
     steps = points[two] - points[one]
     if not len(steps):
         return []
+    steps = steps[np.argsort(np.linalg.norm(steps, axis=1), kind="stable")[:MOST_STEPS]]
     between = np.minimum(
         np.linalg.norm(steps[:, None] - steps[None], axis=2), np.linalg.norm(steps[:, None] + steps[None], axis=2)
     )
