@@ -104,7 +104,9 @@ class World:
 
     def lines(self) -> list[str]:
         """What was found, for people."""
-        up, centre = (", ".join(f"{value + 0.0:.4g}" for value in vector) for vector in (self.up, self.centre))
+        finest = 10.0 ** round(np.log10(1e-4 * self.unit))  # smaller lengths are noise
+        up = ", ".join(f"{round(value, 4) + 0.0:.4g}" for value in self.up)
+        centre = ", ".join(f"{round(value / finest) * finest + 0.0:.5g}" for value in self.centre)
         ground = "none" if self.ground is None else f"y = {self.ground:.3f}"
         scale = f"1 is {self.unit:.4g} of the input"
         values = {

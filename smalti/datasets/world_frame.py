@@ -24,6 +24,8 @@ CELL = 0.15
 """Of the grid by which lonely points are told from the subject's, in radii of the viewed ball."""
 WHOLE = 0.7
 """Share of the points in the viewed ball from which those around it are the subject's too: nothing else is there."""
+CAMERAS_BELOW = 0.02
+"""Share of the cameras under the lowest points from which these stand on nothing."""
 STRAY = 0.35
 """The middle of the points is this share of the viewed ball's radius away from where the cameras look, at most."""
 
@@ -197,6 +199,8 @@ def _ground(
         return plane.offset - float(plane.normal @ evidence.focus), Finding("plane", text)
     if subject is not None:
         lowest = float(np.quantile(subject.positions[:, 1], 0.005 if subject.solid else 0.03))
+        if ((evidence.centres - evidence.focus) @ rotation[1] < lowest).mean() > CAMERAS_BELOW:
+            return None, Finding("none", "cameras stand lower than all that they look at")
         heights = (evidence.positions - evidence.focus) @ rotation[1]
         if subject.solid or (heights < lowest - 0.1 * evidence.viewed).mean() < 0.05:
             return lowest, Finding("points", "under the lowest points; no plane was found")

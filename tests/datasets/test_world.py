@@ -136,6 +136,16 @@ def test_the_bounds_of_a_visual_hull_are_the_cube() -> None:
     assert world.ground == pytest.approx(-0.6 / 0.66, abs=0.03)
 
 
+def test_there_is_no_ground_above_cameras() -> None:
+    generator = np.random.default_rng(0)
+    points = Points(generator.uniform(-0.5, 0.5, (4000, 3)), np.full((4000, 3), 90, np.uint8), origin="hull")
+    below = [camera_at(on_sphere(30.0 * row, -30.0)) for row in range(3)]
+    assert find_world(dome(), points).ground is not None
+    world = find_world([*dome(), *below], points)
+    assert world.ground is None
+    assert "cameras stand lower" in world.findings["ground"].text
+
+
 # -- a value ----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("arc", [360.0, 100.0])
 @pytest.mark.parametrize("with_points", [True, False])

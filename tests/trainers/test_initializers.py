@@ -69,7 +69,9 @@ def test_the_world_is_where_the_published_start_stands(ground: Ground) -> None:
         floor = made(ground, initializer, "backdrops")
         middle = world.canonical_from_input.apply(floor.positions().detach())[0]
         assert torch.allclose(middle, torch.tensor([0.0, height, 0.0]), atol=1e-6)
-        spots = world.canonical_from_input.apply(floor.surface().vertices)
+        surface = floor.surface()
+        assert surface is not None
+        spots = world.canonical_from_input.apply(surface.vertices)
         assert torch.allclose(spots[:, 1], torch.full((81,), height), atol=1e-5)
         assert float(spots[:, 0].max()) == pytest.approx(10, abs=1e-4)
     unknown = made(replace(ground, aligned=turned_world(None)), "floor", "backdrops")
@@ -86,7 +88,9 @@ def test_what_lies_around_the_cameras_holds_them_all(ground: Ground) -> None:
         notices: list[str] = []
         layer = LayerConfig(name="sky", family="backdrops", initializer="around", metadata={"form": "dome"})
         sky = initial_family(layer, replace(ground, aligned=world, notices=notices))
-        corners = world.canonical_from_input.apply(sky.surface().vertices.double())
+        surface = sky.surface()
+        assert surface is not None
+        corners = world.canonical_from_input.apply(surface.vertices.double())
         farthest = float(world.canonical_from_input.apply(centres).norm(dim=1).max())
         assert float(corners.norm(dim=1).min()) == pytest.approx(max(10.0, 1.3 * farthest), rel=0.02)
         assert (farthest > 10) is bool(told)
