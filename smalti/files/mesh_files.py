@@ -49,7 +49,9 @@ def read_mesh(path: Path | str) -> MeshFile:
         raise FileFormatError(path, "holds no triangles", "Are they splats or points?")
     if len(parts) > 1 and any(part.texture is not None for part in parts):
         problem = f"holds {len(parts)} meshes with textures"
-        raise FileFormatError(path, problem, "Join them with one texture first, or read the file as a scene")
+        # Only a .glb is read as a scene with a layer for each.
+        other = "read the file as a scene (`smalti view`, `open_scene`)" if glb else "save it as .glb, read as a scene"
+        raise FileFormatError(path, problem, f"Join them with one texture first, or {other}")
     return merged(joined(parts))
 
 

@@ -144,6 +144,27 @@ def test_a_texture_does_not_fit_in_ply(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_several_textures_are_refused_with_what_can_be_done(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for name in ("one", "two"):
+        Image.new("RGB", (2, 2), (200, 100, 50)).save(tmp_path / f"{name}.png")
+    materials = [f"newmtl {name}\nmap_Kd {name}.png\n" for name in ("one", "two")]
+    (tmp_path / "both.mtl").write_text("".join(materials))
+    corners = "v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 2\nvt 0 0\nvt 1 0\nvt 0 1\n"
+    faces = "o a\nusemtl one\nf 1/1 2/2 3/3\no b\nusemtl two\nf 1/1 2/2 4/3\n"
+    (tmp_path / "both.obj").write_text("mtllib both.mtl\n" + corners + faces)
+    with pytest.raises(FileFormatError, match=r"both.obj.*2 meshes with textures.*save it as .glb, read as a scene"):
+        read_mesh(tmp_path / "both.obj")
+    scene = Scene(order="ray")
+    scene.add("one", ball(32))
+    scene.add("two", ball(32))
+    export_scene(scene, tmp_path / "both.glb")
+    with pytest.raises(FileFormatError, match=r"both.glb.*2 meshes with textures.*`open_scene`"):
+        read_mesh(tmp_path / "both.glb")
+    assert len(open_scene(tmp_path / "both.glb").scene.layers) == 2
+
+
 def test_an_obj_reads_nothing_outside_of_its_folder(tmp_path: Path) -> None:
     inner = tmp_path / "inner"
     inner.mkdir()
