@@ -113,17 +113,19 @@ def exploding_frames(
 
 
 def draw_exploded(path: Path, parts: Parts, stand: Stand, amount: float = 1.0, backend: str = "auto") -> None:
-    """Write a picture of the parts together and one of them moved apart, with their numbers in their flat colours."""
-    together = smooth_picture(parts.alone, exploded_camera(parts, stand, 0.0), backend=backend)
-    camera, scene = exploded_camera(parts, stand, amount), parts.exploded(amount)
-    apart = smooth_picture(scene, camera, backend=backend)
-    numbers = _part_numbers(parts, scene, camera, backend)
+    """Write a picture of the parts together and one of them moved apart, with their numbers in their flat colours; of
+    one part alone the first.
+    """
+    panels = [(parts.exploded(0.0), exploded_camera(parts, stand, 0.0), _count_of(parts))]
+    if len(parts.parts) > 1:
+        panels.append((parts.exploded(amount), exploded_camera(parts, stand, amount), "moved apart"))
     width, height = SIZE
-    figure = new_figure(2 * width / 100, (height + 40) / 100)
-    left, right = figure.subplots(1, 2)
-    for axis, picture, title in ((left, together, _count_of(parts)), (right, apart, "moved apart")):
-        _shown(axis, picture, title)
-    _label(right, parts.parts, numbers, (height, width))
+    figure = new_figure(len(panels) * width / 100, (height + 40) / 100)
+    grid = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (scene, camera, title) in zip(grid, panels, strict=True):
+        _shown(axis, smooth_picture(scene, camera, backend=backend), title)
+    scene, camera, _ = panels[-1]
+    _label(grid[-1], parts.parts, _part_numbers(parts, scene, camera, backend), (height, width))
     save_figure(figure, path)
 
 

@@ -136,6 +136,15 @@ def test_large_photographs_are_reduced_and_fit_still(monkeypatch: pytest.MonkeyP
     assert np.abs(large.photograph - large.render).mean() < 0.04
 
 
+def test_one_part_has_nothing_to_be_apart_from(tmp_path: Path) -> None:
+    sizes: list[tuple[int, int]] = []
+    for count in (1, 2):
+        parts = parts_of(blocks_scene(count))
+        part_pictures.draw_exploded(tmp_path / "a.png", parts, part_pictures.stand_of(parts, []))
+        sizes.append(Image.open(tmp_path / "a.png").size)
+    assert sizes[1] == (2 * sizes[0][0], sizes[0][1])
+
+
 def test_the_innermost_pixel() -> None:
     mask = np.zeros((60, 90), bool)
     mask[10:51, 20:31] = True
