@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -32,11 +33,28 @@ def methods() -> dict[str, str]:
     return found
 
 
+def only_ours() -> tuple[str, ...]:
+    """Options that the plug-in does not carry out."""
+    tree = ast.parse((BRIDGE / "smalti_nerfstudio" / "model.py").read_text())
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "ALONE":
+            return ast.literal_eval(node.value)
+    raise AssertionError("ALONE is not there")
+
+
+def asks(config: TrainConfig, option: str) -> bool:
+    """Whether a configuration sets it to something else than the default."""
+    value = attrgetter(option)
+    return value(config) != value(TrainConfig())
+
+
 def test_every_entry_point_is_a_method_and_every_method_a_preset() -> None:
     project = tomllib.loads((BRIDGE / "pyproject.toml").read_text())["project"]
     points = project["entry-points"]["nerfstudio.method_configs"]
     assert {f"smalti-{preset}": f"smalti_nerfstudio.methods:{name}" for name, preset in methods().items()} == points
-    assert set(methods().values()) == set(preset_names()) - {"demo"}
+    alone = {name for name in preset_names() if any(asks(resolve(name), option) for option in only_ours())}
+    assert alone == {"blocks", "neural-splats-paper"}
+    assert set(methods().values()) == set(preset_names()) - {"demo"} - alone
 
 
 def test_parameter_groups_have_names_that_nerfstudio_can_hold() -> None:
