@@ -256,8 +256,12 @@ def watched(trainer: Trainer, door: tuple[str, socket.socket] | None) -> Generat
     live = Live(trainer)
     with Viewer(live.stage, door[0], listening=door[1]) as viewer:
         print(f"watch it at {viewer.url}", flush=True)
-        yield live
-    print(f"look at it again with: smalti view {trainer.run.path}")
+        again = f"look at it again with: smalti view {trainer.run.path}"
+        try:
+            yield live
+        finally:
+            viewer.say_farewell(f"The training has ended, and this page with it; {again}")
+    print(again)
 
 
 def opened_door(view: str | None) -> tuple[str, socket.socket] | None:
