@@ -92,6 +92,12 @@ def _no_perceptual(values: Values) -> None:
     values["loss"]["perceptual"] = 0.0
 
 
+def _colors_move(values: Values) -> None:
+    """Not the paper's: what the preset does."""
+    for layer in layers_of(values, "superquadrics"):
+        layer["metadata"]["detach_barycentrics"] = False
+
+
 VARIANTS = {
     variant.name: variant
     for variant in (
@@ -104,6 +110,7 @@ VARIANTS = {
         Variant("no curriculum", _no_curriculum),
         Variant("no TV", _no_variation),
         Variant("no perceptual", _no_perceptual),
+        Variant("colours move", _colors_move),
     )
 }
 """In the order in which they are run: the most telling first."""
