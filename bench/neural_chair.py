@@ -217,7 +217,7 @@ def figure(result: dict[str, Any], target: Path) -> None:
         axis.errorbar([b for b, _ in found], middle, yerr=spread, fmt=style, marker="o", ms=4, lw=1.4, capsize=2,
                       color=f"C{number}", label=variant)  # fmt: skip
     for kind, values in PUBLISHED.items():
-        axis.plot([0.1, 0.4, 1.0], values, ":", color="grey", marker="s" if kind == "neural" else "^", ms=4,
+        axis.plot([0.1, 0.4, 1.0], values, ":", color="black", marker="s" if kind == "neural" else "^", ms=4,
                   label=f"published, {kind} (800 x 800, 8 scenes)")  # fmt: skip
     axis.set_xscale("log")
     axis.set_xticks([0.1, 0.4, 1.0], ["0.1", "0.4", "1.0"])
