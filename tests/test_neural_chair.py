@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,7 @@ def test_families_alone_and_together_hold_equal_bytes(
     tmp_path: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "bench"))
-    from neural_chair import report
-
+    report = import_module("neural_chair").report
     if not (shared_data / "chair_blender").is_dir():
         pytest.skip("the capture chair_blender is not there")
     arguments = argparse.Namespace(
