@@ -13,7 +13,7 @@ from torch import Tensor
 from smalti.primitives.posed import Posed, Poses
 from smalti.scene.changes import EditError
 from smalti.scene.edits import apply_to
-from smalti.scene.groups.boxes import Array, Boxes, joined
+from smalti.scene.groups.boxes import Array, Boxes, Rows, joined
 from smalti.scene.selection import Selection, index
 
 if TYPE_CHECKING:
@@ -124,14 +124,16 @@ def chosen(parts: Sequence[PartId]) -> Selection:
     return found
 
 
-def renumbered(part: PartId, layer: str, removed: Array, kept: int) -> PartId | None:
-    """The same primitive after rows of a layer went; None where it is one of them, or beyond the `kept` ones."""
+def renumbered(part: PartId, layer: str, stay: Rows, forwards: bool) -> PartId | None:
+    """The same primitive after all rows of a layer but those that `stay` (ascending) went, or came back; None where it
+    is gone.
+    """
     if part.layer != layer:
         return part
-    if part.row in removed:
-        return None
-    row = part.row - int((removed < part.row).sum())
-    return replace(part, row=row) if row < kept else None
+    if not forwards:
+        return replace(part, row=int(stay[part.row])) if part.row < len(stay) else None
+    place = int(np.searchsorted(stay, part.row))
+    return replace(part, row=place) if place < len(stay) and stay[place] == part.row else None
 
 
 def _in_scene(poses: Poses, place: Similarity) -> Boxes:

@@ -103,11 +103,10 @@ def cost(tree: Tree) -> float:
 
 def rebuilt(scene: Scene, tree: Tree) -> Scene:
     """See `Scene.from_program`."""
-    from smalti.scene.scene import Scene as NewScene
     from smalti.scene.structure import delete, duplicate
 
     made = _executed(tree)
-    result = NewScene(order=scene.order, near=scene.near, background=scene.background)
+    result = scene.like()
     sources = [part if part is not None else PartId("", -1) for part, _ in made]
     known = set(read_all(scene)[0])
     missing = [part for part in sources if part not in known]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -43,8 +44,6 @@ class GroupError(ValueError):
 
 def to_plain(group: Group) -> list[dict[str, Any]]:
     """Of a group and those in it."""
-    from dataclasses import replace
-
     held = group._held  # pyright: ignore[reportPrivateUsage]
     state = held.state
     lie = placed(state, read(held.scene, state.parts))
@@ -74,7 +73,6 @@ def to_plain(group: Group) -> list[dict[str, Any]]:
             }
         )
         each = each.inner
-    del replace
     return lines
 
 
@@ -101,8 +99,6 @@ def from_plain(scene: Scene, plain: Sequence[Mapping[str, Any]]) -> Groups:
 
 
 def _held(book: Book, line: Mapping[str, Any], children: Mapping[Any, Mapping[str, Any]], unit: float) -> Held:
-    from dataclasses import replace
-
     name = _field(line, "id", str, "?")
     levels, locked, each = list[Level](), list[bool](), cast(Mapping[str, Any] | None, line)
     while each is not None:

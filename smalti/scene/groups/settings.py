@@ -78,7 +78,7 @@ def _array(level: LinearArray, values: Mapping[str, object], mode: str) -> Linea
     count = _count("count", values.get("count", level.number))
     spacing = _positive("spacing", values.get("spacing", level.spacing))
     if mode == "fit":
-        _only_one(values, "spacing", count)
+        _require_ends(values, "spacing", level.number, count)
         spacing = level.spacing * (level.number - 1) / (count - 1)
     return replace(level, number=count, spacing=spacing)
 
@@ -92,7 +92,7 @@ def _grid(level: Grid, values: Mapping[str, object], mode: str) -> Grid:
         length = float(np.linalg.norm(vector))
         spacing = _positive(f"{name}_spacing", values.get(f"{name}_spacing", length))
         if mode == "fit" and plural in values:
-            _only_one(values, f"{name}_spacing", count)
+            _require_ends(values, f"{name}_spacing", number, count)
             spacing = length * (number - 1) / (count - 1)
         found.append((count, vector / length * spacing))
     (rows, down), (columns, across) = found
@@ -103,7 +103,7 @@ def _ring(level: Rotation, values: Mapping[str, object], mode: str) -> Rotation:
     count = _count("count", values.get("count", level.number))
     angle = _positive("angle", values.get("angle", level.angle))
     if mode == "fit":
-        _only_one(values, "angle", count)
+        _require_ends(values, "angle", level.number, count)
         full = 2.0 * math.pi / count
         angle = full if level.closed else level.angle * (level.number - 1) / (count - 1)
     if count * angle > 2.0 * math.pi * (1 + 1e-9) and (count - 1) * angle > 2.0 * math.pi - 1e-9:
@@ -131,11 +131,11 @@ def _recentred(old: Level, new: Level) -> tuple[Array, Array]:
             raise EditError(f'set: a group of kind {old.kind!r} has no anchor; leave anchor="base"')
 
 
-def _only_one(values: Mapping[str, object], name: str, count: int) -> None:
+def _require_ends(values: Mapping[str, object], name: str, before: int, count: int) -> None:
     if name in values:
         raise EditError(f'set: with mode="fit" the {name} follows from the ends; leave it out, or use mode="extend"')
-    if count < 2:
-        raise EditError('set: mode="fit" needs two copies or more')
+    if min(before, count) < 2:
+        raise EditError(f'set: mode="fit" needs two copies or more, before and after; got {before} and {count}')
 
 
 def _count(name: str, value: object) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from smalti.scene.changes import left_over
 from smalti.scene.following import change_of_primitives
 from smalti.scene.groups.boxes import Array, Boxes, Match, compare
 from smalti.scene.groups.fit import Model
@@ -70,6 +71,10 @@ class Held:
         """Where its members are."""
         return self.book.scene
 
+    def become(self, state: State) -> None:
+        """What it is by the history; what is locked is not in that."""
+        self.state = replace(state, locked=self.state.locked)
+
 
 @dataclass(frozen=True, eq=False)
 class Restated:
@@ -81,10 +86,10 @@ class Restated:
     bytes: int = 0
 
     def apply(self, scene: Scene) -> None:
-        self.held.state = self.after
+        self.held.become(self.after)
 
     def revert(self, scene: Scene) -> None:
-        self.held.state = self.before
+        self.held.become(self.before)
 
 
 class Book:
@@ -106,17 +111,16 @@ class Book:
         """A step was made or taken back."""
         if step in self._lost:
             for held, state in self._lost.pop(step):
-                held.state = state
+                held.become(state)
             return
         match step:
             case Changed(change) if change.layer in self.scene.layers:
                 rows = change_of_primitives(self.scene.layers[change.layer].family, change)
-                if rows is not None and forwards and len(rows.removed):
-                    removed, kept = rows.removed.cpu().numpy(), rows.rows
-                    self._follow(step, lambda part: renumbered(part, change.layer, removed, kept))
-                elif rows is not None and not forwards and len(rows.appended):
-                    kept, none = rows.rows - len(rows.removed), np.zeros(0)
-                    self._follow(step, lambda part: renumbered(part, change.layer, none, kept))
+                if rows is None or not (len(rows.removed) or len(rows.appended)):
+                    return
+                # Taken back, an edit from before the groups were found puts rows in between.
+                stay = np.flatnonzero(left_over(rows.rows, rows.removed).cpu().numpy())
+                self._follow(step, lambda part: renumbered(part, change.layer, stay, forwards))
             case Renamed(before, after):
                 old, new = (before, after) if forwards else (after, before)
                 self._follow(None, lambda part: replace(part, layer=new) if part.layer == old else part)

@@ -124,6 +124,23 @@ def test_count_keeps_spacing_or_ends(count: int) -> None:
     assert len(group.members) == count == len(read_all(scene)[0])
 
 
+@pytest.mark.parametrize("boxes", [row(5), ring(6).take([0, 1, 2, 3]), grid()], ids=["row", "arc", "grid"])
+def test_one_copy_has_no_ends_to_keep(boxes: Boxes) -> None:
+    scene = scene_of(boxes)
+    group = first(scene)
+    name = "rows" if isinstance(group.parameters, Grid) else "count"
+    group.set(**{name: 1})
+    left = group.parameters
+    with pytest.raises(EditError, match="two copies or more, before and after; got 1 and 3"):
+        group.set(mode="fit", **{name: 3})
+    assert group.parameters == left
+    group.set(**{name: 3})
+    assert group.residual[1] < 1e-5
+    centres = read(scene, group.members).centres
+    apart = np.linalg.norm(centres[:, None] - centres[None], axis=2)
+    assert apart[~np.eye(len(centres), dtype=bool)].min() > 0.1
+
+
 def test_spacing_keeps_the_first_copy_or_the_middle() -> None:
     scene = scene_of(row(5))
     group = first(scene)
@@ -335,6 +352,31 @@ def test_members_follow_edits_of_the_scene() -> None:
     group.move([0.1, 0.0, 0.0])
 
 
+def test_members_are_found_again_when_edits_from_before_are_taken_back() -> None:
+    scene = scene_of(unrelated(np.random.default_rng(0), 3), row(5))
+    delete(scene, index("blocks", [0, 2]))
+    group = first(scene)
+    assert [part.row for part in group.members] == [1, 2, 3, 4, 5]
+    held = read(scene, group.members).centres
+    scene.undo()
+    assert [part.row for part in group.members] == [3, 4, 5, 6, 7]
+    assert np.array_equal(read(scene, group.members).centres, held)
+    scene.redo()
+    assert [part.row for part in group.members] == [1, 2, 3, 4, 5]
+
+
+def test_copies_from_before_that_are_taken_back_leave_their_group() -> None:
+    scene = scene_of(row(5))
+    first(scene).extend(1)
+    group = first(scene)
+    assert len(group.members) == 6
+    scene.undo()
+    assert [part.row for part in group.members] == [0, 1, 2, 3, 4]
+    assert group.missing == 1
+    scene.redo()
+    assert len(group.members) == 6
+
+
 def test_two_groups_of_one_layer_keep_their_members_when_one_shrinks() -> None:
     scene = scene_of(row(5), ring(6).mapped(np.eye(3), np.array([8.0, 0.0, 0.0])))
     rings, rows = scene.find_groups(tolerance=0.05)
@@ -403,6 +445,19 @@ def test_locks_name_both_groups() -> None:
         inner.move([0.1, 0.0, 0.0])
     group.locked = False
     assert len(inner.move([0.1, 0.0, 0.0])) == 8
+
+
+def test_what_is_locked_is_not_in_the_history() -> None:
+    scene = scene_of(row(5))
+    group = first(scene)
+    group.extend(1)
+    group.locked = True
+    scene.undo()
+    assert group.locked
+    delete(scene, index("blocks", [0]))
+    group.locked = False
+    scene.undo()
+    assert not group.locked
 
 
 def test_a_broken_row_becomes_two() -> None:

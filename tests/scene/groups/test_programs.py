@@ -12,6 +12,7 @@ import pytest
 import torch
 from group_scenes import boxes_at, grid, legs, pair, ring, row, scene_of, shaken, unrelated
 
+from smalti.cameras.similarity import Similarity
 from smalti.scene.groups import GroupError, Groups
 from smalti.scene.groups.boxes import Boxes, assign, joined
 from smalti.scene.groups.demo import demo_table
@@ -49,6 +50,14 @@ def test_turns_and_what_is_left_out() -> None:
     assert len(execute({"fn": "Except", "args": [ring_of, [1, 2]]})) == 2
     assert cost(ring_of) == 18
     assert cost({"fn": "Except", "args": [ring_of, [1, 2]]}) == 21
+
+
+def test_a_scene_from_a_program_stands_in_the_frame_of_its_own() -> None:
+    scene = demo_table()
+    scene.near, scene.canonical_from_scene = 0.125, Similarity(scale=2.0)
+    made = scene.from_program(scene.program())
+    assert (made.near, made.order) == (0.125, scene.order)
+    assert made.canonical_from_scene is scene.canonical_from_scene
 
 
 def nested() -> Boxes:
