@@ -108,7 +108,8 @@ def _train(path: Path, request: dict[str, Any], channel: Channel) -> int:
     def at_end(trainer: Trainer) -> None:
         from smalti.trainers.training_loss import training_loss
 
-        measured = training_loss(trainer)
+        with trainer.clock:
+            measured = training_loss(trainer)
         channel.send(
             "result", training_loss=measured.loss, training_psnr=measured.psnr, step=trainer.step_number,
             primitives=len(trainer.scene), seconds=trainer.clock.wall, perceptual=trainer.perceptual_kind,

@@ -6,16 +6,19 @@ import time
 
 
 class Clock:
-    """Processor and wall seconds of training; what runs inside `excluded` does not count."""
+    """Processor and wall seconds of training. It stands still while something is done inside `with clock`, which may be
+    nested.
+    """
 
     def __init__(self) -> None:
         self.cpu_before, self.wall_before = 0.0, 0.0
         self.cpu_start, self.wall_start = time.process_time(), time.perf_counter()
+        self._pauses: list[tuple[float, float]] = []
 
     @property
     def cpu(self) -> float:
         """Seconds of all threads, over all sittings of the run."""
-        return self.cpu_before + time.process_time() - self.cpu_start
+        return self.cpu_before + self._now()[0] - self.cpu_start
 
     @property
     def wall(self) -> float:
@@ -25,12 +28,17 @@ class Clock:
     @property
     def sitting(self) -> float:
         """Seconds by the clock since this start."""
-        return time.perf_counter() - self.wall_start
+        return self._now()[1] - self.wall_start
+
+    def _now(self) -> tuple[float, float]:
+        return self._pauses[0] if self._pauses else (time.process_time(), time.perf_counter())
 
     def __enter__(self) -> Clock:
-        self._pause = (time.process_time(), time.perf_counter())
+        self._pauses.append(self._now())
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.cpu_start += time.process_time() - self._pause[0]
-        self.wall_start += time.perf_counter() - self._pause[1]
+        cpu, wall = self._pauses.pop()
+        now = self._now()
+        self.cpu_start += now[0] - cpu
+        self.wall_start += now[1] - wall

@@ -165,7 +165,8 @@ def finish(trainer: Trainer) -> list[str]:
     parts, lines = Finish(trainer), []
     for name in trainer.config.run.finish:
         try:
-            lines += parts.makers[name]()
+            with trainer.clock:  # the training is over: records of what it took stay as they are
+                lines += parts.makers[name]()
         except (ImportError, OSError, RuntimeError, ValueError, NotImplementedError) as error:
             lines.append(f"{name}: not made: {error}")
     return lines

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import math
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,11 @@ def test_training_learns_and_evaluation_in_training_equals_evaluation_afterwards
     trainer = Trainer(run)
     display = Silent()
     assert loop.train(trainer, display) == "finished"
+    trained, start = trainer.clock.wall, time.perf_counter()
     lines = finish.finish(trainer)
+    took = time.perf_counter() - start
+    assert trainer.clock.wall - trained < 0.1 * took  # what is made of a training is no part of it
+    assert list(run.metrics())[-1]["wall_seconds"] - trained < 0.1 * took
     assert any("mean" in line and "dB" in line for line in lines)
     records = list(run.metrics())
     marks = [each for each in records if each["kind"] == "evaluation"]
