@@ -251,14 +251,15 @@ class Trainer:
             total = _added(total, self.exchange.change(self.scene, self._moment(step), len(self.source), self._judged))
         return {key: value for key, value in total.items() if value}
 
+    @torch.no_grad()
     def _judged(self, scene: Scene, row: int) -> Judged:
-        """A training view as the exchange of bytes looks at it."""
-        view = self.source.get(row, 1, self.generator, self.device)
+        """A training view as the exchange of bytes looks at it: alike whenever it is asked for in one step."""
+        view = self.source.plain(row, self.device)
         camera = self.refinement.camera(view.camera, row)
         frame = self._with_statistics(scene, camera, view.background)
         color = self.refinement.exposed(frame.color, row)
         error = (color - view.target).abs().mean(dim=2)
-        loss = image_loss(color, view.target, view.mask, self.options.image)
+        loss = image_loss(color, view.target, view.mask, self.options.at(self.step_number).image)
         return Judged(frame, error if view.mask is None else error * view.mask, float(loss))
 
     def _prune_unsupported(self) -> int:

@@ -11,7 +11,6 @@ import torch
 from smalti.renderers.render import render
 from smalti.trainers.losses import image_loss, psnr_of
 from smalti.trainers.trainer import Trainer
-from smalti.trainers.views import prepared
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,8 @@ def training_loss(trainer: Trainer) -> TrainingLoss:
     options = trainer.options.at(max(trainer.step_number - 1, 0))
     scene, source = trainer.scene, trainer.source
     loss, quality = 0.0, 0.0
-    for index, row in enumerate(source.rows):
-        view = prepared(source.cache.get(row), index, 1, source.color.to(trainer.device))
+    for index in range(len(source)):
+        view = source.plain(index, trainer.device)
         camera = trainer.refinement.camera(view.camera, index)
         frame = render(
             scene.drawables(camera), camera, background=view.background, settings=scene.settings(),

@@ -242,3 +242,14 @@ def test_without_the_option_nothing_moves(tmp_path: Path) -> None:
     reports = [trainer.step() for _ in range(6)]
     assert not any("moved" in report.changes for report in reports)
     assert trainer.exchange.worth == {}
+
+
+def test_what_judges_is_the_same_with_and_without_the_tried(tmp_path: Path) -> None:
+    """Random backgrounds would say more about a trial than what is left out of it; and the run's own draws stay."""
+    trainer = trainer_of(tmp_path, data__background="random", schedule__weights=[[0, "dssim", 0.0]])
+    before = trainer.generator.get_state()
+    first, second = (trainer._judged(trainer.scene, 0) for _ in range(2))
+    assert first.loss == second.loss
+    assert torch.equal(first.error, second.error)
+    assert torch.equal(trainer.generator.get_state(), before)
+    assert first.loss == pytest.approx(float(first.error.mean()), rel=1e-5)  # with the weights of the step
