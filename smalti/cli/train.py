@@ -155,6 +155,8 @@ def _train(call: Call) -> int:
         return train_seeds.go_on(Path(call.resume), call.jobs)
     if call.resume:
         run = Run.open(call.resume)
+        if call.jobs:
+            raise UsageError(f"--jobs says how many seeds are trained at a time; {call.resume} is a single run")
         if call.overrides:
             print(f"note: {run.extend(call.overrides['run.steps'])}")
         return conduct(run, resume=bool(run.steps()), view=call.view)  # killed before its first checkpoint: anew
@@ -219,7 +221,9 @@ def conduct(
             say(f"{short} (--stretch shortens a whole preset instead)")
         for text in (*(notice.text for notice in trainer.dataset.notices), *trainer.notices):
             say(f"note: {text}")
-        for line in trainer.alignment.record(run.path) if trainer.alignment is not None else ():
+        with trainer.clock:  # a picture of it is drawn
+            told = [] if trainer.alignment is None else trainer.alignment.record(run.path)
+        for line in told:
             say(line)
         begin = f"from step {trainer.step_number}" if resume else "from the start"
         print(

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from smalti.cli.main import main
+from smalti.configs.resolve import resolve
 from smalti.trainers import seed_processes
 from smalti.trainers.run import Run
 from smalti.trainers.seed_board import PlainBoard
@@ -150,3 +151,9 @@ def test_what_cannot_begin_leaves_no_folder_and_says_why_once(
 def test_calls_that_mean_nothing(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_one_run_is_not_continued_several_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Run.create(tmp_path / "one", resolve("gaussians-fast", {"data.path": "demo"}))
+    assert main(["train", "--resume", str(run.path), "--jobs", "2"]) == 2
+    assert "is a single run" in capsys.readouterr().err
