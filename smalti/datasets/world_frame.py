@@ -68,7 +68,7 @@ def framed(evidence: Evidence, level: Level, plane: Plane | None, wishes: Wishes
             "and state `centre` and `radius`"
         )
     ground, findings["ground"] = _ground(evidence, plane, subject, rotation, wishes)
-    if ground is not None and not isinstance(wishes.ground, float):
+    if ground is not None and wishes.ground is None:
         ground = (ground - float(rotation[1] @ (centre - evidence.focus))) / unit
     return World(similarity_of(rotation, centre, unit), ground, findings, tuple(notices))
 

@@ -198,6 +198,10 @@ def test_what_is_stated_holds() -> None:
     assert {finding.how for finding in world.findings.values()} == {"stated"}
 
 
+def test_a_stated_height_may_be_a_whole_number() -> None:
+    assert find_world(dome(), table(), Wishes(centre=np.array([0.0, 1.0, 0.0]), ground=-1)).ground == -1.0
+
+
 def test_no_ground_can_be_stated() -> None:
     world = find_world(dome(), table(), Wishes(ground="none"))
     assert world.ground is None
