@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from smalti.primitives.registry import FamilyError
 
@@ -35,7 +36,7 @@ def atlas(
 def drawn_atlas(
     raw: Float[Tensor, "n h w 3"], pool: int, uvs: Float[Tensor, "f 3 2"], overflow: float, around: bool = True
 ) -> tuple[Float[Tensor, "height width 3"], Float[Tensor, "m 3 2"]]:
-    """`atlas` of the textures' sigmoids, averaged over squares of `pool` texels. Differentiable in `raw`."""
+    """`atlas` of the textures' sigmoids, averaged over squares of `pool` texels. Differentiable once, in `raw`."""
     return _DrawnAtlas.apply(raw, pool, _padding(raw, overflow), around), _coordinates(raw, uvs, overflow)
 
 
@@ -95,6 +96,7 @@ class _DrawnAtlas(torch.autograd.Function):
         return _framed(pooled(colors, pool), pad, around)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         (colors,), (pool, pad, around) = ctx.saved_tensors, ctx.how
         inner = _unframed(gradients[0], colors, pad, around)
@@ -125,6 +127,7 @@ class _Variation(torch.autograd.Function):
         return value
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         return ctx.saved_tensors[0] * gradients[0][:, None, None, None], None
 

@@ -152,6 +152,15 @@ def test_variation_counts_a_step_twice_around() -> None:
     assert float(total_variation(step, around=False)[0]) == pytest.approx(4 * 3 / 28)
 
 
+def test_textures_have_no_second_derivative_and_say_so() -> None:
+    raw = torch.rand(1, 4, 8, 3, dtype=torch.float64, requires_grad=True)
+    uvs = torch.zeros(1, 3, 2, dtype=torch.float64)
+    for value in (total_variation(raw).square().sum(), drawn_atlas(raw, 2, uvs, 0.0)[0].square().sum()):
+        (slope,) = torch.autograd.grad(value, raw, create_graph=True)
+        with pytest.raises(RuntimeError, match="once_differentiable"):
+            slope.sum().backward()
+
+
 @pytest.mark.parametrize("around", [True, False])
 def test_derivatives_of_textures_are_those_of_what_they_say(around: bool) -> None:
     raw = torch.randn(2, 6, 9, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
