@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,12 +130,14 @@ def test_one_copy_has_no_ends_to_keep(boxes: Boxes) -> None:
     scene = scene_of(boxes)
     group = first(scene)
     name = "rows" if isinstance(group.parameters, Grid) else "count"
-    group.set(**{name: 1})
+    one: dict[str, Any] = {name: 1}
+    three: dict[str, Any] = {name: 3}
+    group.set(**one)
     left = group.parameters
     with pytest.raises(EditError, match="two copies or more, before and after; got 1 and 3"):
-        group.set(mode="fit", **{name: 3})
+        group.set(mode="fit", **three)
     assert group.parameters == left
-    group.set(**{name: 3})
+    group.set(**three)
     assert group.residual[1] < 1e-5
     centres = read(scene, group.members).centres
     apart = np.linalg.norm(centres[:, None] - centres[None], axis=2)
