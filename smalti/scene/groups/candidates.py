@@ -1,4 +1,6 @@
-"""Groups that there might be: every regularity among boxes that are alike, or among groups that are."""
+"""Groups that there might be: every regularity among boxes that are alike, or among groups that are; and boxes of one
+size that no regularity holds together.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,9 @@ from itertools import combinations
 import numpy as np
 
 from smalti.scene.groups.boxes import Boxes, Mask, assign, compare, compare_sizes
-from smalti.scene.groups.fit import Fit
-from smalti.scene.groups.mirrors import mirrors, nested_mirrors
-from smalti.scene.groups.planes import Plane, find_planes, scene_axes
+from smalti.scene.groups.fit import Fit, fitted
+from smalti.scene.groups.levels import SameSize
+from smalti.scene.groups.mirrors import Plane, find_planes, mirrors, nested_mirrors, scene_axes
 from smalti.scene.groups.repeated import repeated
 from smalti.scene.groups.search import Search, grouped, single
 
@@ -44,6 +46,28 @@ def nested(search: Search, fits: Sequence[Fit], planes: Sequence[Plane]) -> list
     return found + repeated(search, bodies, alike, parallel)
 
 
+def same_sizes(search: Search, free: Sequence[int]) -> list[Fit]:
+    """Boxes of one size that are in no other group, the largest sets first."""
+    left, found = list(free), list[Fit]()
+    boxes = search.boxes
+    while len(left) >= 2:
+        pairs = [(i, j) for i in range(len(left)) for j in range(len(left))]
+        one, two = (boxes.take([left[pair[side]] for pair in pairs]) for side in (0, 1))
+        match = compare_sizes(one, two, search.tolerance)
+        close = (match.distances <= search.tolerance).reshape(len(left), len(left))
+        spread = np.where(close, match.distances.reshape(close.shape), 0.0).sum(axis=1)
+        best = min(range(len(left)), key=lambda row: (-int(close[row].sum()), float(spread[row]), row))
+        rows = [left[each] for each in np.flatnonzero(close[best])]
+        if len(rows) < 2:
+            break
+        rows.sort(key=lambda row: row != left[best])
+        fit = _same_size(search, rows)
+        if fit.worst <= search.tolerance and fit.gain > 0:
+            found.append(fit)
+        left = [row for row in left if row not in rows]
+    return found
+
+
 def _classes(boxes: Boxes, tolerance: float) -> tuple[Mask, Mask]:
     """Which boxes are of one size and shape, and which of these are turned alike too, within twice the tolerance."""
     count = len(boxes)
@@ -65,3 +89,17 @@ def _same_sort(one: Fit, two: Fit, tolerance: float) -> bool:
         return False
     sizes = compare_sizes(one.model.base, two.model.base, 2.0 * tolerance)
     return float(sizes.distances[0]) <= 2.0 * tolerance
+
+
+def _same_size(search: Search, rows: list[int]) -> Fit:
+    """Copies lie where the members lie, turned as these are: only the size is shared."""
+    members = search.boxes.take(rows)
+    match = compare_sizes(members.take([0] * len(rows)), members, search.tolerance)
+    # The first member's frame, seen from each member's own.
+    frames = members.rotations @ match.frames.transpose(0, 2, 1)
+    home = members.rotations[0]
+    turns = frames @ home.T
+    shifts = members.centres - np.einsum("nij,j->ni", turns, members.centres[0])
+    numbers = np.concatenate([turns.reshape(-1, 9), shifts], axis=1)
+    level = SameSize(tuple(tuple(float(x) for x in line) for line in numbers))
+    return fitted((level,), rows, [((number,),) for number in range(len(rows))], search.boxes, search.limits)

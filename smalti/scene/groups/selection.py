@@ -12,11 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from smalti.scene.groups.boxes import Boxes
-from smalti.scene.groups.candidates import candidates, nested
+from smalti.scene.groups.candidates import candidates, nested, same_sizes
 from smalti.scene.groups.fit import Fit, refit, separate_cost
-from smalti.scene.groups.planes import Plane
+from smalti.scene.groups.mirrors import Plane
 from smalti.scene.groups.search import KINDS, Search, complete
-from smalti.scene.groups.sizes import same_sizes
 
 DEPTH = 3
 """Regularities in each other at most."""
