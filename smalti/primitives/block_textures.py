@@ -97,7 +97,9 @@ class _DrawnAtlas(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *gradients: Tensor
+    ) -> tuple[Tensor, None, None, None]:
         (colors,), (pool, pad, around) = ctx.saved_tensors, ctx.how
         inner = _unframed(gradients[0], colors, pad, around)
         return pooled(inner, pool) * colors * (1.0 - colors), None, None, None
@@ -128,7 +130,9 @@ class _Variation(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *gradients: Tensor
+    ) -> tuple[Tensor, None]:
         return ctx.saved_tensors[0] * gradients[0][:, None, None, None], None
 
 
