@@ -253,3 +253,13 @@ def test_what_judges_is_the_same_with_and_without_the_tried(tmp_path: Path) -> N
     assert torch.equal(first.error, second.error)
     assert torch.equal(trainer.generator.get_state(), before)
     assert first.loss == pytest.approx(float(first.error.mean()), rel=1e-5)  # with the weights of the step
+
+
+def test_a_layer_that_is_left_alone_keeps_its_bytes_whatever_others_were_worth() -> None:
+    """Layers that are hidden, locked or renamed meanwhile leave their worth behind."""
+    scene = Scene(order="ray")
+    scene.add("dots", dots("ray_gaussians", 50, 0.0))
+    exchange = Exchange(ExchangeConfig(every=1, share=0.1, views=1))
+    exchange.load({"worth": {"one": 1.0, "other": 2.0}})
+    counts = exchange.change(scene, moment(scene), 1, drawn(scene, torch.ones(24, 24, 3)))
+    assert counts == {"moved": 5, "moved_between": 0}

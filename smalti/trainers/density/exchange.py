@@ -111,7 +111,7 @@ class Exchange:
         """(who gives, who takes), the same one where no difference is worth it or nobody can."""
         givers = [each for each in populations if len(each) > 1]
         takers = [each for each in populations if not each.most or len(each) < each.most]
-        if len(self.worth) < 2 or not givers or not takers:
+        if len(populations) < 2 or not givers or not takers:
             return populations[0], populations[0]
         giver = min(givers, key=lambda each: self.worth[each.layer.name])
         taker = max(takers, key=lambda each: self.worth[each.layer.name])
