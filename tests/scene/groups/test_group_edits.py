@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 from group_scenes import boxes_at, grid, legs, pair, ring, row, scene_of, shaken, unrelated
 
-from smalti.scene import EditError, Scene, delete, index
+from smalti.scene import EditError, Scene, delete, duplicate, index
 from smalti.scene.groups import DoubleMirror, Grid, Group, LinearArray, Mirror, PartId, Rotation
 from smalti.scene.groups.boxes import Boxes, compare, joined
 from smalti.scene.groups.demo import demo_table
@@ -319,6 +320,43 @@ def test_every_edit_is_undone_to_the_byte_and_done_again(name: str) -> None:
     scene.redo()
     assert in_bytes(scene) == after
     assert (group.parameters, group.members, group.slots, group.residual, group.applied) == changed
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_whatever_was_done_is_undone_to_the_byte_and_done_again(seed: int) -> None:
+    """Edits of two groups among edits of the scene, some of them refused."""
+    random = Random(seed)
+    scene = scene_of(shaken(row(5), 0.002, seed), ring(6).mapped(np.eye(3), np.array([8.0, 0.0, 0.0])))
+    groups = scene.find_groups(tolerance=0.05)
+    assert len(groups) == 2
+
+    def looks() -> tuple[object, ...]:
+        held = [(each.id, each.parameters, each.members, each.slots, each.applied, each.synthesised) for each in groups]
+        return in_bytes(scene), held
+
+    states = [looks()]
+    for name in random.choices([*EDITS, "release", "delete", "duplicate"], k=10):
+        try:
+            chosen = index("blocks", [random.randrange(len(scene["blocks"].family))])
+            if name == "delete":
+                delete(scene, chosen)
+            elif name == "duplicate":
+                duplicate(scene, chosen, [3.0, 3.0, 3.0])
+            elif name == "release":
+                random.choice(groups).release()
+            else:
+                EDITS[name](random.choice(groups))
+        except EditError:
+            assert looks() == states[-1]
+        if len(scene.history.done) == len(states):  # what changes nothing (the same picture twice) is no edit
+            states.append(looks())
+    assert len(states) > 6
+    for state in reversed(states[:-1]):
+        scene.undo()
+        assert looks() == state
+    for state in states[1:]:
+        scene.redo()
+        assert looks() == state
 
 
 def test_a_refused_edit_changes_nothing() -> None:
