@@ -38,7 +38,7 @@ def export_parts(
     scene: Scene, folder: Path | str, beside: Path | str | None = None, frame: str | None = None
 ) -> ExportedParts:
     """Write `PART.glb` for every separate part of the visible layers into `folder`, and into `beside` (by default the
-    same folder) `parts.glb` with all of them and `assembly.json`.
+    same folder) `parts.glb` (`all-parts.glb` where a part has that name) with all of them and `assembly.json`.
 
     Files of a former export into that folder that bear a part's name are replaced, others stay. `frame`: axes of the
     .glb files (`export_scene`). NoParts where the scene has none.
@@ -62,6 +62,8 @@ def export_parts(
     for name, path in zip(parts.names, files, strict=True):
         export_scene(parts.scene, path, [name], frame)
     joint = around / "parts.glb"
+    if joint in files:  # a part that is called so
+        joint = around / "all-parts.glb"
     told = list(export_scene(scene, joint, _sources(scene), frame).notices)
     assembly: Path | None = around / "assembly.json"
     try:

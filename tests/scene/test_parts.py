@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -26,6 +27,7 @@ from smalti.scene import (
     replace_texture,
     split_parts,
 )
+from smalti.scene.exchange_parts import export_parts
 from smalti.scene.explode import displacements
 from smalti.scene.palette import SAFE, flat_color
 from smalti.testing.families import Stage, check_parts
@@ -118,6 +120,16 @@ def test_taken_apart_without_an_edit() -> None:
     again = parts_of(scene)
     assert [(part.name, part.number) for part in again.parts] == [(part.name, part.number) for part in parts.parts]
     torch.testing.assert_close(again.boxes, parts.boxes)
+
+
+def test_a_part_with_the_name_of_the_joint_file_is_written_too(tmp_path: Path) -> None:
+    scene = block_scene()
+    split_parts(scene, "blocks")
+    scene["block-00"].name = "parts"
+    done = export_parts(scene, tmp_path)
+    assert done.joint == tmp_path / "all-parts.glb"
+    assert len({done.joint, *done.files}) == len(LIVE) + 1
+    assert done.joint.stat().st_size > (tmp_path / "parts.glb").stat().st_size
 
 
 def test_boxes_stand_where_the_layer_stands() -> None:
