@@ -25,6 +25,7 @@ from smalti.primitives.superquadrics import Superquadrics
 from smalti.scene import Scene, demo_camera, demo_scene, parts_of, split_parts
 from smalti.scene.exchange_parts import export_parts
 from smalti.trainers import finish, part_pictures, sheets
+from smalti.trainers.clock import Clock
 from smalti.trainers.run import Run
 from smalti.trainers.trainer import Trainer
 
@@ -188,6 +189,7 @@ def ended(tmp_path: Path, scene: Scene) -> Trainer:
     train, test = run.split(dataset)
     cameras = [cache.camera(row) for row in train]
     facts: dict[str, Any] = {"dataset": dataset, "cache": cache, "train_rows": train, "test_rows": test}
+    facts |= {"clock": Clock()}
     return cast(Trainer, SimpleNamespace(run=run, config=config, scene=scene, backend="auto", cameras=cameras, **facts))
 
 
