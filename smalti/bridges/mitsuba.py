@@ -18,6 +18,7 @@ from smalti.bridges import BridgeUnavailable, package
 from smalti.bridges.plain import mesh_of, warn
 from smalti.cameras.camera import Camera
 from smalti.files.mesh import MeshFile, unshared_corners
+from smalti.files.mesh_files import goes_around
 from smalti.primitives.family import Family
 from smalti.primitives.gaussians import Gaussians
 from smalti.primitives.ray_gaussians import RayGaussians
@@ -87,9 +88,9 @@ def to_mesh(family: Family, look: Look = "emissive", name: str = "mesh") -> Any:
     `diffuse` reflects them, on both sides, and needs lights. Raises ValueError for families without triangles; warns of
     opacities.
     """
-    mitsuba, mesh = _mitsuba(), mesh_of(family)
+    mitsuba, mesh = _mitsuba(), mesh_of(family, repeats=True)
     textured = mesh.uvs is not None and mesh.texture is not None
-    color = _bitmap(mesh) if textured else {"type": "mesh_attribute", "name": "vertex_color"}
+    color = _bitmap(mesh, goes_around(family, mesh)) if textured else {"type": "mesh_attribute", "name": "vertex_color"}
     properties = mitsuba.Properties()
     if look == "emissive":
         properties["emitter"] = mitsuba.load_dict({"type": "area", "radiance": color})
@@ -153,13 +154,16 @@ def linear(colors: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
     return np.where(colors <= 0.04045, colors / 12.92, high)
 
 
-def _bitmap(mesh: MeshFile) -> dict[str, Any]:
-    """The texture; Mitsuba makes 8-bit pictures linear itself."""
+def _bitmap(mesh: MeshFile, repeats: bool) -> dict[str, Any]:
+    """The texture; Mitsuba makes 8-bit pictures linear itself. One that goes on around has one way for both directions:
+    in v half a texel at the edges mixes with the other edge.
+    """
     assert mesh.texture is not None
     if mesh.texture.shape[2] == 4:
         warn("the opacities of the texels were left out")
     bitmap = _mitsuba().Bitmap(np.ascontiguousarray(mesh.texture[..., :3]))
-    return {"type": "bitmap", "bitmap": bitmap, "wrap_mode": "clamp", "filter_type": "bilinear"}
+    wrap = "repeat" if repeats else "clamp"
+    return {"type": "bitmap", "bitmap": bitmap, "wrap_mode": wrap, "filter_type": "bilinear"}
 
 
 def _mitsuba() -> Any:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from smalti.bridges import BridgeWarning
 from smalti.files.mesh import MeshFile, merged
-from smalti.files.mesh_files import meshes_of
+from smalti.files.mesh_files import family_mesh, goes_around, meshes_of
 from smalti.primitives.family import Family, find_family
 from smalti.primitives.meshes import Meshes
 
@@ -25,26 +25,23 @@ def family_of(mesh: MeshFile, metadata: Mapping[str, Any] | None = None) -> Mesh
     return meshes_of(mesh if mesh.texture is None else merged(mesh), metadata)
 
 
-def mesh_of(family: Family) -> MeshFile:
-    """What a family draws as triangles: meshes with their colours or texture, others coloured at their vertices.
+def mesh_of(family: Family, repeats: bool = False) -> MeshFile:
+    """What a family draws as triangles: with its texture where it has one, else coloured at its vertices.
 
-    Raises ValueError for families that draw none. Warns of opacities, which are left out.
+    Raises ValueError for families that draw none. Warns of opacities, which are left out, and of a texture that goes on
+    around; `repeats`: the other side can be told that it does.
     """
-    if isinstance(family, Meshes) and "raw_texture" in family.parameters:
-        texture = (family.parameters["raw_texture"].detach().float().cpu().sigmoid() * 255).round().byte().numpy()
-        vertices = family.parameters["vertices"].detach().float().cpu().numpy()
-        found = MeshFile(
-            vertices, family.faces.cpu().numpy(), None, family.constants["uvs"].float().cpu().numpy(), texture
+    found = family_mesh(family)
+    if found is None:
+        raise ValueError(
+            f"family {family.name!r} draws no triangles; hand it over as points, or convert it to a mesh first "
+            "(smalti.scene)"
         )
-    else:
-        surface = family.surface()
-        if surface is None:
-            raise ValueError(
-                f"family {family.name!r} draws no triangles; hand it over as points, or convert it to a mesh first "
-                "(smalti.scene)"
-            )
-        colors = None if surface.colors is None else surface.colors.detach().float().cpu().numpy()
-        found = MeshFile(surface.vertices.detach().float().cpu().numpy(), surface.faces.cpu().numpy(), colors)
+    if goes_around(family, found) and not repeats:
+        warn(
+            f"the texture of the {family.name} goes on around in u, which is not handed over: textures end at their "
+            "edges there, or repeat both ways, as whatever draws them has it"
+        )
     if "logit_opacities" in family.parameters and bool((family.opacities() < 0.99).any()):
         warn(f"the opacities of the {family.name} were left out: triangles are opaque on the other side")
     return found

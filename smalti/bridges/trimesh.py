@@ -7,13 +7,15 @@ ours are.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from smalti.bridges import package
 from smalti.bridges.plain import family_of, family_on_points, mesh_of, points_of, warn
-from smalti.files.mesh import MeshFile, unshared_corners
+from smalti.files.mesh import MeshFile, MeshPart
+from smalti.files.trimesh_values import NoMesh, from_trimesh, to_trimesh
 from smalti.primitives.family import Family
 from smalti.primitives.meshes import Meshes
 from smalti.scene.scene import Scene
@@ -35,20 +37,8 @@ def to_mesh(family: Family) -> Any:
 
     Raises ValueError for others, BridgeUnavailable without trimesh; warns of opacities.
     """
-    trimesh = package("trimesh", _REMEDY)
-    mesh = mesh_of(family)
-    if mesh.uvs is None or mesh.texture is None:
-        colors = np.full_like(mesh.vertices, 0.5) if mesh.colors is None else mesh.colors
-        levels = np.rint(255 * colors.clip(0, 1)).astype(np.uint8)
-        return trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=levels, process=False)
-    from PIL import Image
-
-    rows, uvs, faces = unshared_corners(mesh)
-    visual = trimesh.visual.TextureVisuals(
-        uv=np.stack([uvs[:, 0], 1 - uvs[:, 1]], axis=1),
-        material=trimesh.visual.material.SimpleMaterial(image=Image.fromarray(mesh.texture), diffuse=[255] * 4),
-    )
-    return trimesh.Trimesh(mesh.vertices[rows], faces, visual=visual, process=False)
+    package("trimesh", _REMEDY)
+    return to_trimesh(mesh_of(family))
 
 
 def from_cloud(cloud: Any, family: str = "gaussians", metadata: Mapping[str, Any] | None = None) -> Family:
@@ -108,27 +98,11 @@ def _free(scene: Scene, name: str) -> str:
 
 
 def _read(mesh: Any, matrix: np.ndarray) -> MeshFile:
-    """Placed by `matrix`; a mirror turns the faces inside out."""
-    vertices = np.asarray(mesh.vertices, np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
-    vertices, faces = vertices.astype(np.float32), np.asarray(mesh.faces, np.int64)
-    turned = slice(None, None, -1 if np.linalg.det(matrix[:3, :3]) < 0 else 1)
-    visual = getattr(mesh, "visual", None)
-    kind = getattr(visual, "kind", None)
-    if visual is None or kind is None:
-        return MeshFile(vertices, faces[:, turned].copy())
-    if kind != "texture":
-        if kind == "face":
-            warn("colours of faces became colours of their vertices, averaged")
-        levels = np.asarray(visual.vertex_colors)
-        if bool((levels[:, 3:] < 255).any()):
-            warn("the alpha of vertex colours was left out")
-        return MeshFile(vertices, faces[:, turned].copy(), levels[:, :3].astype(np.float32) / 255)
-    material, uv = visual.material, visual.uv
-    image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
-    if image is None or uv is None:
-        color = np.asarray(material.main_color, np.float32)[:3] / 255
-        return MeshFile(vertices, faces[:, turned].copy(), np.tile(color, (len(vertices), 1)))
-    opaque = "A" not in image.getbands() or min(image.getchannel("A").getextrema()) == 255
-    texture = np.array(image.convert("RGB" if opaque else "RGBA"))
-    corners = np.stack([uv[:, 0], 1 - uv[:, 1]], axis=1).astype(np.float32)[faces][:, turned].copy()
-    return MeshFile(vertices, faces[:, turned].copy(), None, corners, texture)
+    """Placed by `matrix`; a mirror turns the faces inside out. ValueError for what is no mesh."""
+    try:
+        found = from_trimesh(mesh, warn)
+    except NoMesh as error:
+        raise ValueError(f"the mesh {error}") from error
+    if found.texture is not None and found.texture.shape[2] == 4 and int(found.texture[..., 3].min()) == 255:
+        found = replace(found, texture=found.texture[..., :3].copy())
+    return MeshPart("mesh", found, matrix).placed()

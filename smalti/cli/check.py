@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from smalti.datasets.dataset import DatasetError
 
 
+HULL_POINTS = 4000
+"""Fewer than training samples of a visual hull: enough to find the frame by, and sooner there."""
+STATED = ("up", "centre", "radius", "ground")
+"""Parts of the canonical frame that can be stated."""
 RUNS = Path("runs")
 """Where `smalti train` puts its runs too: nothing else is left in the current folder."""
 
@@ -45,13 +49,28 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--views", type=int, default=400, metavar="N", help="match features in at most N views, 0 = all (default: 400)"
     )
+    world = result.add_argument_group(
+        "canonical frame", "with --world that alone is found, told and drawn, as training with --align auto would"
+    )
+    world.add_argument("--world", type=Path, metavar="PNG", help="picture of it: from above, the front and the side")
+    world.add_argument("--up", help="states up: an axis of the input (z, -y) or three numbers (0,-0.4,-0.9)")
+    world.add_argument("--centre", metavar="X,Y,Z", help="states the origin")
+    world.add_argument("--radius", metavar="R", help="states half the cube's side, in the input's unit")
+    world.add_argument(
+        "--ground", metavar="Y|none", help="states the ground's height in the frame, or that it has none"
+    )
     return result
 
 
 @reported
 def main(argv: Sequence[str]) -> int:
     """Runs the check. Returns 0 (also with warnings) or 2 for bad data."""
-    arguments = parser().parse_args(argv)
+    arguments = parser().parse_args(with_values_joined(argv))
+    if arguments.world is not None:
+        return _show_world(arguments)
+    stated = [name for name in STATED if getattr(arguments, name) is not None]
+    if stated:
+        raise UsageError(f"--{stated[0]} goes with --world OUT.png, which finds and draws the canonical frame")
     if arguments.out is not None and arguments.out.suffix.lower() != ".png":
         raise UsageError(f"--out {arguments.out}: the overview is a PNG picture; give a name that ends in .png")
     if arguments.views < 0:
@@ -83,6 +102,43 @@ def main(argv: Sequence[str]) -> int:
     for problem in report.problems:
         print(f"smalti: {problem}", file=sys.stderr)
     return report.exit_code
+
+
+def with_values_joined(argv: Sequence[str]) -> list[str]:
+    """`--up -y` as `--up=-y`: a value may begin with a dash."""
+    words, result = list(argv), list[str]()
+    while words:
+        word = words.pop(0)
+        result.append(f"{word}={words.pop(0)}" if word in [f"--{name}" for name in STATED] and words else word)
+    return result
+
+
+def _show_world(arguments: argparse.Namespace) -> int:
+    """Finds the canonical frame as training would, prints and draws it."""
+    from smalti.configs.resolve import ConfigError, parse_value, resolve
+    from smalti.datasets.open import open_dataset
+    from smalti.trainers.alignment import found_alignment
+
+    if arguments.world.suffix.lower() != ".png":
+        raise UsageError(f"--world {arguments.world}: it is a PNG picture; give a name that ends in .png")
+    given = {name: getattr(arguments, name) for name in STATED}
+    values = {f"data.{name}": parse_value(text) for name, text in given.items() if text is not None}
+    if isinstance(values.get("data.centre"), str):
+        values["data.centre"] = [parse_value(part) for part in values["data.centre"].split(",")]
+    try:
+        config = resolve("", {"data.align": "auto", "data.sampled_points": HULL_POINTS, **values})
+        dataset = open_dataset(arguments.data, format=arguments.format)
+        alignment = found_alignment(config, dataset)
+    except ConfigError as error:
+        raise UsageError(str(error)) from error
+    if arguments.json:
+        print(json.dumps(alignment.world.to_plain(), allow_nan=False))
+    else:
+        print("\n".join(alignment.lines()))
+    alignment.draw(arguments.world, str(arguments.data))
+    if not arguments.json:
+        print(f"picture: {arguments.world.resolve()}")
+    return 0
 
 
 def show(report: CheckReport, console: Console) -> None:

@@ -69,6 +69,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"  note: {notice}")
     scene = opened.scene
     if not move.is_identity:
+        scene.turn_canonical(move)
         for layer in scene:
             layer.similarity = move @ layer.similarity
     if not out.suffix or out.suffix.lower() == ".smalti":

@@ -66,15 +66,19 @@ def _measure(opened: OpenedRun, arguments: argparse.Namespace, quiet: bool) -> d
             advance()
 
         result = evaluate(opened.scene, images, rows, protocol, backend=opened.backend, on_view=on_view)
+    kind = opened.of_run().perceptual_kind()
     if not quiet:
         count = f"{len(opened.scene):,} primitives{of_layers(opened.scene.counts())}"
         print(f"{opened.of_run().path}, step {opened.step}, {count}, {arguments.views} views")
         print("\n".join(result.lines()))
+        if kind:
+            print(f"trained with the perceptual term {kind!r} (loss.perceptual_kind)")
     facts = {
         "run": str(opened.of_run().path),
         "step": opened.step,
         "primitives": len(opened.scene),
         "set": arguments.views,
+        "perceptual": kind,
     }
     return {**facts, **result.to_json()}
 

@@ -36,7 +36,18 @@ def parser() -> argparse.ArgumentParser:
         choices=tuple(FRAMES),
         help="axes of the file where they are not to be the format's usual ones: scene is right, down, forward",
     )
+    result.add_argument(
+        "--upright",
+        action="store_true",
+        help="in the canonical frame that --align found (standing, centred, of size one) instead of the input's",
+    )
     result.add_argument("--layers", metavar="A,B", help="only these layers of a scene of several")
+    result.add_argument(
+        "--parts",
+        action="store_true",
+        help="into the folder FILE: a closed, textured mesh of each separate part (block) of the scene as .glb, "
+        "parts.glb with all of them, and assembly.json; RUN may be a scene then",
+    )
     return result
 
 
@@ -50,9 +61,12 @@ def main(argv: Sequence[str]) -> int:
     out: Path | None = arguments.out or arguments.out_too
     if out is None or (arguments.out and arguments.out_too):
         raise UsageError("say once where to write to: smalti export RUN FILE")
-    run = Run.open(arguments.run)
-    scene = run.load_scene(arguments.step)
+    if arguments.parts and out.suffix:
+        raise UsageError(f"--parts writes several files: give a folder, not {out}")
     names = arguments.layers.split(",") if arguments.layers else None
+    if arguments.parts:
+        return save_parts(_placed(read_scene(arguments), arguments), out, names, arguments.frame)
+    scene = _placed(Run.open(arguments.run).load_scene(arguments.step), arguments)
     if not out.suffix or out.suffix.lower() == ".smalti":
         return save(scene, out, names, arguments.frame)
     try:
@@ -60,6 +74,47 @@ def main(argv: Sequence[str]) -> int:
     except ValueError as error:
         raise UsageError(str(error)) from error
     show(done)
+    return 0
+
+
+def read_scene(arguments: argparse.Namespace) -> Scene:
+    """The scene of a run folder, or another that `smalti view` shows."""
+    from smalti.cli.runs import is_run
+    from smalti.scene.open_file import open_scene
+    from smalti.trainers.run import Run
+
+    if is_run(Path(arguments.run)):
+        return Run.open(arguments.run).load_scene(arguments.step)
+    if arguments.step is not None:
+        raise UsageError(f"--step is for run folders; {arguments.run} is none")
+    return open_scene(Path(arguments.run)).scene
+
+
+def _placed(scene: Scene, arguments: argparse.Namespace) -> Scene:
+    """In the frame that is asked for."""
+    if not arguments.upright:
+        return scene
+    if scene.canonical_from_scene is None:
+        raise UsageError(f"--upright: {arguments.run} knows no canonical frame; train it with --align auto")
+    return scene.upright().flattened()
+
+
+def save_parts(scene: Scene, out: Path, names: Sequence[str] | None, frame: str | None) -> int:
+    """Writes the separate parts of some layers or of all visible ones as files. UsageError where there are none."""
+    from smalti.scene.exchange import chosen_layers
+    from smalti.scene.exchange_parts import export_parts
+
+    if out.is_file():
+        raise UsageError(f"{out} is a file; --parts writes into a folder")
+    try:
+        chosen = [layer.name for layer in chosen_layers(scene, names)]
+        scene.layers = {name: layer for name, layer in scene.layers.items() if name in chosen}
+        done = export_parts(scene, out, frame=frame)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    print(done)
+    for notice in done.notices:
+        print(f"  note: {notice}")
     return 0
 
 

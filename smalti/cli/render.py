@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smalti.cli.failures import UsageError, reported
+from smalti.cli.render_parts import alone, render_exploded, render_flat, turntable_of
 from smalti.cli.runs import OpenedRun, add_run_arguments, find_view, open_drawn, resized
 
 if TYPE_CHECKING:
@@ -26,17 +27,34 @@ def parser() -> argparse.ArgumentParser:
     what = result.add_mutually_exclusive_group()
     what.add_argument(
         "--trajectory",
-        metavar="orbit|spiral|FILE",
-        help="camera path: orbit (default), spiral, or a file: nerfstudio's camera_path.json, or what "
-        "the viewer or smalti.cameras.trajectory_files.save_trajectory saved",
+        metavar="orbit|spiral|turntable|FILE",
+        help="camera path: orbit (default), spiral, turntable (a circle about the separate parts of the scene, such as "
+        "blocks; needs no run), or a file: nerfstudio's camera_path.json, or what the viewer or "
+        "smalti.cameras.trajectory_files.save_trajectory saved",
     )
     what.add_argument("--view", metavar="NAME", help="one picture, from this view of the data set")
+    what.add_argument(
+        "--exploded",
+        metavar="AMOUNT",
+        type=float,
+        help="the separate parts moved apart, alone: 1 until their boxes do not overlap; a picture, or a video of how "
+        "they move (--out NAME.mp4)",
+    )
+    result.add_argument(
+        "--flat",
+        action="store_true",
+        help="a sheet: photograph, render, and the separate parts in flat colours over the photograph, of --view NAME "
+        "or of some training views",
+    )
+    result.add_argument(
+        "--parts", action="store_true", help="the separate parts alone, on light grey, along a path or --view"
+    )
     result.add_argument(
         "--out",
         type=Path,
-        help="video (.mp4 ...), .png for --view, or a folder for PNG frames (default: in RUN)",
+        help="video (.mp4 ...), .png for --view, --exploded and --flat, or a folder for PNG frames (default: in RUN)",
     )
-    result.add_argument("--frames", type=int, default=120, help="frames of orbit and spiral (default: 120)")
+    result.add_argument("--frames", type=int, default=120, help="frames of orbit, spiral and turntable (default: 120)")
     result.add_argument("--fps", type=float, default=30.0, help="frames per second of the video (default: 30)")
     result.add_argument(
         "--channels",
@@ -56,12 +74,25 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser().parse_args(argv)
     if arguments.frames < 1 or not arguments.fps > 0:
         raise UsageError("--frames and --fps must be positive")
+    if arguments.flat and (arguments.trajectory or arguments.exploded is not None or arguments.parts):
+        raise UsageError("--flat shows photographs: it goes with --view alone")
+    if arguments.parts and arguments.exploded is not None:
+        raise UsageError("--exploded shows the parts alone as it is; leave out --parts")
+    if (arguments.flat or arguments.exploded is not None) and (arguments.width or arguments.channels != "color"):
+        raise UsageError("--width and --channels are for camera paths and --view")
     place = Path(arguments.run)
     out = arguments.out or (place if (place / "config.yaml").is_file() else place.parent) / _default_name(arguments)
-    if arguments.view is None and not _is_folder(out):
+    still = arguments.view is not None or arguments.flat or (arguments.exploded is not None and out.suffix == ".png")
+    if not still and not _is_folder(out):
         require_video(out)  # before anything is loaded
     opened = open_drawn(arguments)
-    if arguments.view is not None:
+    if arguments.parts:
+        opened = alone(opened)
+    if arguments.flat:
+        print(render_flat(opened, arguments, out / "flat.png" if _is_folder(out) else out))
+    elif arguments.exploded is not None:
+        print(render_exploded(opened, arguments, out))
+    elif arguments.view is not None:
         print(_render_view(opened, arguments, out))
     else:
         print(_render_path(opened, arguments, out))
@@ -69,7 +100,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _default_name(arguments: argparse.Namespace) -> str:
-    suffix = "" if arguments.channels == "color" else f"_{arguments.channels}"
+    if arguments.flat or arguments.exploded is not None:
+        return "flat.png" if arguments.flat else "exploded.png"
+    suffix = "_parts" if arguments.parts else ""
+    suffix += "" if arguments.channels == "color" else f"_{arguments.channels}"
     if arguments.view is not None:
         return f"{Path(arguments.view).stem}{suffix}.png"
     return f"{Path(arguments.trajectory or 'orbit').stem}{suffix}.mp4"
@@ -132,13 +166,15 @@ def _cameras(opened: OpenedRun, arguments: argparse.Namespace) -> list[Camera]:
     from smalti.trainers.pictures import path_cameras
 
     name = arguments.trajectory or "orbit"
+    if name == "turntable":
+        return turntable_of(opened, arguments.frames)
     if name in ("orbit", "spiral"):
         dataset, images = opened.pictures()
         train, _ = opened.of_run().split(dataset)
         return path_cameras([images.camera(row) for row in train], name, arguments.frames)
     path = Path(name)
     if not path.is_file():
-        raise UsageError(f"--trajectory {name}: neither orbit nor spiral, and there is no such file")
+        raise UsageError(f"--trajectory {name}: neither orbit, spiral nor turntable, and there is no such file")
     try:
         cameras = from_file(path)
     except ValueError as error:

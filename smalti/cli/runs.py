@@ -90,12 +90,17 @@ def _is_scene(path: Path) -> bool:
     return is_scene(path) or (path / "meta.json").is_file()
 
 
+def is_run(path: Path) -> bool:
+    """Whether it is to be read as a run folder: a folder that holds no scene, or nothing (which says so then)."""
+    return (path.is_dir() and not _is_scene(path)) or not path.exists()
+
+
 def open_drawn(arguments: argparse.Namespace) -> OpenedRun:
     """A run as `open_run` gives it, or what another folder or file holds that `smalti view` shows as a scene."""
     from smalti.scene.open_file import open_scene
 
     path = Path(arguments.run)
-    if (path.is_dir() and not _is_scene(path)) or not path.exists():
+    if is_run(path):
         return open_run(arguments)
     if arguments.step is not None:
         raise UsageError(f"--step is for run folders; {path} is none")

@@ -6,7 +6,7 @@ import re
 import socket
 import sys
 import textwrap
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 from smalti.cli.failures import UsageError, reported
 
 if TYPE_CHECKING:
+    from smalti.trainers.display import Display
     from smalti.trainers.trainer import Trainer
     from smalti.trainers.watching import Watcher
 
 USAGE = """usage: smalti train PRESET|FILE --data PATH [--out RUN] [--init-from SCENE] [--FIELD VALUE ...]
+       smalti train PRESET|FILE --data PATH --seeds N [--jobs N] [--FIELD VALUE ...]
        smalti train --resume RUN [--steps N] [--view]
        smalti train demo
 
@@ -30,6 +32,8 @@ USAGE = """usage: smalti train PRESET|FILE --data PATH [--out RUN] [--init-from 
   --out RUN          run folder; by default runs/<data>-<preset>-<date>
   --init-from SCENE  start from a scene file instead of points
   --resume RUN       continue an interrupted run, bit for bit; with --steps N to another end
+  --seeds N          the same run with N seeds, from run.seed on, in processes of their own; the best is kept by name
+  --jobs N           how many of them at a time (by default one per core, on a card one)
   --view [HOST:][PORT]  watch it in the browser (extra `viewer`); by default this machine alone, at a free port
   --set FIELD=VALUE  any option below; the same as --FIELD VALUE. A name without a dot will do where it is unique.
 
@@ -49,6 +53,10 @@ class Call:
     resume: str = ""
     view: str | None = None
     """`[HOST:][PORT]` where the training is to be watched; None: nowhere."""
+    seeds: int = 0
+    """How many runs that differ in their seed; 0: one run, as ever."""
+    jobs: int = 0
+    """How many of them at a time; 0: as many as is sensible."""
     overrides: dict[str, Any] = field(default_factory=dict)
 
 
@@ -98,6 +106,8 @@ def read_call(arguments: Sequence[str]) -> Call:
                 raise UsageError(f"--set {name}: write --set FIELD=VALUE")
         if name in ("data", "out", "resume", "init-from"):
             setattr(call, name.replace("-", "_"), value)
+        elif name in ("seeds", "jobs"):
+            setattr(call, name, _natural(name, value))
         elif name == "data-format":
             call.overrides["data.format"] = value
         else:
@@ -108,9 +118,21 @@ def read_call(arguments: Sequence[str]) -> Call:
             "--resume continues a run as it was configured; --steps N alone may change, for a longer run. With other "
             f"options start a new one from its scene: smalti train PRESET --data PATH --init-from {call.resume}/scene"
         )
+    if call.resume and call.seeds:
+        raise UsageError("--resume continues all seeds of a folder that --seeds made; leave --seeds out")
+    if call.seeds and call.view is not None:
+        raise UsageError("--view watches one training; leave it out with --seeds, and look at the best afterwards")
+    if call.jobs and not (call.seeds or call.resume):
+        raise UsageError("--jobs says how many seeds are trained at a time; it goes with --seeds N")
     if not call.resume and not call.source:
         raise UsageError("name a preset or a configuration file; `smalti train --help` lists them")
     return call
+
+
+def _natural(name: str, value: str) -> int:
+    if not value.isdigit() or int(value) < 1:
+        raise UsageError(f"--{name} {value}: expected a number from 1 on")
+    return int(value)
 
 
 def is_address(word: str) -> bool:
@@ -119,11 +141,22 @@ def is_address(word: str) -> bool:
 
 
 def _train(call: Call) -> int:
+    from smalti.cli import train_seeds
     from smalti.configs.resolve import resolve
     from smalti.trainers.run import Run
+    from smalti.trainers.seeds import is_seeds
 
+    if call.resume and is_seeds(call.resume):
+        if call.overrides or call.view is not None:
+            raise UsageError(
+                f"{call.resume} holds several seeds, which are continued as they were configured; one of them goes on "
+                f"to other steps, or is watched, by its own folder: --resume {Path(call.resume) / 'seed-0'}"
+            )
+        return train_seeds.go_on(Path(call.resume), call.jobs)
     if call.resume:
         run = Run.open(call.resume)
+        if call.jobs:
+            raise UsageError(f"--jobs says how many seeds are trained at a time; {call.resume} is a single run")
         if call.overrides:
             print(f"note: {run.extend(call.overrides['run.steps'])}")
         return conduct(run, resume=bool(run.steps()), view=call.view)  # killed before its first checkpoint: anew
@@ -135,6 +168,8 @@ def _train(call: Call) -> int:
             "say what to train on: --data PATH (a COLMAP folder, a transforms.json, ...), or `smalti train demo`"
         )
     path = Path(call.out) if call.out else default_folder(config.data.path, config.preset or Path(call.source).stem)
+    if call.seeds:
+        return train_seeds.start(path, config, call.seeds, call.jobs)
     return conduct(Run.planned(path, config), resume=False, view=call.view)
 
 
@@ -152,8 +187,17 @@ def default_folder(data: str, preset: str) -> Path:
     return Path("runs") / "-".join([*parts, stamp])
 
 
-def conduct(run: Any, *, resume: bool, view: str | None = None) -> int:
-    """Train, finish, and say where everything is. `view`: see `Call`."""
+def conduct(
+    run: Any,
+    *,
+    resume: bool,
+    view: str | None = None,
+    display: Display | None = None,
+    at_end: Callable[[Trainer], None] | None = None,
+) -> int:
+    """Train, finish, and say where everything is. `view`: see `Call`. Notes go to the display where one is given;
+    `at_end` is called with the finished trainer.
+    """
     from smalti.configs.stretch import beyond_the_end
     from smalti.trainers.display import make_display, of_layers
     from smalti.trainers.finish import finish
@@ -162,6 +206,7 @@ def conduct(run: Any, *, resume: bool, view: str | None = None) -> int:
     from smalti.trainers.threads import single_torch_thread
     from smalti.trainers.trainer import Trainer, chosen_device
 
+    say = print if display is None else display.say
     door = opened_door(view)  # before all else, so that a port that is taken costs no wait
     print(
         "preparing the pictures and the first scene" if not resume else f"preparing to continue {run.path}", flush=True
@@ -173,16 +218,20 @@ def conduct(run: Any, *, resume: bool, view: str | None = None) -> int:
         missed = beyond_the_end(run.config)
         if missed:
             short = f"note: {run.config.run.steps} steps are too few for the schedule: {'; '.join(missed)}"
-            print(f"{short} (--stretch shortens a whole preset instead)")
+            say(f"{short} (--stretch shortens a whole preset instead)")
         for text in (*(notice.text for notice in trainer.dataset.notices), *trainer.notices):
-            print(f"note: {text}")
+            say(f"note: {text}")
+        with trainer.clock:  # a picture of it is drawn
+            told = [] if trainer.alignment is None else trainer.alignment.record(run.path)
+        for line in told:
+            say(line)
         begin = f"from step {trainer.step_number}" if resume else "from the start"
         print(
             f"training {run.path} {begin}: {len(trainer.train_rows)} views, {len(trainer.test_rows)} held out, "
             f"{len(trainer.scene):,} primitives{of_layers(trainer.scene.counts())}, {drawn_by(trainer)}"
         )
         with watched(trainer, door) as watcher:
-            ending = train(trainer, make_display(str(run.path)), watcher)
+            ending = train(trainer, display or make_display(str(run.path)), watcher)
         resume_line = f"continue with: smalti train --resume {run.path}"
         if ending == "interrupted":
             print(f"saved at step {trainer.step_number}; {resume_line}")
@@ -192,6 +241,8 @@ def conduct(run: Any, *, resume: bool, view: str | None = None) -> int:
         for line in finish(trainer):
             print(line)
         found = ailments(trainer)
+        if at_end is not None:
+            at_end(trainer)
         if found:
             print(f"smalti: the training failed: {'; '.join(found)}. {REMEDY}", file=sys.stderr)
         return 1 if found else 0
@@ -209,8 +260,12 @@ def watched(trainer: Trainer, door: tuple[str, socket.socket] | None) -> Generat
     live = Live(trainer)
     with Viewer(live.stage, door[0], listening=door[1]) as viewer:
         print(f"watch it at {viewer.url}", flush=True)
-        yield live
-    print(f"look at it again with: smalti view {trainer.run.path}")
+        again = f"look at it again with: smalti view {trainer.run.path}"
+        try:
+            yield live
+        finally:
+            viewer.say_farewell(f"The training has ended, and this page with it; {again}")
+    print(again)
 
 
 def opened_door(view: str | None) -> tuple[str, socket.socket] | None:

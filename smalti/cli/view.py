@@ -167,7 +167,8 @@ def _of_run(path: Path, step: int | None) -> Stage:
 
     run = Run.open(path)
     shown = run.latest_step() if step is None else step
-    stage = Stage(run.load_scene(shown), f"{path.resolve().name}, step {shown}")
+    place = path.resolve().name if run.path == path else f"{path.resolve().name}/{run.path.name}"  # the best of seeds
+    stage = Stage(run.load_scene(shown), f"{place}, step {shown}")
     try:
         dataset = run.dataset()
     except (DatasetError, OSError) as error:

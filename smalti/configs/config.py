@@ -6,45 +6,20 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
-NotNegative = Annotated[float, Field(ge=0.0)]
-Count = Annotated[int, Field(ge=0)]
-Natural = Annotated[int, Field(ge=1)]
-
-
-def parse_bytes(text: str) -> int:
-    """`256MB`, `1.5 GB`, `4096`: a number of bytes (1 MB = 10^6, 1 MiB = 2^20). ValueError with the accepted forms."""
-    units = {"": 1, "B": 1}
-    for power, letter in enumerate("KMGT", start=1):
-        units[f"{letter}B"], units[f"{letter}IB"] = 1000**power, 1024**power
-    stripped = text.strip().upper()
-    number = stripped.rstrip("KMGTIB ")
-    unit = stripped[len(number) :].strip()
-    try:
-        value = float(number) * units[unit]
-    except (KeyError, ValueError):
-        raise ValueError(f"{text!r} is not a size; write for example 256MB, 1.5GiB or a number of bytes") from None
-    if not value > 0:
-        raise ValueError(f"{text!r} is not a positive size")
-    return int(value)
-
-
-def _readable_size(text: str) -> str:
-    parse_bytes(text)
-    return text
-
-
-ByteSize = Annotated[str, AfterValidator(_readable_size)]
-
-
-class Section(BaseModel):
-    """One group of options."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False)
+from smalti.configs.values import (
+    ByteSize,
+    Count,
+    Decay,
+    Fraction,
+    MaybeByteSize,
+    Natural,
+    NotNegative,
+    Positive,
+    Section,
+)
+from smalti.configs.values import parse_bytes as parse_bytes  # what reads the sizes is part of the configuration
 
 
 class DataConfig(Section):
@@ -76,6 +51,19 @@ class DataConfig(Section):
     """Points of the file, or triangulated ones, beyond this number are thinned out at random."""
     sampled_points: Natural = 20_000
     """How many points are sampled where there are none (visual hull, random)."""
+    align: Literal["none", "auto"] = "none"
+    """`auto` finds the capture's canonical frame (+y up, the subject in the cube [-1, 1]^3) from its cameras and points
+    and shows it in RUN/world.png: the layers' start, and the unit of rates of positions and of sizes, are then as that
+    frame says. Nothing is moved: cameras, scene and files stay in the input's frame.
+    """
+    up: str | tuple[float, float, float] = ""
+    """With `align`, states up instead: an axis of the input (`z`, `-y`) or a direction ([0, -0.4, -0.9])."""
+    centre: tuple[float, float, float] | None = None
+    """With `align`, states the canonical origin: a point of the input."""
+    radius: NotNegative = 0.0
+    """With `align`, states half the side of the cube, in the input's unit; 0 has it found."""
+    ground: float | Literal["auto", "none"] = "auto"
+    """With `align`, states the ground's height (y) in the canonical frame, or that there is none."""
 
 
 class LayerConfig(Section):
@@ -92,10 +80,11 @@ class LayerConfig(Section):
     initializer: str = "points"
     """Where the layer comes from: `points` (of the capture, see `data.points`), `random` and `grid` (inside bounds),
     `missing` (where the layers before it differ from the pictures), `hull` (mesh of the coarse visual hull), `spheres`
-    (icospheres inside bounds), `file`.
+    (icospheres inside bounds), `world` (the cube of the canonical frame, see `data.align`), `floor` (the same, at the
+    ground's height), `around` (the same, around all cameras), `file`.
     """
     settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
-    """The initialiser's own: `count` (points, random, grid, missing, spheres), `margin` (share by which the bounds
+    """The initialiser's own: `count` (points, random, world, grid, missing, spheres), `margin` (share by which bounds
     grow; random, grid, missing, spheres), `faces` (hull), `level` (spheres), `primitives` (hull, spheres: so many on
     the surface instead of the surface itself), `occupied` (grid: only where points are), `path` and `layer` (file).
     """
@@ -124,7 +113,19 @@ class LossConfig(Section):
     """What is minimised."""
 
     dssim: Fraction = 0.2
-    """w of (1 - w) L1 + w (1 - SSIM)."""
+    """w of (1 - w) pixel + w (1 - SSIM)."""
+    pixel: Literal["l1", "mse"] = "l1"
+    """What pixels are compared by: mean absolute or mean squared difference."""
+    perceptual: NotNegative = 0.0
+    """Weight of the perceptual distance of the pictures, added to the above; 0 for none."""
+    perceptual_kind: Literal["auto", "lpips", "gradients"] = "auto"
+    """`lpips`: LPIPS-VGG. `gradients`: absolute differences of image gradients on a pyramid. `auto`: the first where
+    its weights are on this machine, else the second at six times the weight; said and written beside every number.
+    """
+    perceptual_every: Natural = 1
+    """Only at every so many steps, with so many times the weight."""
+    perceptual_crop: Count = 0
+    """Of a random square of so many pixels a side (at least 32), instead of the whole picture; 0 for the whole."""
     opacity: NotNegative = 0.001
     """Weight of the mean opacity, of every layer whose family has that term."""
     scale: NotNegative = 0.01
@@ -134,10 +135,19 @@ class LossConfig(Section):
     anisotropy_limit: Positive = 8.0
     """Ratio from which a primitive counts as a needle."""
 
+    @field_validator("perceptual_crop")
+    @classmethod
+    def _large_enough(cls, value: int) -> int:
+        if 0 < value < 32:
+            raise ValueError("a crop has at least 32 pixels a side; 0 takes the whole picture")
+        return value
+
 
 class OptimizerConfig(Section):
     """Adam and its schedules."""
 
+    scale_positions: bool = True
+    """Rates of positions are multiplied by the scene's extent; False takes them in world units."""
     position_final: Positive = 0.01
     """Rates of positions decay exponentially to this share over the run."""
     other_final: Positive = 1.0
@@ -150,6 +160,16 @@ class OptimizerConfig(Section):
     """Decay of Adam's second moment."""
     epsilon: Positive = 1e-15
     """Adam's epsilon."""
+    drops: list[tuple[Count, Positive]] = Field(default_factory=list)
+    """Pairs [step, factor]: from that step on, all rates are multiplied by that factor (all that came multiply up)."""
+
+    @field_validator("drops")
+    @classmethod
+    def _rising(cls, value: list[tuple[int, float]]) -> list[tuple[int, float]]:
+        steps = [step for step, _ in value]
+        if steps != sorted(set(steps)):
+            raise ValueError("steps must rise, for example [[23000, 0.1]]")
+        return value
 
 
 class ScheduleConfig(Section):
@@ -161,6 +181,20 @@ class ScheduleConfig(Section):
     """Pairs [until_step, factor]: until that step, pictures are further reduced by that factor."""
     batch: Natural = 1
     """Views per step; their losses are averaged."""
+    weights: list[tuple[Count, str, NotNegative]] = Field(default_factory=list)
+    """Triples [step, term, factor]: from that step on, the weight of that loss term is multiplied by that factor (all
+    that came multiply up). A term of the pictures (`dssim`, `perceptual`), of every layer whose family has it
+    (`total_variation`), or of one layer (`LAYER/total_variation`).
+    """
+
+    @field_validator("weights")
+    @classmethod
+    def _in_order(cls, value: list[tuple[int, str, float]]) -> list[tuple[int, str, float]]:
+        if [step for step, _, _ in value] != sorted(step for step, _, _ in value):
+            raise ValueError("steps must not fall, for example [[20000, parsimony, 0.0], [20000, perceptual, 0.1]]")
+        if len({(step, term) for step, term, _ in value}) < len(value):
+            raise ValueError("a term changes twice at one step; write one factor")
+        return value
 
     @field_validator("resolution")
     @classmethod
@@ -188,6 +222,10 @@ class DensityConfig(Section):
     """Growth also stops at one primitive per so many training pixels (few views support few); 0 for no such cap."""
     budget: ByteSize = "4GB"
     """Bytes for parameters, gradients, optimiser state, density statistics and the renderer's arena together."""
+    model: MaybeByteSize = ""
+    """Bytes for the model alone: what all layers together hold when they are saved. Kept at the start, in growth and at
+    the end; empty for no such limit.
+    """
     opacity_min: Fraction = 0.005
     """Primitives below are dead: pruned, or relocated by `mcmc`."""
     near_camera: NotNegative = 0.02
@@ -200,7 +238,11 @@ class GradientConfig(Section):
     """Options of the `gradient` rule."""
 
     threshold: Positive = 2e-4
-    """Mean screen gradient from which a primitive grows, per half picture size: independent of resolution."""
+    """Mean screen gradient from which a primitive grows, per half picture size: independent of resolution. Of families
+    that measure the pull themselves: in their own unit.
+    """
+    prune_pull: NotNegative = 0.0
+    """Primitives that were seen, and pulled at less than this in the mean, are pruned; 0 keeps them."""
     absolute: bool = False
     """Use the sum of absolute per-pixel gradients (AbsGS); raise the threshold to about 8e-4."""
     clone_size: Positive = 0.01
@@ -224,6 +266,27 @@ class McmcConfig(Section):
     """Share of new primitives at each change."""
     noise: NotNegative = 5e5
     """Noise strength, times the present learning rate of positions."""
+
+
+class ExchangeConfig(Section):
+    """Bytes that move between layers, and inside them, to where they pay; works beside any rule, and in scenes whose
+    bytes are all in use.
+    """
+
+    every: Count = 0
+    """Steps between moves, while structure changes (`density.start` to `density.stop`); 0 for none."""
+    share: Fraction = 0.03
+    """Of each layer's primitives, how many are moved inside it at once, and of the bytes of all layers that take part,
+    how many between two.
+    """
+    trial: Annotated[float, Field(gt=0.0, le=1.0)] = 0.2
+    """Of each layer's primitives, those of least contribution first, how many are left out to try their worth."""
+    views: Natural = 8
+    """Training views that judge."""
+    margin: NotNegative = 0.25
+    """By which share the taker's bytes have to be worth more than the giver's; else none move between layers."""
+    memory: Fraction = 0.5
+    """How much the newest trial says of a layer's worth; the rest is what was known."""
 
 
 class ContributionConfig(Section):
@@ -283,10 +346,10 @@ class RunConfig(Section):
     """Steps between renders of the fixed view whose PSNR is displayed."""
     bad_gradient: Literal["skip", "stop"] = "skip"
     """NaN or Inf in a gradient: leave those primitives out of the update, or stop the run. Either way it is named."""
-    finish: list[Literal["evaluation", "curves", "sheet", "export", "video"]] = Field(
-        default_factory=lambda: ["evaluation", "curves", "sheet", "export"]
-    )
-    """What is made in the run folder at the end."""
+    finish: list[
+        Literal["evaluation", "curves", "sheet", "export", "video", "parts", "turntable", "exploded", "flat"]
+    ] = Field(default_factory=lambda: ["evaluation", "curves", "sheet", "export"])
+    """What is made in the run folder at the end; the last four of scenes in separate parts (blocks)."""
 
 
 class TrainConfig(Section):
@@ -308,6 +371,7 @@ class TrainConfig(Section):
     density: DensityConfig = Field(default_factory=DensityConfig)
     gradient: GradientConfig = Field(default_factory=GradientConfig)
     mcmc: McmcConfig = Field(default_factory=McmcConfig)
+    exchange: ExchangeConfig = Field(default_factory=ExchangeConfig)
     contribution: ContributionConfig = Field(default_factory=ContributionConfig)
     refine: RefineConfig = Field(default_factory=RefineConfig)
     run: RunConfig = Field(default_factory=RunConfig)

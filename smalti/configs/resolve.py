@@ -18,6 +18,9 @@ from smalti.configs.config import LayerConfig, TrainConfig
 from smalti.configs.layers import BARE, LayerError, full_layer_name, in_present_form, with_field, with_former_rates
 from smalti.configs.stretch import stretched
 
+SPELLED_OUT = ("exchange",)
+"""Sections that take no short name from another (`every`, `growth` are common words): theirs are written in full."""
+
 
 class ConfigError(ValueError):
     """A bad configuration: says where, what and what to write instead. The command line exits with code 2."""
@@ -120,7 +123,8 @@ def validated(values: Mapping[str, Any], origin: str) -> TrainConfig:
 
 
 def full_name(name: str) -> str:
-    """`steps` -> `run.steps` where only one section has it; dotted names are checked. Dashes count as underscores.
+    """`steps` -> `run.steps` where only one section (`SPELLED_OUT` aside) has it; dotted names are checked. Dashes are
+    underscores.
 
     Fields of layers become `scene.NAME.FIELD`, with `*` for the only layer where none is named.
     """
@@ -135,8 +139,9 @@ def full_name(name: str) -> str:
     if of_layer:
         return of_layer
     ending = [dotted for dotted in known if dotted.split(".")[-1] == name]
-    if len(ending) == 1:
-        return ending[0]
+    meant = [dotted for dotted in ending if dotted.split(".")[0] not in SPELLED_OUT] or ending
+    if len(meant) == 1:
+        return meant[0]
     if ending:
         raise ConfigError(f"option {name!r} is in several sections: write one of {', '.join(ending)}")
     near = get_close_matches(name, [*known, *(dotted.split(".")[-1] for dotted in known), *BARE], 1, 0.5)

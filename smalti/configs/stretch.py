@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from smalti.configs.config import TrainConfig
 
 
@@ -24,9 +26,21 @@ def stretched(config: TrainConfig) -> TrainConfig:
         values[section][name] = at(values[section][name])
     # Two limits that fall on one step: the finer pictures win.
     values["schedule"]["resolution"] = list({at(until): factor for until, factor in config.schedule.resolution}.items())
+    # Factors multiply up, so those that fall on one step become one.
+    values["optimizer"]["drops"] = _joined((at(step), "", factor) for step, factor in config.optimizer.drops)
+    values["optimizer"]["drops"] = [(step, factor) for step, _, factor in values["optimizer"]["drops"]]
+    weights = config.schedule.weights
+    values["schedule"]["weights"] = _joined((at(step), term, factor) for step, term, factor in weights)
     values["contribution"]["at"] = sorted({at(step) for step in config.contribution.at})
     values["run"]["stretch"] = 1.0
     return TrainConfig.model_validate(values)
+
+
+def _joined(changes: Iterable[tuple[int, str, float]]) -> list[tuple[int, str, float]]:
+    result: dict[tuple[int, str], float] = {}
+    for step, term, factor in changes:
+        result[step, term] = result.get((step, term), 1.0) * factor
+    return [(step, term, factor) for (step, term), factor in result.items()]
 
 
 def beyond_the_end(config: TrainConfig) -> list[str]:
@@ -44,4 +58,9 @@ def beyond_the_end(config: TrainConfig) -> list[str]:
         found.append(f"nothing is refined (refine.start={config.refine.start})")
     if config.optimizer.warmup >= steps:
         found.append(f"rates are still rising at the end (optimizer.warmup={config.optimizer.warmup})")
+    late = [step for step, _ in config.optimizer.drops if step >= steps]
+    found += [f"rates never drop at step {step} (optimizer.drops)" for step in late]
+    for step in sorted({step for step, _, _ in config.schedule.weights if step >= steps}):
+        terms = ", ".join(term for at, term, _ in config.schedule.weights if at == step)
+        found.append(f"the weight of {terms} never changes at step {step} (schedule.weights)")
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -58,6 +59,8 @@ class Points:
     """Row in `Dataset.views` of each sighting."""
     observation_xy: Float[np.ndarray, "m 2"] = field(default_factory=lambda: np.zeros((0, 2)))
     """Where it was seen: pixels of the view's own (distorted) picture; the centre of the first pixel is (0.5, 0.5)."""
+    origin: Literal["file", "hull", "triangulated", "random"] = "file"
+    """How the points came to be: what may be concluded from where they lie (from random ones, nothing)."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -58,7 +58,7 @@ def frustum_points(dataset: Dataset, count: int, generator: torch.Generator) -> 
     if len(positions) < count:  # a frustum thinner than the ball can tell: fill up anywhere inside it
         positions = np.concatenate([positions, centre + radius * _in_ball(count - len(positions), generator)])
     colors = torch.randint(0, 256, (count, 3), generator=generator).numpy().astype(np.uint8)
-    return Points(positions, colors)
+    return Points(positions, colors, origin="random")
 
 
 def viewed_ball(cameras: Sequence[Camera]) -> tuple[Float[np.ndarray, "3"], float]:

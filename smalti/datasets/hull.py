@@ -96,7 +96,7 @@ def hull_points(dataset: Dataset, count: int, generator: torch.Generator) -> Poi
     if count <= len(surface):
         pick = torch.randperm(len(surface), generator=generator)[:count].numpy()
     jitter = torch.rand(count, 3, generator=generator, dtype=torch.float64).numpy() - 0.5
-    return Points(centres[pick] + jitter * size[0], colors[pick])
+    return Points(centres[pick] + jitter * size[0], colors[pick], origin="hull")
 
 
 def checked_silhouettes(dataset: Dataset) -> list[Silhouette]:

@@ -61,7 +61,7 @@ def chosen(points: Points, count: int, generator: torch.Generator) -> Points:
     rows = np.arange(len(points.positions))
     if len(rows) > count:
         rows = np.sort(torch.randperm(len(rows), generator=generator)[:count].numpy())
-    return Points(points.positions[rows], points.colors[rows])
+    return Points(points.positions[rows], points.colors[rows], origin=points.origin)
 
 
 def one_instant(dataset: Dataset) -> Dataset:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from smalti.datasets.dataset import Dataset, DatasetError, Notice, Points
+from smalti.datasets.dataset import Dataset, DatasetError, Notice
 from smalti.datasets.formats import Format, format_names, load_format
 from smalti.datasets.pictures import SUFFIXES, list_pictures, shown
 
@@ -88,8 +88,11 @@ def select_views(dataset: Dataset, rows: Sequence[int]) -> Dataset:
         new_row[np.asarray(rows, np.int64)] = np.arange(len(views))
         view = new_row[points.observation_view]
         seen = view >= 0
-        points = Points(
-            points.positions, points.colors, points.observation_point[seen], view[seen], points.observation_xy[seen]
+        points = replace(
+            points,
+            observation_point=points.observation_point[seen],
+            observation_view=view[seen],
+            observation_xy=points.observation_xy[seen],
         )
     return replace(dataset, views=views, points=points)
 

@@ -59,7 +59,7 @@ def triangulated_points(dataset: Dataset, *, max_error: float = 2.0) -> Points:
         raise DatasetError(
             dataset.root, "triangulation", problem, "Check the poses with `smalti check`, or use frustum"
         )
-    return Points(positions, colors)
+    return Points(positions, colors, origin="triangulated")
 
 
 def near_pairs(dataset: Dataset, neighbours: int = NEIGHBOURS) -> list[tuple[int, int]]:

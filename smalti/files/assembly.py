@@ -10,6 +10,9 @@ R diag(scale) x + location, z is up.
 | 1101002001034010 | ellipsoid | (1, 1), exact |
 | 1101002001034002 | elliptical cylinder about z | (0.101, 1): 99.2 % of its volume, rims 3.4 % inside |
 
+A block of another shape is written as the nearest of these, with its own exponents as `data.exponents` [e1, e2] beside
+what PrimitiveAnything knows: read here, it has its shape again.
+
 The scene's axes are right, down, forward: z up becomes y down, x is negated (the half turn that glTF files get, after
 their y up). The text of what was read stays in the metadata `assembly`: a block that nobody has touched is written as
 it stood there, value by value.
@@ -42,6 +45,8 @@ SHAPES = {"cuboid": (0.101, 0.101), "ellipsoid": (1.0, 1.0), "cylinder": (0.101,
 SIZE_LIMIT = 1 << 24
 """Bytes of a file; an assembly has at most a few hundred primitives of 200 bytes."""
 ROW_LIMIT = 10_000
+SAME_SHAPE = 2e-3
+"""Exponents that differ by less are those of a shape."""
 LEAST = 1e-6
 """Scales below are flat."""
 SCENE_FROM_Z_UP = np.array([[-1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, -1.0, 0.0]])
@@ -62,6 +67,8 @@ class Primitive:
     scale: Float[np.ndarray, "3"]
     color: Float[np.ndarray, "3"]
     """0..1."""
+    exponents: tuple[float, float] | None = None
+    """Where they are not those of the shape."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +132,7 @@ def write_assembly(path: Path | str, blocks: Superquadrics, axes: str = "z-up") 
             continue
         primitive, distance = _of_block(blocks, row, turn)
         if distance > 0.25:
-            e1, e2 = blocks.exponents()[row].tolist()
+            e1, e2 = primitive.exponents or SHAPES[primitive.shape]
             other.append(f"{row} ({e1:.2f}, {e2:.2f}) as {primitive.shape}")
         texels = blocks.parameters["raw_textures"].detach()[row].sigmoid()
         painted += int(float((texels - texels.mean(dim=(0, 1))).abs().max()) > 1.5 / 255)
@@ -141,7 +148,7 @@ def _notices(blocks: Superquadrics, rows: Sequence[int], lost: tuple[list[str], 
     told: list[str] = []
     if other:
         named = ", ".join(other[:5]) + (", ..." if len(other) > 5 else "")
-        told.append(f"{len(other)} blocks are no cuboid, ellipsoid or cylinder: block {named}")
+        told.append(f"{len(other)} blocks are no cuboid, ellipsoid or cylinder but to Smalti: block {named}")
     if painted:
         told.append(f"the textures of {painted} blocks became their mean colour")
     if len(rows) < len(blocks):
@@ -186,7 +193,13 @@ def _primitive(path: Path, row: int, item: Any) -> Primitive:
             [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
         ]
     )
-    return Primitive(shape, location, rotation, scale, _color(path, data.get("color"), where))
+    exponents = None
+    if data.get("exponents") is not None:
+        e1, e2 = numbers(path, data["exponents"], "exponents", 2)
+        if not (min(e1, e2) >= 0.1 and max(e1, e2) <= 1.9):
+            raise FileFormatError(path, f"{where} has the exponents {[e1, e2]}, expected are 0.1 to 1.9", COPY_AGAIN)
+        exponents = (float(e1), float(e2))
+    return Primitive(shape, location, rotation, scale, _color(path, data.get("color"), where), exponents)
 
 
 def _color(path: Path, plain: object, where: str) -> Float[np.ndarray, "3"]:
@@ -204,14 +217,15 @@ def _place(primitive: Primitive, turn: Float[np.ndarray, "3 3"], columns: _Colum
     columns.translations.append(turn @ primitive.location)
     columns.rotations.append(axes[:, :2].T.reshape(-1))
     columns.sizes.append(np.abs(_BLOCK_FROM_PRIMITIVE) @ primitive.scale)
-    columns.exponents.append(SHAPES[primitive.shape])
+    columns.exponents.append(primitive.exponents or SHAPES[primitive.shape])
     columns.colors.append(primitive.color)
 
 
 def _blocks(columns: _Columns, metadata: Mapping[str, Any]) -> Superquadrics:
     sizes = torch.from_numpy(np.stack(columns.sizes))
     ratio = float(sizes.min()) / (2 * FLOOR)
-    shares = (torch.tensor(columns.exponents, dtype=torch.float64) - 0.1) / 1.8
+    # As near to their limits as training can leave again.
+    shares = ((torch.tensor(columns.exponents, dtype=torch.float64) - 0.1) / 1.8).clamp(5e-4, 1 - 5e-4)
     colors = logit(torch.from_numpy(np.stack(columns.colors)).float())
     parameters = {
         "translations": torch.from_numpy(np.stack(columns.translations)).float(),
@@ -270,7 +284,8 @@ def _of_block(blocks: Superquadrics, row: int, turn: Float[np.ndarray, "3 3"]) -
     shape = min(distances, key=lambda name: distances[name])
     rotation = turn.T @ axes @ _BLOCK_FROM_PRIMITIVE
     scale = np.abs(_BLOCK_FROM_PRIMITIVE).T @ size
-    return Primitive(shape, turn.T @ centre, rotation, scale, color), distances[shape]
+    own = (exponents[0], exponents[1]) if distances[shape] > SAME_SHAPE else None
+    return Primitive(shape, turn.T @ centre, rotation, scale, color, own), distances[shape]
 
 
 def _item(primitive: Primitive) -> dict[str, Any]:
@@ -283,4 +298,6 @@ def _item(primitive: Primitive) -> dict[str, Any]:
         "scale": primitive.scale.tolist(),
         "color": ["".join(f"{level:02x}" for level in levels)],
     }
+    if primitive.exponents is not None:
+        data["exponents"] = list(primitive.exponents)
     return {"type_id": kind, "data": data}

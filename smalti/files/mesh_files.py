@@ -21,11 +21,13 @@ import torch
 from smalti.files.checked import COPY_AGAIN, whole_file
 from smalti.files.glb_build import write_glb_parts
 from smalti.files.glb_meshes import read_glb_parts
-from smalti.files.mesh import PIXEL_LIMIT, MeshFile, MeshPart, joined, merged, unshared_corners
+from smalti.files.mesh import MeshFile, MeshPart, joined, leaves, merged
 from smalti.files.splats import FileFormatError
+from smalti.files.trimesh_values import NoMesh, from_trimesh, to_trimesh
 from smalti.primitives.texture import logit
 
 if TYPE_CHECKING:
+    from smalti.primitives.family import Family
     from smalti.primitives.meshes import Meshes
 
 EXTENSIONS = (".glb", ".obj", ".ply")
@@ -47,7 +49,9 @@ def read_mesh(path: Path | str) -> MeshFile:
         raise FileFormatError(path, "holds no triangles", "Are they splats or points?")
     if len(parts) > 1 and any(part.texture is not None for part in parts):
         problem = f"holds {len(parts)} meshes with textures"
-        raise FileFormatError(path, problem, "Join them with one texture first, or read the file as a scene")
+        # Only a .glb is read as a scene with a layer for each.
+        other = "read the file as a scene (`smalti view`, `open_scene`)" if glb else "save it as .glb, read as a scene"
+        raise FileFormatError(path, problem, f"Join them with one texture first, or {other}")
     return merged(joined(parts))
 
 
@@ -68,7 +72,7 @@ def write_mesh(path: Path | str, mesh: MeshFile) -> None:
     data: Any
     if extension == ".ply" and mesh.texture is not None:
         raise FileFormatError(path, "a .ply holds no texture", "Write .glb or .obj")
-    made = _to_trimesh(mesh, path.stem)
+    made = to_trimesh(mesh, path.stem)
     if extension == ".obj":
         # trimesh writes eight digits; a float32 needs nine
         exported: Any = export_obj(made, return_texture=True, mtl_name=f"{path.stem}.mtl", digits=9)
@@ -102,16 +106,37 @@ def meshes_of(mesh: MeshFile, metadata: Mapping[str, Any] | None = None) -> Mesh
     return Meshes({"vertices": vertices, "raw_texture": texture}, values, constants)
 
 
+@torch.no_grad()
+def family_mesh(family: Family) -> MeshFile | None:
+    """What a family draws as triangles, with its texture or else its colours at the vertices; None where it draws none.
+
+    >>> from smalti.primitives.meshes import Meshes
+    >>> ball = family_mesh(Meshes.sphere(torch.zeros(3), 1.0, {"level": 1, "texture_size": 32}))
+    >>> ball.faces.shape, ball.texture.shape, ball.colors
+    ((80, 3), (32, 32, 3), None)
+    """
+    surface, texture = family.surface(), family.texture()
+    if surface is None:
+        return None
+    vertices, faces = surface.vertices.cpu().float().numpy(), surface.faces.cpu().long().numpy()
+    if texture is not None and surface.uvs is not None:
+        levels = (texture.cpu().float() * 255).round().byte().numpy()
+        return MeshFile(vertices, faces, None, surface.uvs.cpu().float().numpy(), levels)
+    return MeshFile(vertices, faces, None if surface.colors is None else surface.colors.cpu().float().numpy())
+
+
+def goes_around(family: Family, mesh: MeshFile) -> bool:
+    """Whether what the family draws depends on its texture's going on around in u, which of our formats .glb alone
+    says.
+    """
+    return bool(family.metadata.get("wrap")) and leaves(mesh, 0)
+
+
 def meshes_part(name: str, meshes: Meshes) -> tuple[MeshPart, tuple[str, ...]]:
     """A layer of family `meshes` as a part of a file, with its metadata; and sentences on what it does not hold."""
-    values = {key: value.detach().cpu() for key, value in meshes.parameters.items()}
-    vertices, faces = values["vertices"].float().numpy(), meshes.faces.cpu().numpy()
-    if "raw_texture" in values:
-        texture = (values["raw_texture"].float().sigmoid() * 255).round().byte().numpy()
-        mesh = MeshFile(vertices, faces, None, meshes.constants["uvs"].float().cpu().numpy(), texture)
-    else:
-        mesh = MeshFile(vertices, faces, values["raw_colors"].float().sigmoid().numpy())
-    lost = (f"the opacities of the faces of {name!r} were left out",) if "logit_opacities" in values else ()
+    mesh = family_mesh(meshes)
+    assert mesh is not None
+    lost = (f"the opacities of the faces of {name!r} were left out",) if "logit_opacities" in meshes.parameters else ()
     extras = {"family": meshes.name, "layer": name, "metadata": meshes.metadata}
     return MeshPart(name, mesh, wrap=bool(meshes.metadata["wrap"]), extras=extras), lost
 
@@ -121,9 +146,19 @@ def write_meshes(path: Path | str, meshes: Meshes) -> tuple[str, ...]:
     part, lost = meshes_part(Path(path).stem, meshes)
     if Path(path).suffix.lower() == ".glb":
         write_glb_parts(path, [part])
-    else:
-        write_mesh(path, part.mesh)
-    return lost
+        return lost
+    write_mesh(path, part.mesh)
+    return (*lost, *around_notice(part.name, meshes, part.mesh))
+
+
+def around_notice(name: str, family: Family, mesh: MeshFile) -> tuple[str, ...]:
+    """A sentence where a format other than .glb loses how a texture goes on."""
+    if not goes_around(family, mesh):
+        return ()
+    return (
+        f"that the texture of {name!r} goes on around in u, and not in v, only .glb says; where nothing is said, most "
+        "programs repeat it in both",
+    )
 
 
 def _check(path: Path) -> None:
@@ -167,9 +202,9 @@ def _loaded(path: Path) -> list[MeshFile]:
         data = io.BytesIO(path.read_bytes())
         scene = trimesh.load_scene(data, file_type=path.suffix.lower()[1:], resolver=Beside(path.parent), process=False)
         found = [mesh for mesh in scene.dump() if isinstance(mesh, trimesh.Trimesh) and len(mesh.faces)]
-        meshes = [_from_trimesh(path, mesh) for mesh in found]
-    except FileFormatError:
-        raise
+        meshes = [from_trimesh(mesh) for mesh in found]
+    except NoMesh as error:
+        raise FileFormatError(path, str(error), COPY_AGAIN) from error
     except Exception as error:  # trimesh promises none: whatever it stumbles over is the file's
         raise FileFormatError(
             path, f"cannot be read ({type(error).__name__}: {str(error)[:120]})", COPY_AGAIN
@@ -193,56 +228,3 @@ def _bounded(path: Path) -> None:
                 if words[:1] == [b"element"] and not (len(words) == 3 and words[2].isdigit() and int(words[2]) <= size):
                     problem = f"announces {line[:60].decode(errors='replace')!r} in {size} bytes"
                     raise FileFormatError(path, problem, COPY_AGAIN)
-
-
-def _from_trimesh(path: Path, mesh: Any) -> MeshFile:
-    vertices, faces = np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces, np.int64)
-    if vertices.ndim != 2 or vertices.shape[1] != 3 or faces.ndim != 2 or faces.shape[1] != 3:
-        problem = f"has vertices of shape {vertices.shape} and faces of shape {faces.shape}"
-        raise FileFormatError(path, problem, COPY_AGAIN)
-    if not np.isfinite(vertices).all():
-        raise FileFormatError(path, "holds NaN or Inf among its vertices", COPY_AGAIN)
-    if faces.min() < 0 or faces.max() >= len(vertices):
-        raise FileFormatError(path, "has faces that name missing vertices", COPY_AGAIN)
-    if mesh.visual.kind != "texture":
-        colors = None
-        if mesh.visual.kind is not None:
-            colors = np.asarray(mesh.visual.vertex_colors, np.float32)[:, :3] / 255
-        return MeshFile(vertices, faces, colors)
-    material, uv = mesh.visual.material, mesh.visual.uv
-    image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
-    if image is None or uv is None:
-        color = np.asarray(material.main_color, np.float32)[:3] / 255
-        return MeshFile(vertices, faces, np.tile(color, (len(vertices), 1)))
-    if image.width * image.height > PIXEL_LIMIT:
-        raise FileFormatError(path, f"has a texture of {image.width} x {image.height}", f"At most {PIXEL_LIMIT} pixels")
-    try:
-        texture = np.asarray(image.convert("RGBA" if "A" in image.getbands() else "RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise FileFormatError(path, f"its texture cannot be decoded ({error})", COPY_AGAIN) from error
-    corners = np.asarray(uv, np.float32)[faces]
-    if not np.isfinite(corners).all():
-        raise FileFormatError(path, "holds NaN or Inf among its texture coordinates", COPY_AGAIN)
-    corners[..., 1] = 1 - corners[..., 1]
-    return MeshFile(vertices, faces, None, corners, texture)
-
-
-def _to_trimesh(mesh: MeshFile, name: str) -> Any:
-    import trimesh
-    from PIL import Image
-    from trimesh.visual import ColorVisuals, TextureVisuals
-    from trimesh.visual.material import SimpleMaterial
-
-    if mesh.texture is None or mesh.uvs is None:
-        colors = np.full((len(mesh.vertices), 3), 0.5) if mesh.colors is None else mesh.colors
-        levels = np.rint(np.clip(colors, 0, 1) * 255).astype(np.uint8)
-        made = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
-        made.visual = ColorVisuals(made, vertex_colors=levels)
-        return made
-    rows, uvs, faces = unshared_corners(mesh)
-    uv = np.stack([uvs[:, 0], 1 - uvs[:, 1]], axis=1)
-    image = Image.fromarray(mesh.texture)
-    made = trimesh.Trimesh(mesh.vertices[rows], faces, process=False)
-    material = SimpleMaterial(image=image, diffuse=[255, 255, 255, 255], name=name)
-    made.visual = TextureVisuals(uv=uv, material=material)
-    return made

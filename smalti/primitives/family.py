@@ -64,6 +64,10 @@ class Family(Editable, ABC):
     """Whether `density.rule` is meant for it and primitives may be left out at random; False where they hang together,
     as the faces of a mesh do: then only a rule that a layer names itself changes their number.
     """
+    part_noun: ClassVar[str] = ""
+    """What one primitive is called where each is a solid of its own, bounded by a closed surface (`separate_parts`);
+    empty where primitives are not such.
+    """
 
     def __init__(
         self,
@@ -276,6 +280,16 @@ class Family(Editable, ABC):
         """The triangles that the family draws, where that is what it draws. Not differentiable."""
         return None
 
+    def texture(self) -> Float[Tensor, "h w 3"] | None:
+        """The picture (0..1) that the coordinates of `surface` refer to, where it has one. Not differentiable."""
+        return None
+
+    def separate_parts(self) -> Int[Tensor, "k"] | None:
+        """Rows of the primitives that are drawn, ascending, where each is a solid of its own; None in other families.
+        Such a family draws the same picture in one layer and in a layer for each of these rows.
+        """
+        return None
+
     @abstractmethod
     def transform(self, similarity: Similarity) -> None:
         """Move all primitives, in place (orientation-dependent colour included)."""
@@ -304,6 +318,12 @@ class Family(Editable, ABC):
         change = self._restructured(RowMap(source, torch.arange(len(source), device=rows.device) >= len(kept)))
         self.shrink_split(torch.arange(len(kept), len(source), device=rows.device), copies, generator)
         return change
+
+    def branch(self, rows: Int[Tensor, "k"], generator: torch.Generator) -> Restructure:
+        """One primitive more in the place of each of `rows` (all different), where the picture asks for more of them:
+        not twice the same, so that they learn apart. By default a split in two.
+        """
+        return self.split(rows, 2, generator)
 
     def relocate(self, dead: Int[Tensor, "k"], hosts: Int[Tensor, "k"]) -> Restructure:
         """Move `dead[j]` onto `hosts[j]`; host and newcomers share what the host drew, all with zero moments."""

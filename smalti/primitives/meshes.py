@@ -266,6 +266,11 @@ class Meshes(FaceStructure):
         vertices = self.parameters["vertices"].detach()
         return Surface(vertices, self.faces, None if colors is None else colors.detach().sigmoid(), uvs)
 
+    @torch.no_grad()
+    def texture(self) -> Float[Tensor, "h w c"] | None:
+        raw = self.parameters.get("raw_texture")
+        return None if raw is None else raw.sigmoid()
+
     def positions(self) -> Float[Tensor, "f 3"]:
         """Centroids of the faces."""
         return self.corners().mean(dim=1)

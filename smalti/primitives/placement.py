@@ -58,6 +58,20 @@ def point_cells(points: Float[Tensor, "n 3"], colors: Float[Tensor, "n 3"], coun
 
 
 @torch.no_grad()
+def even_means(points: Float[Tensor, "n 3"], count: int) -> Float[Tensor, "k 3"]:
+    """Means of `count` cells of points, each point in the cell of the nearest mean (Lloyd 1982, 20 rounds from the
+    first points): spread as the points are, but evenly.
+    """
+    means = points[:count]
+    for _ in range(20):
+        owner = nearest_of(points, means)
+        members = torch.bincount(owner, minlength=len(means))[:, None]
+        sums = torch.zeros_like(means).index_add(0, owner, points)
+        means = torch.where(members > 0, sums / members.clamp_min(1), means)
+    return means
+
+
+@torch.no_grad()
 def spacing(points: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
     """Distance to the nearest other point; where that is in the same place, the mean of the others' distances."""
     nearest = neighbour_distances(points, 1)

@@ -59,6 +59,27 @@ def volume(exponents: Float[Tensor, "n 2"], half_extents: Float[Tensor, "n 3"]) 
     return 2.0 * e1 * e2 * _beta(0.5 * e1 + 1.0, e1) * _beta(0.5 * e2, 0.5 * e2) * half_extents.prod(dim=1)
 
 
+def overlap(
+    local: Float[Tensor, "n s 3"],
+    frames: tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3 3"], Float[Tensor, "n 3"]],
+    exponents: Float[Tensor, "n 2"],
+    opacities: Float[Tensor, "n"],
+) -> Float[Tensor, ""]:
+    """Mean over points of how far the sum of occupancies exceeds 1.95 (Monnier et al. 2023, section 3.3).
+
+    The points are given in the boxes [-1, 1]^3 of superquadrics with these centres, axes (columns) and half extents.
+    Occupancy is opacity times sigmoid((1 - F^(e1/2)) / 0.005) (the released form). Differentiable in the superquadrics;
+    the points have no gradient.
+    """
+    centres, axes, sizes = frames
+    with torch.no_grad():
+        points = ((local * sizes[:, None, :]) @ axes.mT + centres[:, None, :]).reshape(-1, 3)
+    unit = ((points - centres[:, None, :]) @ axes) / sizes[:, None, :]
+    radius = implicit(unit, exponents[:, None, :].expand(*unit.shape[:-1], 2)) ** (0.5 * exponents[:, :1])
+    occupancy = opacities[:, None] * torch.sigmoid((1.0 - radius) / 0.005)
+    return (occupancy.sum(dim=0) - 1.95).clamp_min(0.0).mean()
+
+
 def rotation_from_six(six: Float[Tensor, "n 6"]) -> Float[Tensor, "n 3 3"]:
     """Columns: the first three numbers normalised, the other three made orthogonal to them, their cross product
     (Zhou et al. 2019). Differentiable where the two are not parallel.
@@ -67,6 +88,11 @@ def rotation_from_six(six: Float[Tensor, "n 6"]) -> Float[Tensor, "n 3 3"]:
     second = six[:, 3:] - (first * six[:, 3:]).sum(dim=1, keepdim=True) * first
     second = torch.nn.functional.normalize(second, dim=1)
     return torch.stack([first, second, torch.linalg.cross(first, second)], dim=2)
+
+
+def turned(six: Float[Tensor, "n 6"], rotation: Float[Tensor, "3 3"]) -> Float[Tensor, "n 6"]:
+    """Both directions of each row, turned."""
+    return (six.reshape(-1, 2, 3) @ rotation.to(six).T).reshape(-1, 6)
 
 
 def _beta(a: Tensor, b: Tensor) -> Tensor:

@@ -23,11 +23,12 @@ from torch import Tensor
 from smalti.cameras.camera import Camera
 from smalti.cameras.similarity import Similarity
 from smalti.primitives import superquadric_shape as shapes
-from smalti.primitives.block_textures import atlas, pooled, total_variation
+from smalti.primitives.block_textures import check_blocks, drawn_atlas, initial_noise, pool_factor, total_variation
 from smalti.primitives.family import Family, FamilyError, LossContext
 from smalti.primitives.metadata import Ranges
 from smalti.primitives.picking import picked
-from smalti.primitives.placement import point_cells
+from smalti.primitives.placement import even_means, point_cells
+from smalti.primitives.posed import PosedBlocks
 from smalti.primitives.registry import check_points
 from smalti.primitives.splats import noise_steps, noise_weights
 from smalti.primitives.surface import Surface, uniform_barycentrics
@@ -41,25 +42,29 @@ DEAD = 0.01
 """Blocks at or below this opacity are not drawn, get no gradient, and stay so."""
 
 
-class Superquadrics(Family):
+class Superquadrics(Family, PosedBlocks):
     """See the module. Metadata: `level` of the icosphere; `edges` and `sigma` (squared NDC); `detach_barycentrics`:
     colour does not move the surface (as published); `texture_size`, `count`, `initial_opacity`, `initial_seed` of new
-    blocks. Schedule of a training run (shares of it): up to `pooled_until` textures are averaged over `pool` texels;
-    up to `fine_from` opacities get noise of deviation `noise` before the sigmoid; from then on `binary` is set: blocks
-    above one half are opaque, with `fine_sigma`, the others are gone. `assembly`: the text of the assembly that the
-    blocks were read from (`smalti.files.assembly`).
+    blocks, and whether those `at_random` have `random` (as published) or `even` `initial_places`. Schedule of a
+    training run (shares of it): up to `pooled_until` textures are averaged over `pool` texels; up to `fine_from`
+    opacities get noise of deviation `noise` before the sigmoid; from then on `binary` is set: blocks above one half are
+    opaque, with `fine_sigma`, the others are gone. `overlap_samples`: points per block in that loss term. `assembly`:
+    the text of the assembly that the blocks were read from (`smalti.files.assembly`).
     """
 
     name: ClassVar[str] = "superquadrics"
     grows: ClassVar[bool] = False
     color_logits: ClassVar[tuple[str, ...]] = ("raw_textures",)
+    part_noun: ClassVar[str] = "block"
+    least_scale: ClassVar[float] = FLOOR
 
     @classmethod
     def default_metadata(cls) -> dict[str, Any]:
         return {
             **{"level": 1, "edges": "soft", "sigma": 1e-4, "fine_sigma": 5e-6, "detach_barycentrics": True},
             **{"ratio": 0.0, "texture_size": 256, "count": 10, "initial_opacity": 0.5, "initial_seed": 0},
-            **{"binary": False, "pool": 8, "pooled_until": 0.4, "noise": 1.0, "fine_from": 0.8, "assembly": ""},
+            **{"initial_places": "random", "binary": False, "pool": 8, "pooled_until": 0.4},
+            **{"noise": 1.0, "fine_from": 0.8, "overlap_samples": 1000, "assembly": ""},
         }
 
     @classmethod
@@ -71,7 +76,8 @@ class Superquadrics(Family):
             **{name: (values[name] >= 0, "not negative") for name in ("ratio", "count", "noise")},
             "texture_size": (values["texture_size"] >= 2, "2 or more"),
             "initial_opacity": (0 < values["initial_opacity"] < 1, "between 0 and 1"),
-            "pool": (values["pool"] >= 1, "1 or more"),
+            **{name: (values[name] >= 1, "1 or more") for name in ("pool", "overlap_samples")},
+            "initial_places": (values["initial_places"] in ("random", "even"), "random or even"),
         }
 
     @classmethod
@@ -93,13 +99,9 @@ class Superquadrics(Family):
 
     def check_shapes(self) -> None:
         super().check_shapes()
-        for name, tail in {"translations": (3,), "rotations": (6,), "raw_scales": (3,), "raw_exponents": (2,)}.items():
-            got = tuple(self.parameters[name].shape[1:])
-            if got != tail:
-                raise FamilyError(f"family {self.name}: {name} should be [n, {tail[0]}], its rows are {got}")
-        textures = self.parameters["raw_textures"]
-        if textures.dim() != 4 or textures.shape[3] != 3:
-            raise FamilyError(f"family {self.name}: raw_textures should be [n, h, w, 3], it is {tuple(textures.shape)}")
+        check_blocks(
+            self.name, self.parameters, {"translations": 3, "rotations": 6, "raw_scales": 3, "raw_exponents": 2}
+        )
         if self.metadata["ratio"] == 0:
             self.metadata["ratio"] = 0.25
         self._noise: Tensor | None = None
@@ -133,14 +135,17 @@ class Superquadrics(Family):
         metadata: Mapping[str, Any] | None = None,
     ) -> Self:
         """As published, with `bounds` (low, high) for the cube [-1, 1]^3: centres N(0, 0.5^2), scales U(0.5, 1.5),
-        rotations uniform, grey textures.
+        rotations uniform, grey textures. Where `initial_places` are `even`, the centres are means of the cells into
+        which they cut that distribution.
         """
         values = cls.checked_metadata(metadata or {})
         low, high = bounds.cpu().float().unbind(0)
         half = 0.5 * (high - low)
         if values["ratio"] == 0:
             values["ratio"] = 0.25 * float(half.max())
-        centres = 0.5 * (low + high) + half * 0.5 * torch.randn(count, 3, generator=generator)
+        draws = 64 * count if values["initial_places"] == "even" else count
+        drawn = even_means(torch.randn(draws, 3, generator=generator), count)
+        centres = 0.5 * (low + high) + half * 0.5 * drawn
         # Two normal vectors are rotation-invariant, so their Gram-Schmidt frame is uniform.
         six = torch.randn(count, 6, generator=generator)
         scales = 0.5 + torch.rand(count, 3, generator=generator) + FLOOR
@@ -149,9 +154,8 @@ class Superquadrics(Family):
     @classmethod
     def _placed(cls, centres: Tensor, six: Tensor, scales: Tensor, colors: Tensor, values: Mapping[str, Any]) -> Self:
         """`scales` are in units of `ratio`, `colors` one per block; textures get the published noise on top."""
-        count, size, opacity = len(centres), values["texture_size"], values["initial_opacity"]
-        generator = torch.Generator().manual_seed(values["initial_seed"])
-        noise = 0.1 * torch.randn(count, size, size, 3, generator=generator)
+        count, opacity = len(centres), values["initial_opacity"]
+        noise = initial_noise(count, values["texture_size"], values["initial_seed"])
         parameters = {
             "translations": centres.float(),
             "rotations": six.clone(),
@@ -190,12 +194,10 @@ class Superquadrics(Family):
     # -- drawing ------------------------------------------------------------------------------------------------------
     def begin_step(self, share: float, generator: torch.Generator) -> None:
         values = self.metadata
-        coarse = share < values["fine_from"]
-        values["binary"] = bool(values["binary"]) or not coarse
-        self._pool = int(values["pool"]) if share < values["pooled_until"] else 1
+        values["binary"] = bool(values["binary"]) or share >= values["fine_from"]
+        self._pool = pool_factor(values, share)
         if values["noise"] > 0 and not values["binary"]:
-            noise = torch.randn(len(self), generator=generator).to(self.device)
-            self._noise = float(values["noise"]) * noise
+            self._noise = values["noise"] * torch.randn(len(self), generator=generator).to(self.device)
 
     def end_step(self) -> None:
         self._noise, self._pool = None, 1
@@ -238,7 +240,7 @@ class Superquadrics(Family):
 
     def _corners(self, rows: Int[Tensor, "k"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "m 3 3"]:
         vertices = self.block_vertices().index_select(0, rows)
-        return gathered(vertices.reshape(-1, 3), shapes.repeated(faces, len(rows), vertices.shape[1]))
+        return gathered(vertices.reshape(-1, 3), shapes.repeated(faces, *vertices.shape[:2]))
 
     def _neighbours(self, count: int) -> Int[Tensor, "m 3"]:
         one = self.shape.neighbours.to(self.device)
@@ -246,8 +248,9 @@ class Superquadrics(Family):
 
     def _atlas(self, rows: Int[Tensor, "k"]) -> tuple[Float[Tensor, "h w 3"], Float[Tensor, "m 3 2"]]:
         """Textures of `rows` in one, and the coordinates of their faces' corners."""
-        textures = self.parameters["raw_textures"].index_select(0, rows).sigmoid()
-        return atlas(pooled(textures, self._pool), self.shape.uvs.to(self.device), self.shape.overflow)
+        raw = self.parameters["raw_textures"]
+        raw = raw if len(rows) == len(self) else raw.index_select(0, rows)
+        return drawn_atlas(raw, self._pool, self.shape.uvs.to(self.device), self.shape.overflow)
 
     # -- measures -----------------------------------------------------------------------------------------------------
     def positions(self) -> Float[Tensor, "n 3"]:
@@ -295,6 +298,11 @@ class Superquadrics(Family):
         return Surface(vertices.reshape(-1, 3), joined, colors)
 
     @torch.no_grad()
+    def separate_parts(self) -> Int[Tensor, "k"]:
+        rows = self._drawn()
+        return rows[self._drawn_opacities(rows) > 0]
+
+    @torch.no_grad()
     def sample_points(
         self, count: int, generator: torch.Generator
     ) -> tuple[Float[Tensor, "count 3"], Float[Tensor, "count 3"]]:
@@ -310,8 +318,7 @@ class Superquadrics(Family):
     @torch.no_grad()
     def transform(self, similarity: Similarity) -> None:
         """`ratio` grows with the world (metadata)."""
-        six = self.parameters["rotations"].reshape(-1, 2, 3)
-        turned = (six @ similarity.rotation.to(six).T).reshape(-1, 6)
+        turned = shapes.turned(self.parameters["rotations"], similarity.rotation)
         self.replace({"translations": similarity.apply(self.parameters["translations"]), "rotations": turned})
         self.metadata["ratio"] *= similarity.scale
 
@@ -327,13 +334,13 @@ class Superquadrics(Family):
         super().adopt(metadata)
 
     def regularizers(self, context: LossContext) -> Mapping[str, Callable[[], Float[Tensor, ""]]]:
-        """`parsimony`: mean square root of the opacities. `total_variation`: mean squared forward differences of the
-        textures, summed over colours and blocks, around the back too. `overlap`: see `overlap_of`. Opacities with the
-        step's noise; parsimony and overlap are 0 once `binary`.
+        """`parsimony`: mean square root of the opacities. `total_variation` of the textures, summed over blocks.
+        `overlap`: see `overlap_of`. Opacities with the step's noise; parsimony and overlap are 0 once `binary`.
         """
+        values = self.metadata
 
         def until_binary(term: Callable[[], Tensor]) -> Callable[[], Tensor]:
-            return lambda: self.parameters["logit_opacities"].new_zeros(()) if self.metadata["binary"] else term()
+            return lambda: self.parameters["logit_opacities"].new_zeros(()) if values["binary"] else term()
 
         def parsimony() -> Tensor:
             logits = self.parameters["logit_opacities"]
@@ -343,23 +350,16 @@ class Superquadrics(Family):
         return {
             "opacity": lambda: self.opacities().mean(),
             "parsimony": until_binary(parsimony),
-            "total_variation": lambda: total_variation(self.parameters["raw_textures"].sigmoid()).sum(),
-            "overlap": until_binary(lambda: self.overlap_of(context.generator)),
+            "total_variation": lambda: total_variation(self.parameters["raw_textures"]).sum(),
+            "overlap": until_binary(lambda: self.overlap_of(context.generator, self.metadata["overlap_samples"])),
         }
 
     def overlap_of(self, generator: torch.Generator, samples: int = 1000) -> Float[Tensor, ""]:
-        """Mean over points, uniform in the boxes of the drawn blocks, of how far the sum of occupancies exceeds 1.95;
-        occupancy is opacity times sigmoid((1 - F^(e1/2)) / 0.005) (the released form). Differentiable in the blocks;
-        the points have no gradient.
-        """
+        """`superquadric_shape.overlap` of the drawn blocks, at `samples` points in the box of each."""
         rows = self._drawn()
         local = 2.0 * torch.rand(len(rows), samples, 3, generator=generator).to(self.parameters["translations"]) - 1.0
-        with torch.no_grad():
-            world = (local * self.sizes()[rows, None, :]) @ self.axes()[rows].mT
-            points = (world + self.parameters["translations"][rows, None, :]).reshape(-1, 3)
-        radius = self.implicit_values(points).index_select(0, rows) ** (0.5 * self.exponents()[rows, :1])
-        occupancy = self._drawn_opacities(rows)[:, None] * torch.sigmoid((1.0 - radius) / 0.005)
-        return (occupancy.sum(dim=0) - 1.95).clamp_min(0.0).mean()
+        frames = self.positions()[rows], self.axes()[rows], self.sizes()[rows]
+        return shapes.overlap(local, frames, self.exponents()[rows], self._drawn_opacities(rows))
 
     # -- density control ----------------------------------------------------------------------------------------------
     @torch.no_grad()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # the same names as in _HOME, for type checkers and editors
     from smalti.scene.history import History
     from smalti.scene.looks import expose, fade, hue, recolor, replace_texture, saturate, set_opacity, tint
     from smalti.scene.nearby import connected, flood, nearest
+    from smalti.scene.parts import NoParts, Part, Parts, parts_of, split_parts
     from smalti.scene.plain import SceneFileError
     from smalti.scene.scene import Layer, Scene
     from smalti.scene.screen import contributing, contributions, in_polygon, in_rectangle, total_contributions
@@ -28,6 +29,9 @@ _HOME = {
     "History": "smalti.scene.history",
     "Layer": "smalti.scene.scene",
     "LayerHandle": "smalti.scene.handles",
+    "NoParts": "smalti.scene.parts",
+    "Part": "smalti.scene.parts",
+    "Parts": "smalti.scene.parts",
     "Scene": "smalti.scene.scene",
     "SceneFileError": "smalti.scene.plain",
     "Selection": "smalti.scene.selection",
@@ -61,6 +65,7 @@ _HOME = {
     "mirror": "smalti.scene.edits",
     "move": "smalti.scene.edits",
     "nearest": "smalti.scene.nearby",
+    "parts_of": "smalti.scene.parts",
     "recolor": "smalti.scene.looks",
     "replace_texture": "smalti.scene.looks",
     "rotate": "smalti.scene.edits",
@@ -70,6 +75,7 @@ _HOME = {
     "simplify": "smalti.scene.budgets",
     "sphere": "smalti.scene.selection",
     "split": "smalti.scene.structure",
+    "split_parts": "smalti.scene.parts",
     "tint": "smalti.scene.looks",
     "total_contributions": "smalti.scene.screen",
     "transform": "smalti.scene.edits",
@@ -81,6 +87,9 @@ __all__ = [
     "History",
     "Layer",
     "LayerHandle",
+    "NoParts",
+    "Part",
+    "Parts",
     "Scene",
     "SceneFileError",
     "Selection",
@@ -114,6 +123,7 @@ __all__ = [
     "mirror",
     "move",
     "nearest",
+    "parts_of",
     "recolor",
     "replace_texture",
     "rotate",
@@ -123,6 +133,7 @@ __all__ = [
     "simplify",
     "sphere",
     "split",
+    "split_parts",
     "tint",
     "total_contributions",
     "transform",

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from smalti.cameras.similarity import Similarity
 from smalti.files.block_files import block_parts, blocks_mesh
 from smalti.files.glb_build import GlbBuilder
 from smalti.files.mesh import MeshFile, MeshPart, joined
-from smalti.files.mesh_files import meshes_part, write_mesh
+from smalti.files.mesh_files import around_notice, family_mesh, meshes_part, write_mesh
 from smalti.files.splats import SplatMetadata
 from smalti.primitives.family import Family
 from smalti.primitives.meshes import Meshes
@@ -113,7 +111,7 @@ def _parts(layer: Layer, family: Family) -> tuple[list[MeshPart], tuple[str, ...
 def _plain_mesh(layer: Layer, family: Family, extension: str) -> tuple[MeshFile, tuple[str, ...]]:
     if isinstance(family, Meshes):
         part, told = meshes_part(layer.name, family)
-        return part.mesh, told
+        return part.mesh, (*told, *around_notice(layer.name, family, part.mesh))
     if isinstance(family, Superquadrics) and extension == ".obj":
         blocks = f"the blocks of {layer.name!r} were written as triangles; .glb keeps what they were made from"
         return blocks_mesh(family), (blocks, *_clear(layer, family))
@@ -130,12 +128,11 @@ def _clear(layer: Layer, family: Family) -> tuple[str, ...]:
     return (f"{count:,} primitives of {layer.name!r} that one can see through became opaque",) if count else ()
 
 
-@torch.no_grad()
 def _surface_mesh(layer: Layer, family: Family) -> tuple[MeshFile, tuple[str, ...]]:
-    surface = family.surface()
-    assert surface is not None
-    colors = None if surface.colors is None else surface.colors.detach().cpu().float().numpy()
-    mesh = MeshFile(surface.vertices.detach().cpu().float().numpy(), surface.faces.cpu().long().numpy(), colors)
+    mesh = family_mesh(family)
+    assert mesh is not None
+    if mesh.texture is not None:
+        return mesh, ()
     return mesh, (f"layer {layer.name!r} was written as triangles with a colour per vertex",)
 
 

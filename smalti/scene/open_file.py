@@ -61,6 +61,7 @@ def open_scene(path: Path | str, frame: str | None = None) -> OpenedFile:
         opened = _of_file(path, contents_of(path))
     move = reframing(path, frame)
     if not move.is_identity:
+        opened.scene.turn_canonical(move)
         for layer in opened.scene:
             if layer.similarity.is_identity:
                 layer.family.transform(move)

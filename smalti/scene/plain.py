@@ -41,6 +41,8 @@ def scene_from(path: Path, tensors: Mapping[str, Tensor], plain: Mapping[str, An
     background = plain.get("background")
     colors = isinstance(background, list) and len(background) == 3 and all(map(_is_number, background))
     _require(path, background is None or colors, "background", "three numbers or null")
+    if plain.get("canonical_from_scene") is not None:
+        _check_similarity(path, plain["canonical_from_scene"], "canonical_from_scene")
     layers = plain.get("layers")
     _require(path, isinstance(layers, list), "layers", "a list")
     assert isinstance(layers, list)
@@ -64,13 +66,16 @@ def _checked_layer(path: Path, number: int, layer: object) -> str:
     assert isinstance(layer, dict)
     for key, kind in (("name", str), ("family", str), ("metadata", dict), ("visible", bool), ("locked", bool)):
         _require(path, isinstance(layer.get(key), kind), f"{where}.{key}", f"of type {kind.__name__}")
-    place = layer.get("similarity")
-    _require(path, isinstance(place, dict), f"{where}.similarity", "an object")
+    _check_similarity(path, layer.get("similarity"), f"{where}.similarity")
+    return layer["name"]
+
+
+def _check_similarity(path: Path, place: object, where: str) -> None:
+    _require(path, isinstance(place, dict), where, "an object")
     assert isinstance(place, dict)
     flat = [place.get("scale"), *_flat(place.get("rotation")), *_flat(place.get("translation"))]
     fits = len(flat) == 13 and all(map(_is_number, flat))
-    _require(path, fits, f"{where}.similarity", "scale, rotation (3 x 3) and translation (3), finite")
-    return layer["name"]
+    _require(path, fits, where, "scale, rotation (3 x 3) and translation (3), finite")
 
 
 def _flat(value: object) -> list[object]:

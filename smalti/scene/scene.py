@@ -20,6 +20,7 @@ from smalti.renderers.settings import RenderSettings
 from smalti.scene.history import History
 
 if TYPE_CHECKING:
+    from smalti.scene.groups.find import Groups
     from smalti.scene.handles import LayerHandle
 
 SCENE_VERSION = 1
@@ -82,6 +83,10 @@ class Scene:
     """Near plane, world units."""
     background: tuple[float, float, float] | None = None
     """The colour behind the scene that its training pictures stated; None where they had none (drawn as black)."""
+    canonical_from_scene: Similarity | None = None
+    """Where the capture was aligned: the frame with +y up and the subject in the cube [-1, 1]^3. What needs to know up,
+    or a size, asks it; nothing is drawn or written in it.
+    """
     history: History = field(default_factory=History, repr=False)
     """Edits that can be undone (`smalti.scene.edits`, `smalti.scene.structure`); not saved."""
 
@@ -139,9 +144,33 @@ class Scene:
             background = torch.tensor(self.background, device=drawables[0].device)
         return render(drawables, camera, background=background, settings=settings or self.settings(), backend=backend)
 
+    def like(self) -> Scene:
+        """A scene without layers in the same frame, order and light."""
+        canonical = self.canonical_from_scene
+        return Scene(order=self.order, near=self.near, background=self.background, canonical_from_scene=canonical)
+
+    def upright(self) -> Scene:
+        """The scene placed by its canonical frame: up is -y, as in scenes whose y points down (so a .glb stands on its
+        feet), the subject is about the origin, mostly within 1 of it. ValueError where the scene knows no such frame.
+        """
+        if self.canonical_from_scene is None:
+            raise ValueError("Scene.upright: the scene knows no canonical frame; train it with --align auto")
+        from smalti.files.frames import FRAMES
+
+        move = Similarity(1.0, torch.tensor(FRAMES["gltf"], dtype=torch.float64)) @ self.canonical_from_scene
+        placed = replace(self.like(), near=self.near * move.scale)
+        placed.turn_canonical(move)
+        placed.layers = {held.name: replace(held, similarity=move @ held.similarity) for held in self}
+        return placed
+
+    def turn_canonical(self, move: Similarity) -> None:
+        """Let the canonical frame follow where all layers are moved by `move`; nothing where there is none."""
+        if self.canonical_from_scene is not None:
+            self.canonical_from_scene = self.canonical_from_scene @ move.inverse
+
     def flattened(self) -> Scene:
         """The same picture with every layer's similarity applied to its primitives (the input is left alone)."""
-        flat = Scene(order=self.order, near=self.near, background=self.background)
+        flat = self.like()
         for layer in self:
             family = layer.family.copy()
             if not layer.similarity.is_identity:
@@ -197,6 +226,52 @@ class Scene:
         """
         return self.history.redo(self)
 
+    # -- regularities -------------------------------------------------------------------------------------------------
+    def find_groups(
+        self, tolerance: float | None = None, kinds: Sequence[str] | None = None, min_gain: float = 0.0
+    ) -> Groups:
+        """Mirrors, arrays, grids and rotations among the blocks of the visible layers, by description length, as edits:
+        move one leg, and all follow (`docs/groups.md`). Nothing is changed.
+
+        `tolerance`: how far corners may lie from where a group says, scene units; by default 2 % of the scene's extent.
+        `kinds`: of mirror, double_mirror, array, grid, rotation, same_size; by default all. `min_gain`: by how much a
+        group has to shorten the description at least.
+
+        >>> from smalti.scene.groups.demo import demo_table
+        >>> scene = demo_table()
+        >>> legs = scene.find_groups()[0]
+        >>> legs.kind, len(legs.members), len(legs.move([0.1, 0, 0])), scene.undo()
+        ('double_mirror', 4, 4, 'move')
+        """
+        from smalti.scene.groups.find import KINDS, find_groups
+
+        return find_groups(self, tolerance, KINDS if kinds is None else kinds, min_gain)
+
+    def program(self, groups: Groups | None = None) -> dict[str, Any]:
+        """The blocks of the scene as an expression tree for JSON, {"fn": name, "args": [...]}, with the given groups
+        or those that `find_groups` finds (`smalti.scene.groups.program`).
+
+        >>> from smalti.scene.groups.demo import demo_table
+        >>> [each["fn"] for each in demo_table().program()["args"]]
+        ['SymRef', 'Move']
+        """
+        from smalti.scene.groups.program import program
+
+        return program(self, groups)
+
+    def from_program(self, tree: dict[str, Any]) -> Scene:
+        """A new scene of the blocks that `tree` makes, with the looks of this scene's blocks that it names. ValueError
+        where it names others, or is no program.
+
+        >>> from smalti.scene.groups.demo import demo_table
+        >>> scene = demo_table()
+        >>> scene.from_program(scene.program()).counts()
+        {'table': 5}
+        """
+        from smalti.scene.groups.program import rebuilt
+
+        return rebuilt(self, tree)
+
     # -- state --------------------------------------------------------------------------------------------------------
     @staticmethod
     def load(path: Path | str) -> Scene:
@@ -247,13 +322,15 @@ class Scene:
             for layer in self
         ]
         background = None if self.background is None else list(self.background)
-        plain = {
+        plain: dict[str, Any] = {
             "version": SCENE_VERSION,
             "order": self.order,
             "near": self.near,
             "background": background,
             "layers": layers,
         }
+        if self.canonical_from_scene is not None:
+            plain["canonical_from_scene"] = self.canonical_from_scene.to_plain()
         return tensors, plain
 
     @staticmethod
@@ -265,6 +342,8 @@ class Scene:
             )
         background = None if plain["background"] is None else tuple(plain["background"])
         scene = Scene(order=plain["order"], near=plain["near"], background=background)
+        if plain.get("canonical_from_scene") is not None:
+            scene.canonical_from_scene = Similarity.from_plain(plain["canonical_from_scene"])
         for entry in plain["layers"]:
             prefix = f"{entry['name']}/"
             values = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

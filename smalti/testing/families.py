@@ -15,6 +15,7 @@ from smalti.cameras.rotations import matrix_from_quaternion
 from smalti.cameras.similarity import Similarity
 from smalti.primitives.family import Family, FamilyError, LossContext, Restructure, RowMap, family_names
 from smalti.primitives.surface import icosphere
+from smalti.primitives.topology import face_edges
 from smalti.renderers.frame import Frame
 from smalti.renderers.render import render
 from smalti.renderers.settings import RenderSettings
@@ -81,9 +82,9 @@ def check_family(
             report.raise_failures()
         return report
     checks = [_check_description, _check_initialisers, _check_measures, _check_pictures, _check_similarity]
-    checks += [_check_training, _check_storage, *([_check_density] if family.grows else [])]
+    checks += [check_parts, _check_training, _check_storage, *([_check_density] if family.grows else [])]
     for check in checks:
-        with report.expecting(check.__name__.removeprefix("_check_"), "this must not be raised"):
+        with report.expecting(check.__name__.removeprefix("_").removeprefix("check_"), "this must not be raised"):
             check(report, stage)
     if raises:
         report.raise_failures()
@@ -176,6 +177,35 @@ def _check_pictures(report: Report, stage: Stage) -> None:
     corners = torch.stack([box[:, 0].amin(0), box[:, 1].amax(0)])
     shown = _reach(frame, stage.camera, corners)
     report.require("bounds hold the picture", shown and bool(inner.isfinite().all()), "it draws outside of bounds()")
+
+
+def check_parts(report: Report, stage: Stage) -> None:
+    """Of families whose primitives are solids of their own: each is closed, and apart they draw the same."""
+    family = stage.family()
+    rows = family.separate_parts()
+    said = "separate_parts() gives rows exactly where part_noun is a word"
+    report.require("part_noun", (rows is not None) == stage.kind.part_noun.isidentifier(), said)
+    if rows is None:
+        return
+    expected = torch.arange(len(family))[torch.isin(torch.arange(len(family)), rows.cpu())]
+    report.require(
+        "parts: rows", torch.equal(rows.cpu(), expected), "expected rows of primitives, ascending, each once"
+    )
+    parts = [family.copy() for _ in rows]
+    for part, row in zip(parts, rows, strict=True):
+        part.rearrange(RowMap.keep(torch.arange(len(family), device=rows.device) == row))
+    drawables = [drawable for part in parts for drawable in part.drawables(stage.camera)]
+    together = render(drawables, stage.camera, settings=RenderSettings(order=family.default_order))
+    distance = (together.color - stage.draw(family).color).detach().abs().max()
+    report.note("parts: the same picture", float(distance), 2e-5, "apart they do not draw what they draw together")
+    surfaces = [surface for part in parts if (surface := part.surface()) is not None]
+    closed = all(bool((_faces_of_edges(surface.faces) == 2).all()) for surface in surfaces)
+    report.require("parts: closed", closed, "the surface of a part has edges that do not have two faces")
+
+
+def _faces_of_edges(faces: Tensor) -> Tensor:
+    edges, place = face_edges(faces.cpu().long())
+    return torch.bincount(place.reshape(-1), minlength=len(edges))
 
 
 def _reach(frame: Frame, camera: Camera, corners: Tensor) -> bool:

@@ -31,6 +31,13 @@ class Status:
     """Primitives by layer."""
 
 
+class Speaker(Protocol):
+    """Who passes on what is to be said."""
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+
+
 class Display(Protocol):
     """Where a run reports to."""
 

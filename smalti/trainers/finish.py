@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from smalti.trainers import evaluation
 from smalti.trainers.trainer import Trainer
+
+if TYPE_CHECKING:
+    from smalti.scene.parts import Parts
+    from smalti.trainers.part_pictures import Stand
 
 VIDEO_FRAMES = 90
 
@@ -23,6 +28,10 @@ class Finish:
             "sheet": self.sheet,
             "export": self.export,
             "video": self.video,
+            "parts": self.parts,
+            "turntable": self.turntable,
+            "exploded": self.exploded,
+            "flat": self.flat,
         }
 
     def result(self) -> evaluation.Evaluation:
@@ -39,13 +48,15 @@ class Finish:
         trainer, result = self.trainer, self.result()
         which = "held-out" if trainer.test_rows else "training"
         path = self.run.path / "evaluation.json"
-        values = {"step": trainer.step_number, "views": which, **result.to_json()}
+        loss = {"perceptual": trainer.perceptual_kind}
+        values = {"step": trainer.step_number, "views": which, **loss, **result.to_json()}
         path.write_text(json.dumps(values, indent=1), encoding="utf-8")
         if trainer.test_rows and not self._is_recorded():
             clock = {"cpu_seconds": round(trainer.clock.cpu, 3), "wall_seconds": round(trainer.clock.wall, 3)}
-            count = {"primitives": len(trainer.scene), "layers": trainer.scene.counts()}
-            self.run.record({"kind": "evaluation", "step": trainer.step_number, **clock, **count, **result.mean})
-        return [f"{which} views:", *result.lines(per_view=False), f"figures per view: {path}"]
+            facts = {**clock, "primitives": len(trainer.scene), "layers": trainer.scene.counts(), **loss}
+            self.run.record({"kind": "evaluation", "step": trainer.step_number, **facts, **result.mean})
+        said = [] if trainer.perceptual is None else [f"trained with the {trainer.perceptual.describe()}"]
+        return [f"{which} views:", *said, *result.lines(per_view=False), f"figures per view: {path}"]
 
     def _is_recorded(self) -> bool:
         """Whether these figures are in metrics.jsonl already: the run was finished before and is finished again."""
@@ -96,6 +107,56 @@ class Finish:
         write_video(path, render_path(trainer.scene, cameras, background, backend=trainer.backend))
         return [f"video: {path}"]
 
+    def parts(self) -> list[str]:
+        """A closed, textured mesh of each separate part, all in one file, and their assembly."""
+        from smalti.scene.exchange_parts import export_parts
+
+        done = export_parts(self.trainer.scene, self.run.path / "parts", beside=self.run.path)
+        return [str(done), *(f"  note: {notice}" for notice in done.notices)]
+
+    def turntable(self) -> list[str]:
+        """The parts alone, turned about."""
+        from smalti.trainers import part_pictures
+        from smalti.trainers.pictures import write_video
+
+        parts, stand = self._taken_apart()
+        path, backend = self.run.path / "turntable.mp4", self.trainer.backend
+        cameras = part_pictures.turntable_cameras(parts, stand, VIDEO_FRAMES)
+        write_video(path, part_pictures.picture_frames(parts.alone, cameras, backend=backend))
+        return [f"turntable: {path}"]
+
+    def exploded(self) -> list[str]:
+        """The parts moved apart: a picture, and a video where one can be written."""
+        from smalti.trainers import part_pictures
+        from smalti.trainers.pictures import VideoUnavailable, write_video
+
+        parts, stand = self._taken_apart()
+        path, backend = self.run.path / "exploded.png", self.trainer.backend
+        part_pictures.draw_exploded(path, parts, stand, backend=backend)
+        film = path.with_suffix(".mp4")
+        try:
+            write_video(film, part_pictures.exploding_frames(parts, stand, backend=backend))
+        except VideoUnavailable as error:
+            return [f"exploded view: {path}", f"its video was not made: {error}"]
+        return [f"exploded view: {path}, {film.name}"]
+
+    def flat(self) -> list[str]:
+        """The parts in flat colours over some of the training photographs."""
+        from smalti.trainers import part_pictures
+
+        trainer, path = self.trainer, self.run.path / "flat.png"
+        parts, _ = self._taken_apart()
+        rows = part_pictures.chosen_views(trainer.train_rows)
+        part_pictures.draw_flat(path, trainer.scene, parts, trainer.cache, rows, trainer.backend)
+        return [f"parts in flat colours: {path}"]
+
+    def _taken_apart(self) -> tuple[Parts, Stand]:
+        from smalti.scene.parts import parts_of
+        from smalti.trainers.part_pictures import stand_of
+
+        parts = parts_of(self.trainer.scene)
+        return parts, stand_of(parts, self.trainer.cameras)
+
 
 def finish(trainer: Trainer) -> list[str]:
     """Make all that `run.finish` lists; returns lines to show. What cannot be made is said and does not stop the
@@ -104,7 +165,8 @@ def finish(trainer: Trainer) -> list[str]:
     parts, lines = Finish(trainer), []
     for name in trainer.config.run.finish:
         try:
-            lines += parts.makers[name]()
+            with trainer.clock:  # the training is over: records of what it took stay as they are
+                lines += parts.makers[name]()
         except (ImportError, OSError, RuntimeError, ValueError, NotImplementedError) as error:
             lines.append(f"{name}: not made: {error}")
     return lines

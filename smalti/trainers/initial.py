@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch import Tensor
 from smalti.cameras.camera import Camera
 from smalti.configs.config import LayerConfig, TrainConfig
 from smalti.configs.resolve import ConfigError
-from smalti.datasets.dataset import Dataset
+from smalti.datasets.dataset import Dataset, Points
 from smalti.datasets.initial import FEWEST, initial_points
 from smalti.datasets.open import select_views
 from smalti.primitives.family import Family, find_family
@@ -42,18 +43,27 @@ def scene_extent(cameras: Sequence[Camera], points: Float[Tensor, "n 3"]) -> flo
 def starting_points(
     config: TrainConfig, dataset: Dataset, rows: Sequence[int], generator: torch.Generator
 ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
-    """(positions, colours 0..1) as `data.points` asks, from the training views alone; none where a scene file is the
-    start of every layer.
+    """(positions, colours 0..1) of `found_points`."""
+    return tensors_of(found_points(config, dataset, rows, generator))
+
+
+def tensors_of(points: Points) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
+    """(positions, colours 0..1) of points."""
+    return torch.from_numpy(points.positions).float(), torch.from_numpy(points.colors).float() / 255.0
+
+
+def found_points(config: TrainConfig, dataset: Dataset, rows: Sequence[int], generator: torch.Generator) -> Points:
+    """Points as `data.points` asks, from the training views alone; they say how they came to be. None where a scene
+    file is the start of every layer.
     """
     if config.init_from and not _unmentioned(config):
-        return torch.zeros(0, 3), torch.zeros(0, 3)
+        return Points(np.zeros((0, 3)), np.zeros((0, 3), np.uint8))
     training = select_views(dataset, rows)
     given = 0 if dataset.points is None else len(dataset.points.positions)
     sampled = config.data.points in ("hull", "frustum") or (config.data.points == "auto" and given < FEWEST)
     count = config.data.sampled_points if sampled else config.data.max_points
     count = min(count, config.density.max_primitives)
-    points = initial_points(training, count, generator, strategy=config.data.points)
-    return torch.from_numpy(points.positions).float(), torch.from_numpy(points.colors).float() / 255.0
+    return initial_points(training, count, generator, strategy=config.data.points)
 
 
 def initial_scene(config: TrainConfig, ground: Ground, extent: float) -> Scene:

@@ -16,11 +16,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from smalti.cameras.similarity import Similarity
 from smalti.configs.config import LayerConfig
 from smalti.configs.resolve import ConfigError
 from smalti.datasets.dataset import Dataset, DatasetError
 from smalti.datasets.hull_field import LEVEL, hull_field
 from smalti.datasets.initial import one_instant
+from smalti.datasets.world import World, find_world
 from smalti.files import read_scene_file
 from smalti.files.contents import SPLATS, contents_of
 from smalti.primitives.family import Family, find_family
@@ -32,6 +34,8 @@ from smalti.scene.folder import is_scene
 from smalti.scene.open_file import open_scene, splat_family
 from smalti.trainers.residual import missing_points, residuals
 
+ROOM = 1.3
+"""Of what is put around the cameras, over the farthest of them."""
 MOST_CELLS = 128
 """Cells of a grid along the longest side of the bounds."""
 
@@ -51,8 +55,12 @@ class Ground:
     background: tuple[float, float, float] = (0.0, 0.0, 0.0)
     settings: RenderSettings = field(default_factory=lambda: RenderSettings(order="ray", depth=True))
     """How they are drawn."""
+    aligned: World | None = None
+    """The capture's canonical frame, where it is known already."""
     notices: list[str] = field(default_factory=list)
     """What initialisers have to say: what a reader left out or altered, in sentences."""
+    seed: int = 0
+    """Of the run: the `initial_seed` of families that have one, where the layer does not say it."""
 
     def bounds(self, margin: float) -> Float[Tensor, "2 3"]:
         """The box of the middle 98 % of the points along each axis, larger by `margin` of its sides."""
@@ -62,6 +70,12 @@ class Ground:
         grown = np.maximum(high - low, 1e-3 * float(np.max(high - low)) + 1e-9) * (0.5 + margin)
         middle = 0.5 * (low + high)
         return torch.from_numpy(np.stack([middle - grown, middle + grown])).float()
+
+    def world(self) -> World:
+        """The capture's canonical frame: what `aligned` says, else found anew."""
+        if self.aligned is not None:
+            return self.aligned
+        return find_world([view.camera for view in self.dataset.views], self.dataset.points)
 
     def color_near(self, positions: Float[Tensor, "k 3"]) -> Float[Tensor, "k 3"]:
         """The colour of the nearest starting point."""
@@ -99,7 +113,8 @@ def initial_family(layer: LayerConfig, ground: Ground) -> Family:
             raise ConfigError(f"{where}.settings: {name} is of type {kind.__name__} and not negative, got {value!r}")
         settings[name] = kind(value)
     kind = find_family(layer.family)
-    metadata = kind.checked_metadata(layer.metadata)
+    seeded = {"initial_seed": ground.seed} if "initial_seed" in kind.default_metadata() else {}
+    metadata = kind.checked_metadata({**seeded, **layer.metadata})
     try:
         made = row.make(kind, metadata, ground, settings)
     except ValueError as error:
@@ -129,6 +144,44 @@ def _points(family: type[Family], metadata: Mapping[str, Any], ground: Ground, s
 
 def _random(family: type[Family], metadata: Mapping[str, Any], ground: Ground, settings: Mapping[str, Any]) -> Family:
     return family.at_random(ground.bounds(settings["margin"]), settings["count"], ground.generator, metadata)
+
+
+def _world(family: type[Family], metadata: Mapping[str, Any], ground: Ground, settings: Mapping[str, Any]) -> Family:
+    """Made in the cube [-1, 1]^3 of the canonical frame, and carried to where the cameras are."""
+    made = family.at_random(torch.tensor([[-1.0] * 3, [1.0] * 3]), settings["count"], ground.generator, metadata)
+    made.transform(ground.world().input_from_canonical)
+    return made
+
+
+def _floor(family: type[Family], metadata: Mapping[str, Any], ground: Ground, settings: Mapping[str, Any]) -> Family:
+    """As `world`, with its middle at the height of the ground, where the capture tells it."""
+    made, world = _world(family, metadata, ground, {"count": 1}), ground.world()
+    if world.ground is not None:
+        middle = world.canonical_from_input.apply(made.positions().detach()).mean(0)
+        rise = (world.ground - float(middle[1])) * world.unit
+        made.transform(Similarity(1.0, torch.eye(3), rise * torch.from_numpy(world.up)))
+    return made
+
+
+def _around(family: type[Family], metadata: Mapping[str, Any], ground: Ground, settings: Mapping[str, Any]) -> Family:
+    """As `world`, enlarged about its middle until it holds all cameras with room to spare: one that stood outside would
+    see nothing else.
+    """
+    made, world = _world(family, metadata, ground, {"count": 1}), ground.world()
+    bounds = made.bounds().detach().double()
+    middle = bounds.mean(dim=1).mean(dim=0)
+    centres = torch.stack([view.camera.centre.detach().double() for view in ground.dataset.views])
+    needed = ROOM * float((centres - middle).norm(dim=1).max())
+    inside = 0.5 * float((bounds[:, 1] - bounds[:, 0]).min())
+    if needed > inside > 0:
+        factor = needed / inside
+        made.transform(Similarity(factor, torch.eye(3), (1.0 - factor) * middle))
+        away = needed / (ROOM * world.unit)
+        ground.notices.append(
+            f"the cameras stand up to {away:.3g} units of the canonical frame away: what lies around them is made "
+            f"{factor:.3g} times larger"
+        )
+    return made
 
 
 def _grid(family: type[Family], metadata: Mapping[str, Any], ground: Ground, settings: Mapping[str, Any]) -> Family:
@@ -222,6 +275,9 @@ def _cells(
 INITIALIZERS: dict[str, Initializer] = {
     "points": Initializer(_points, {"count": 0}),
     "random": Initializer(_random, {"count": 1000, "margin": 0.1}),
+    "world": Initializer(_world, {"count": 10}),
+    "floor": Initializer(_floor, {}),
+    "around": Initializer(_around, {}),
     "grid": Initializer(_grid, {"count": 64, "margin": 0.1, "occupied": False}),
     "missing": Initializer(_missing, {"count": 1000, "margin": 0.1}),
     "hull": Initializer(_hull, {"faces": 2000, "primitives": 0}),

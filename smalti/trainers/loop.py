@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Literal
@@ -15,7 +15,7 @@ import torch
 
 from smalti.datasets.dataset import DatasetError
 from smalti.trainers import evaluation, schedules
-from smalti.trainers.display import Display, Status, resident_bytes
+from smalti.trainers.display import Display, Speaker, Status, resident_bytes
 from smalti.trainers.losses import psnr_of
 from smalti.trainers.trainer import StepReport, Trainer
 from smalti.trainers.watching import Nobody, Watcher
@@ -31,7 +31,7 @@ class Interrupt:
 
 
 @contextmanager
-def polite_interrupts(display: Display) -> Generator[Interrupt, None, None]:
+def polite_interrupts(display: Speaker) -> Generator[Interrupt, None, None]:
     """Within: the first SIGINT only sets a flag (where this is the main thread)."""
     flag = Interrupt()
     if threading.current_thread() is not threading.main_thread():
@@ -42,7 +42,8 @@ def polite_interrupts(display: Display) -> Generator[Interrupt, None, None]:
     def handle(_signal: int, _frame: FrameType | None) -> None:
         flag.asked = True
         signal.signal(signal.SIGINT, before)
-        display.say("interrupted: finishing this step and saving (once more to stop at once, without saving)")
+        with suppress(RuntimeError):  # a print that was interrupted cannot be entered again; the flag counts
+            display.say("interrupted: finishing this step and saving (once more to stop at once, without saving)")
 
     signal.signal(signal.SIGINT, handle)
     try:
@@ -138,10 +139,12 @@ class _Loop:
         trainer = self.trainer
         return {
             "loss": report.loss,
+            "perceptual": trainer.perceptual_kind,
             "psnr": report.psnr,
             "primitives": len(trainer.scene),
             "layers": trainer.scene.counts(),
             "bytes": trainer.budget.used(trainer.populations),
+            "model_bytes": trainer.budget.model_used(trainer.populations),
             "reduction": schedules.reduction(trainer.step_number - 1, trainer.config.schedule),
             "cpu_seconds": round(trainer.clock.cpu, 3),
             "wall_seconds": round(trainer.clock.wall, 3),
@@ -183,6 +186,7 @@ class _Loop:
                 "wall_seconds": round(trainer.clock.wall, 3),
                 "primitives": len(trainer.scene),
                 "layers": trainer.scene.counts(),
+                "perceptual": trainer.perceptual_kind,
                 **result.mean,
                 **extra,
             }

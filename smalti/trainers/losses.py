@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -23,9 +24,11 @@ DepthLoss = Callable[[Frame, Camera, int], Tensor]
 
 @dataclass(frozen=True)
 class ImageLossWeights:
-    """(1 - dssim) * L1 + dssim * (1 - SSIM)."""
+    """(1 - dssim) * pixel + dssim * (1 - SSIM)."""
 
     dssim: float = 0.2
+    pixel: Literal["l1", "mse"] = "l1"
+    """Mean absolute or mean squared difference of the values."""
 
 
 def image_loss(
@@ -34,7 +37,8 @@ def image_loss(
     mask: Float[Tensor, "h w"] | None,
     weights: ImageLossWeights,
 ) -> Float[Tensor, ""]:
-    """The photometric loss of Kerbl et al. 2023, equation 7. Differentiable with respect to `rendered` only.
+    """The photometric loss of Kerbl et al. 2023, equation 7, or the same with squares for absolute differences.
+    Differentiable with respect to `rendered` only.
 
     With a mask both pictures are multiplied by it, and both terms are means over the pixels weighted by it: pixels
     outside count nothing (an all-zero mask gives 0).
@@ -42,8 +46,25 @@ def image_loss(
     if rendered.device.type == "cpu":
         from smalti.renderers.engine.training import image_loss as native_image_loss
 
-        return native_image_loss(rendered, target, mask, weights.dssim)
+        if weights.pixel == "l1":
+            return native_image_loss(rendered, target, mask, weights.dssim)
+        loss = (1.0 - weights.dssim) * squared_error(rendered, target, mask)
+        return loss + weights.dssim * native_image_loss(rendered, target, mask, 1.0) if weights.dssim > 0 else loss
     return image_loss_torch(rendered, target, mask, weights)
+
+
+def squared_error(
+    rendered: Float[Tensor, "h w 3"], target: Float[Tensor, "h w 3"], mask: Float[Tensor, "h w"] | None
+) -> Float[Tensor, ""]:
+    """Mean square over values; with a mask both pictures are multiplied by it and it weights the mean, as in
+    `image_loss`. Differentiable with respect to `rendered`.
+    """
+    difference = rendered - target
+    if mask is None:
+        # Row by row, so that the sum is the same for any number of threads.
+        return difference.square().sum(dim=(1, 2)).sum() / difference.numel()
+    squares = (difference * mask[:, :, None]).square().sum(dim=2) * mask
+    return squares.sum(dim=1).sum() / (3.0 * mask.sum(dim=1).sum().clamp_min(1e-6))
 
 
 def image_loss_torch(
@@ -55,11 +76,14 @@ def image_loss_torch(
     """`image_loss` in plain torch: on devices, and as the judge of the engine's own (a hundred times faster on a
     CPU).
     """
+    pixel = squared_error(rendered, target, mask) if weights.pixel == "mse" else None
     share = torch.tensor(1.0 / rendered.numel(), dtype=rendered.dtype, device=rendered.device)
     if mask is not None:
         share = mask[:, :, None] / (3.0 * mask.sum().clamp_min(1e-6))
         rendered, target = rendered * mask[:, :, None], target * mask[:, :, None]
-    loss = (1.0 - weights.dssim) * ((rendered - target).abs() * share).sum()
+    if pixel is None:
+        pixel = ((rendered - target).abs() * share).sum()
+    loss = (1.0 - weights.dssim) * pixel
     if weights.dssim > 0:
         loss = loss + weights.dssim * ((1.0 - ssim_map(rendered, target)) * share).sum()
     return loss

@@ -10,6 +10,7 @@ from smalti.configs.config import LayerConfig, TrainConfig
 from smalti.configs.resolve import ConfigError
 from smalti.primitives.family import LossContext
 from smalti.scene.scene import Layer, Scene
+from smalti.trainers import schedules
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +43,27 @@ def plans_of(scene: Scene, config: TrainConfig, context: LossContext) -> dict[st
         )
         for layer in scene
     }
+
+
+PICTURE_TERMS = ("dssim", "perceptual")
+"""Those that `schedule.weights` may name besides the families' own."""
+
+
+def require_scheduled_terms(scene: Scene, config: TrainConfig, context: LossContext) -> None:
+    """ConfigError where `schedule.weights` names a term that neither pictures nor layers have, or lifts dssim above
+    one. Layers that the configuration has and the scene no longer (they were edited away) are taken at their word.
+    """
+    known, gone = {*PICTURE_TERMS}, {layer.name for layer in config.scene} - set(scene.layers)
+    for layer in scene:
+        terms = layer.family.regularizers(context)
+        known |= {*terms, *(f"{layer.name}/{term}" for term in terms)}
+    changes = config.schedule.weights
+    named = [term for _, term, _ in changes if term.partition("/")[0] not in gone]
+    _require(named if not gone else [term for term in named if "/" in term], known, "schedule.weights", "loss term")
+    dssim = [config.loss.dssim * schedules.weight_factor(step, "dssim", changes) for step, _, _ in changes]
+    if max(dssim, default=0.0) > 1:
+        raise ConfigError(f"schedule.weights: dssim would become {max(dssim):g} with loss.dssim={config.loss.dssim:g}; "
+                          "it is a share of the picture loss, at most 1")  # fmt: skip
 
 
 def _plan(layer: Layer, given: LayerConfig, config: TrainConfig, context: LossContext) -> LayerPlan:

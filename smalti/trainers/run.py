@@ -13,6 +13,7 @@ from smalti.configs.config import TrainConfig
 from smalti.datasets.dataset import Dataset
 from smalti.scene.scene import Scene
 from smalti.trainers import checkpoints
+from smalti.trainers.seeds import chosen_run
 
 
 class Run:
@@ -57,8 +58,8 @@ class Run:
 
     @staticmethod
     def open(path: str | Path) -> Run:
-        """An existing run; FileNotFoundError where there is none."""
-        path = Path(path)
+        """An existing run; of a folder of several seeds the best. FileNotFoundError where there is none."""
+        path = chosen_run(path)
         if not (path / "config.yaml").is_file():
             raise FileNotFoundError(
                 f"{path} is not a run folder (it has no config.yaml); start one with `smalti train`"
@@ -110,6 +111,10 @@ class Run:
         """Refined poses and exposures by name of tensor, empty where nothing was refined."""
         state = checkpoints.read_state(checkpoints.checkpoint_path(self.path, step))
         return {key: value for key, value in state.tensors.items() if key.startswith("refine/")}
+
+    def perceptual_kind(self) -> str | None:
+        """Of the perceptual term that the run was trained with, as its records say; None without one."""
+        return next((each["perceptual"] for each in reversed(list(self.metrics())) if "perceptual" in each), None)
 
     # -- data ---------------------------------------------------------------------------------------------------------
     def dataset(self) -> Dataset:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 from smalti.configs.config import OptimizerConfig, ScheduleConfig
 from smalti.primitives.family import Family
@@ -18,6 +19,19 @@ def warm_up(step: int, warmup: int) -> float:
     return min((step + 1) / (warmup + 1), 1.0)
 
 
+def dropped(step: int, drops: Sequence[tuple[int, float]]) -> float:
+    """The product of the factors of all [step, factor] that came."""
+    return math.prod(factor for at, factor in drops if step >= at)
+
+
+def weight_factor(step: int, term: str, changes: Sequence[tuple[int, str, float]], layer: str = "") -> float:
+    """What the weight of `term` (of the pictures, or of `layer`) is multiplied by: the product of the factors of all
+    [step, term, factor] that came and name it, with or without its layer.
+    """
+    names = (term, f"{layer}/{term}") if layer else (term,)
+    return math.prod(factor for at, name, factor in changes if step >= at and name in names)
+
+
 def learning_rates(
     family: Family, given: Mapping[str, float], config: OptimizerConfig, step: int, steps: int
 ) -> dict[str, float]:
@@ -27,7 +41,7 @@ def learning_rates(
     base = {name: rate for name, rate in family.default_learning_rates().items() if name in family.parameters}
     base |= given
     positions = set(family.position_parameters())
-    warm = warm_up(step, config.warmup)
+    warm = warm_up(step, config.warmup) * dropped(step, config.drops)
     return {
         name: rate * warm * decay(step, steps, config.position_final if name in positions else config.other_final)
         for name, rate in base.items()

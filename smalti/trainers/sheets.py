@@ -77,7 +77,7 @@ def draw_sheet(path: Path, rows: Sequence[SheetRow], protocol: str) -> None:
     top = max(float(np.quantile(finite, 0.995)), 1 / 255)
     height, width = panels[0][0].shape[:2]
     row_height = _PANEL_INCHES * height / width + 0.35
-    figure = _figure(3 * _PANEL_INCHES + 0.9, len(rows) * row_height + 0.75)
+    figure = new_figure(3 * _PANEL_INCHES + 0.9, len(rows) * row_height + 0.75)
     grid = figure.subplots(len(rows), 3, squeeze=False)
     bar = None
     for axes, row, (truth, image, error) in zip(grid, rows, panels, strict=True):
@@ -96,7 +96,7 @@ def draw_sheet(path: Path, rows: Sequence[SheetRow], protocol: str) -> None:
     scale.set_label("mean over channels, 0..1", fontsize=8)
     scale.ax.tick_params(labelsize=8)
     figure.supxlabel(_wrapped(protocol, 150), fontsize=7, color="0.35")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_curves(path: Path, records: Iterable[dict[str, Any]]) -> None:
@@ -109,7 +109,7 @@ def draw_curves(path: Path, records: Iterable[dict[str, Any]]) -> None:
     held_out = [record for record in records if record.get("kind") == "evaluation"]
     if not train:
         raise ValueError("draw_curves: metrics.jsonl has no training record yet; train at least `run.log_every` steps")
-    figure = _figure(11.0, 10.5)
+    figure = new_figure(11.0, 10.5)
     grid = figure.subplots(4, 2, sharex="col", sharey="row")
     for column, key, label in ((0, "step", "step"), (1, "cpu_seconds", "processor seconds of training")):
         loss, quality, count, memory = grid[:, column]
@@ -136,7 +136,7 @@ def draw_curves(path: Path, records: Iterable[dict[str, Any]]) -> None:
     for axis in grid.flat:
         axis.grid(alpha=0.25)
     figure.align_ylabels(grid[:, 0])
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _line(
@@ -180,10 +180,10 @@ def _panels(pair: Comparison) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     error = (pair.image - pair.truth).abs().mean(dim=-1)
     if pair.mask is not None:
         error = torch.where(pair.mask, error, torch.full_like(error, torch.nan))
-    return _reduced(pair.truth), _reduced(pair.image), _reduced(error)
+    return reduced(pair.truth), reduced(pair.image), reduced(error)
 
 
-def _reduced(picture: Float[Tensor, "h w *c"]) -> np.ndarray:
+def reduced(picture: Float[Tensor, "h w *c"]) -> np.ndarray:
     """At most PANEL_PIXELS along the longer side, by averaging whole blocks."""
     array = picture.detach().float().cpu().numpy()
     block = -(-max(array.shape[:2]) // PANEL_PIXELS)
@@ -200,7 +200,7 @@ def _error_colors() -> Any:
     return colormaps["inferno"].with_extremes(bad="0.6")
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """A figure on the Agg canvas; pyplot and its global state are not touched."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -210,7 +210,7 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         figure.savefig(scratch, format="png")

@@ -5,9 +5,11 @@ here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from smalti.primitives.family import Drawable, LossContext
@@ -25,7 +27,9 @@ from smalti.trainers.losses import (
     image_loss,
     psnr_of,
 )
+from smalti.trainers.perceptual import PerceptualTerm
 from smalti.trainers.refinement import Refinement
+from smalti.trainers.schedules import weight_factor
 from smalti.trainers.views import TrainingView
 
 
@@ -34,13 +38,34 @@ class StepOptions:
     """What a step needs to know besides scene and views."""
 
     image: ImageLossWeights
+    perceptual: PerceptualTerm | None = None
+    """Of pictures, beside `image`."""
     weights: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Of the families' own loss terms: layer -> term -> weight."""
+    changes: Sequence[tuple[int, str, float]] = ()
+    """[step, term, factor] that multiply weights (`schedule.weights`)."""
     context: LossContext | None = None
     """For these terms; needed where there are weights."""
     backend: str = "auto"
     absolute_gradient: bool = False
     depth_loss: DepthLoss | None = None
+
+    def at(self, step: int) -> StepOptions:
+        """With the weights as they are at `step`, and no changes to come."""
+        if not self.changes:
+            return self
+        factor = partial(weight_factor, step, changes=self.changes)
+        seen = self.perceptual
+        return replace(
+            self,
+            image=replace(self.image, dssim=self.image.dssim * factor("dssim")),
+            perceptual=None if seen is None else replace(seen, weight=seen.weight * factor("perceptual")),
+            weights={
+                layer: {term: weight * factor(term, layer=layer) for term, weight in terms.items()}
+                for layer, terms in self.weights.items()
+            },
+            changes=(),
+        )
 
 
 @dataclass(eq=False)
@@ -58,6 +83,10 @@ class StepResult:
     arena: int = 0
     """Bytes that the renderer held for the largest of the renders."""
 
+    def seen(self, layer: str) -> Bool[Tensor, "n"]:
+        """Which primitives of a drawn layer were in a picture of the step."""
+        return torch.stack([each[layer].visible for each in self.sightings if layer in each]).any(dim=0)
+
 
 def backward(
     scene: Scene, views: Sequence[TrainingView], refinement: Refinement, options: StepOptions, step: int
@@ -65,6 +94,7 @@ def backward(
     """Mean loss over the views plus the regularisers, differentiated; views one after another, so memory does not
     grow.
     """
+    options = options.at(step)
     trained = [layer for layer in scene.visible_layers() if not layer.locked]
     for layer in scene:  # those that were hidden meanwhile, too: no gradient of theirs is used twice
         for parameter in layer.family.parameters.values():
@@ -81,6 +111,9 @@ def backward(
         frame = render(drawables, camera, background=view.background, settings=settings, backend=options.backend)
         color = refinement.exposed(frame.color, view.index)
         loss = image_loss(color, view.target, view.mask, options.image)
+        if options.perceptual is not None:
+            seen = options.perceptual(color, view.target, view.mask, step)
+            loss = loss if seen is None else loss + seen.to(loss)
         extra = refinement.loss(view.index)
         if extra is not None:
             loss = loss + extra.to(loss)

@@ -4,7 +4,6 @@ loop's.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from smalti.cameras.camera import Camera
 from smalti.configs.config import TrainConfig, parse_bytes
+from smalti.configs.resolve import ConfigError
 from smalti.datasets.dataset import Dataset
 from smalti.datasets.images import ImageCache
 from smalti.datasets.open import select_views
@@ -24,17 +24,21 @@ from smalti.renderers.render import render
 from smalti.scene.scene import Scene
 from smalti.trainers import checkpoints, schedules
 from smalti.trainers.adam import Adam, AdamSettings
+from smalti.trainers.alignment import Alignment, alignment_of, wishes_of
+from smalti.trainers.clock import Clock
 from smalti.trainers.density.budget import Budget
 from smalti.trainers.density.evidence import near_cameras, unsupported
+from smalti.trainers.density.exchange import Exchange, Judged
 from smalti.trainers.density.population import Population
 from smalti.trainers.density.rule import Change, make_rule
 from smalti.trainers.edited import EditedState, trained_layers
 from smalti.trainers.guard import BadGradient, BadGradientError
-from smalti.trainers.initial import initial_scene, scene_extent, starting_points
+from smalti.trainers.initial import found_points, initial_scene, scene_extent, tensors_of
 from smalti.trainers.initializers import Ground
-from smalti.trainers.losses import DepthLoss, ImageLossWeights
+from smalti.trainers.losses import DepthLoss, ImageLossWeights, image_loss
 from smalti.trainers.ordering import ViewOrder
-from smalti.trainers.plans import plans_of
+from smalti.trainers.perceptual import perceptual_term
+from smalti.trainers.plans import plans_of, require_scheduled_terms
 from smalti.trainers.refinement import Refinement
 from smalti.trainers.run import Run
 from smalti.trainers.step import StepOptions, backward
@@ -49,37 +53,6 @@ class StepReport:
     psnr: float
     changes: dict[str, int]
     problems: list[str]
-
-
-class Clock:
-    """Processor and wall seconds of training; what runs inside `excluded` does not count."""
-
-    def __init__(self) -> None:
-        self.cpu_before, self.wall_before = 0.0, 0.0
-        self.cpu_start, self.wall_start = time.process_time(), time.perf_counter()
-
-    @property
-    def cpu(self) -> float:
-        """Seconds of all threads, over all sittings of the run."""
-        return self.cpu_before + time.process_time() - self.cpu_start
-
-    @property
-    def wall(self) -> float:
-        """Seconds by the clock, over all sittings of the run."""
-        return self.wall_before + self.sitting
-
-    @property
-    def sitting(self) -> float:
-        """Seconds by the clock since this start."""
-        return time.perf_counter() - self.wall_start
-
-    def __enter__(self) -> Clock:
-        self._pause = (time.process_time(), time.perf_counter())
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.cpu_start += time.process_time() - self._pause[0]
-        self.wall_start += time.perf_counter() - self._pause[1]
 
 
 class Trainer:
@@ -107,6 +80,8 @@ class Trainer:
         self.step_number = 0
         self.notices: list[str] = []
         """What there is to say before the first step: of files that were read, of primitives that were left out."""
+        self.alignment: Alignment | None = None
+        """The capture's canonical frame and what it is by; None in a run that goes on, and without `data.align`."""
         self.clock = Clock()
         self.backend, self.depth_loss = backend or self.config.run.backend, depth_loss
         if resume:
@@ -117,17 +92,25 @@ class Trainer:
     def _start(self) -> None:
         """The first scene."""
         config = self.config
-        points = starting_points(config, self.dataset, self.train_rows, self.generator)
-        self.extent = scene_extent(self.cameras, points[0])
-        ground = Ground(select_views(self.dataset, self.train_rows), *points, self.generator, notices=self.notices)
+        wishes_of(config.data)  # what is wrong with them is said before any work
+        found = found_points(config, self.dataset, self.train_rows, self.generator)
+        views, points, seed = select_views(self.dataset, self.train_rows), tensors_of(found), config.run.seed
+        self.alignment = alignment_of(config.data, views, found)
+        world = self.alignment.world if self.alignment else None
+        self.extent = world.unit if world else scene_extent(self.cameras, points[0])
+        ground = Ground(views, *points, self.generator, notices=self.notices, seed=seed, aligned=world)
         self.scene = initial_scene(config, ground, self.extent)
+        self.scene.canonical_from_scene = world.canonical_from_input if world else None
         self.scene.background = stated_background(self.dataset, config.data.background)
         self._assemble()
         self._trim_to_budget()
 
-    def _assemble(self) -> None:
-        """Everything that leans on scene and extent."""
+    def _assemble(self, perceptual: str = "") -> None:
+        """Everything that leans on scene and extent. `perceptual`: the kind of that term in a run that goes on."""
         config = self.config
+        self.perceptual = perceptual_term(config.loss, self.generator, perceptual)
+        if self.perceptual is not None:
+            self.notices.append(self.perceptual.describe())
         for layer in self.scene:
             layer.family.to(self.device)
             layer.family.require_gradients(not layer.locked)
@@ -139,6 +122,9 @@ class Trainer:
         self.refinement = Refinement(config.refine, len(self.source), self.extent)
         context = LossContext(self.extent, self.generator, config.loss.anisotropy_limit)
         self.budget = Budget(parse_bytes(config.density.budget), most_primitives(config, self.cameras))
+        self.budget.model = parse_bytes(config.density.model) if config.density.model else 0
+        require_scheduled_terms(self.scene, config, context)
+        self.exchange = Exchange(config.exchange)
         self.plan([Population(layer, self.adam) for layer in trained_layers(self.scene)], context)
         self.edited = EditedState(self)
 
@@ -155,13 +141,20 @@ class Trainer:
         self.rules = {name: make_rule(self.plans[name].rule, config, self.extent) for name in names}
         self.budget.fixed = sum(layer.family.bytes for layer in self.scene if layer.locked)
         self.options = StepOptions(
-            image=ImageLossWeights(config.loss.dssim),
+            image=ImageLossWeights(config.loss.dssim, config.loss.pixel),
+            perceptual=self.perceptual,
+            changes=config.schedule.weights,
             weights={name: plan.weights for name, plan in self.plans.items()},
             context=context,
             backend=self.backend,
             absolute_gradient=any(rule.absolute_gradient for rule in self.rules.values()),
             depth_loss=self.depth_loss,
         )
+
+    @property
+    def perceptual_kind(self) -> str | None:
+        """Of the perceptual term that is really used; None without one."""
+        return None if self.perceptual is None else self.perceptual.kind
 
     @property
     def can_step(self) -> bool:
@@ -199,7 +192,7 @@ class Trainer:
         for population in self.populations:
             name, rule = population.layer.name, self.rules[population.layer.name]
             if name in result.pulls:
-                rule.feel(population, result.pulls[name])
+                rule.feel(population, result.pulls[name], result.seen(name))
                 continue
             for sighting in result.sightings:
                 if name in sighting:
@@ -224,14 +217,15 @@ class Trainer:
             given = self.plans[layer.name].rates
             rates = schedules.learning_rates(family, given, config.optimizer, step, config.run.steps)
             positions = set(family.position_parameters())
-            position_rate = max([rates[name] for name in positions & set(rates)], default=0.0)
+            unit = self.extent if config.optimizer.scale_positions else 1.0
+            position_rate = max([rates[name] for name in positions & set(rates)], default=0.0) * (unit / self.extent)
             scaled = {
-                f"{layer.name}/{name}": rate * (self.extent if name in positions else 1.0)
-                for name, rate in rates.items()
+                f"{layer.name}/{name}": rate * (unit if name in positions else 1.0) for name, rate in rates.items()
             }
             self.adam.step(population.parameters(), scaled, population.rows_to_hold(bad))
             self.rules[layer.name].after_update(population, self._moment(step + 1, position_rate))
         share = schedules.decay(step, config.run.steps, config.optimizer.position_final)
+        share *= schedules.dropped(step, config.optimizer.drops)
         stayed = self.refinement.step([view.index for view in views], step, share)
         names = {view.index: view.camera.name for view in views}
         return [f"step {step}: gradient of {table} is NaN or Inf (view {names[row]})" for table, row in stayed]
@@ -253,7 +247,20 @@ class Trainer:
                 doomed = torch.zeros_like(doomed)
             changes = self.rules[population.layer.name].change(population, doomed, self._moment(step))
             total = _added(total, changes)
+        if self.exchange.due(step, self.config.density.start, self.config.density.stop):
+            total = _added(total, self.exchange.change(self.scene, self._moment(step), len(self.source), self._judged))
         return {key: value for key, value in total.items() if value}
+
+    @torch.no_grad()
+    def _judged(self, scene: Scene, row: int) -> Judged:
+        """A training view as the exchange of bytes looks at it: alike whenever it is asked for in one step."""
+        view = self.source.plain(row, self.device)
+        camera = self.refinement.camera(view.camera, row)
+        frame = self._with_statistics(scene, camera, view.background)
+        color = self.refinement.exposed(frame.color, row)
+        error = (color - view.target).abs().mean(dim=2)
+        loss = image_loss(color, view.target, view.mask, self.options.at(self.step_number).image)
+        return Judged(frame, error if view.mask is None else error * view.mask, float(loss))
 
     def _prune_unsupported(self) -> int:
         with torch.no_grad():
@@ -266,10 +273,10 @@ class Trainer:
             and not bool(found[population.layer.name].all())
         )
 
-    def _with_statistics(self, scene: Scene, camera: Camera) -> Frame:
+    def _with_statistics(self, scene: Scene, camera: Camera, background: Tensor | None = None) -> Frame:
         settings = scene.settings(statistics=True)
         backend = "auto" if self.backend == "gsplat" else self.backend  # it has no statistics; the engine draws these
-        return render(scene.drawables(camera), camera, settings=settings, backend=backend)
+        return render(scene.drawables(camera), camera, background=background, settings=settings, backend=backend)
 
     def _trim_to_budget(self) -> None:
         """Initial primitives beyond the budget go, at random and from each layer that can shrink by the same share: the
@@ -289,6 +296,12 @@ class Trainer:
                     f"out, at random; the limits are {why}"
                 )
 
+        if self.budget.model and (held := self.budget.model_used(self.populations)) > self.budget.model:
+            raise ConfigError(
+                f"density.model={self.config.density.model}: the layers take {held:,} bytes and cannot be thinned out "
+                "further; start them smaller (their `settings`), or raise it"
+            )
+
     # -- state --------------------------------------------------------------------------------------------------------
     def save(self) -> None:
         """A checkpoint of this step."""
@@ -305,8 +318,10 @@ class Trainer:
             "adam": counts,
             "order": self.order.state(),
             "budget": self.budget.state(),
+            "exchange": self.exchange.state(),
             "extent": self.extent,
             "views": len(self.source),
+            "perceptual": self.perceptual_kind,
         }
         state.clock = {"cpu": self.clock.cpu, "wall": self.clock.wall}
         checkpoints.write_checkpoint(
@@ -321,7 +336,7 @@ class Trainer:
         state = checkpoints.read_state(folder)
         with checkpoints.reading(folder):
             self.extent = float(state.plain["extent"])
-            self._assemble()
+            self._assemble(state.plain.get("perceptual") or "")  # what older versions saved has none
             self.step_number = int(state.plain["step"])
             self.adam.load(_below(state.tensors, "adam/"), state.plain["adam"], self.device)
             self.refinement.load(_below(state.tensors, "refine/"))
@@ -330,6 +345,7 @@ class Trainer:
             self.generator.set_state(state.tensors["generator"])
             self.order.load(state.plain["order"])
             self.budget.load(state.plain["budget"])
+            self.exchange.load(state.plain.get("exchange", {"worth": {}}))
             self.clock.cpu_before, self.clock.wall_before = state.clock["cpu"], state.clock["wall"]
             before = state.plain["views"]
         if before != len(self.source):
@@ -364,6 +380,8 @@ def limits_of(config: TrainConfig, cameras: Sequence[Camera], most: int) -> str:
             f"density.pixels_per_primitive={density.pixels_per_primitive:g} ({most_primitives(config, cameras):,} for "
             "these pictures; 0 lifts it)"
         )
+    if density.model:
+        found.append(f"density.model={density.model}")
     return ", ".join([*found, f"density.max_primitives={density.max_primitives:,}", f"density.budget={density.budget}"])
 
 

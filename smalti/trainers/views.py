@@ -64,6 +64,10 @@ class ViewSource:
             background = torch.rand(3, generator=generator)
         return prepared(loaded, index, factor, background.to(device))
 
+    def plain(self, index: int, device: torch.device) -> TrainingView:
+        """View `index` at full resolution over the stated background: what scenes are judged by. Draws no number."""
+        return prepared(self.cache.get(self.rows[index]), index, 1, self.color.to(device))
+
     def prefetch(self, index: int | None) -> None:
         """Decode view `index` in the background."""
         if index is not None:

@@ -110,8 +110,8 @@ class ClientView:
         """Move the client's camera there (what the page can show of it: it has no distortion and its own aspect)."""
         move_page(self.client, camera)
 
-    def say(self, text: str, problem: bool = False) -> None:
-        """A line on the client's page; the same line again only after a while."""
+    def say(self, text: str, problem: bool = False, stays: bool = False) -> None:
+        """A line on the client's page, which `stays` or goes by itself; the same line again only after a while."""
         now = time.time()
         with self._lock:
             if self.closed or any(line["text"] == text and now - line["time"] < REPEAT_AFTER for line in self.said):
@@ -120,7 +120,7 @@ class ClientView:
         self.client.add_notification(
             "Problem" if problem else "smalti",
             text,
-            auto_close_seconds=15.0 if problem else 5.0,
+            auto_close_seconds=None if stays else 15.0 if problem else 5.0,
             color="red" if problem else None,
         )
 

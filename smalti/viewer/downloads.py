@@ -17,7 +17,7 @@ FORMATS = (".ply", ".spz", ".sog", ".splat", ".glb", ".obj", ".json", ".smalti")
 def part_of(scene: Scene, selection: Selection | None = None) -> Scene:
     """A scene of its own, of visible layers: of what is selected in them, or all."""
     masks = None if selection is None else selection.masks(scene)
-    part = Scene(order=scene.order, near=scene.near, background=scene.background)
+    part = scene.like()
     for held in scene.visible_layers():
         family = held.family
         if masks is not None:

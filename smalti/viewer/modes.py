@@ -23,16 +23,15 @@ from smalti.renderers.frame import Frame
 from smalti.renderers.render import render
 from smalti.renderers.settings import RenderSettings
 from smalti.scene.changes import EditError
+from smalti.scene.palette import PALETTE, rgb
 from smalti.scene.scene import Layer, Scene
 from smalti.scene.selection import Selection
 from smalti.viewer.fitting import Fit, fit, fitted, nearest_view, stands_at
 from smalti.viewer.highlight import selected_parts, tinted
 from smalti.viewer.look import Look
-from smalti.viewer.shades import depth_limits, depth_normals, mapped, quantiles, rgb
+from smalti.viewer.shades import depth_limits, depth_normals, mapped, quantiles
 from smalti.viewer.stage import Stage, Views
 
-PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#9467bd", "#8c564b", "#bcbd22")
-"""Colours of layers: those of Okabe and Ito (2008), which the colour-blind can tell apart, then others."""
 ERROR_FULL = 0.25
 """Mean absolute difference of the channels (0..1) that has the error map's last colour."""
 AROUND = 0.1

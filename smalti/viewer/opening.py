@@ -27,12 +27,17 @@ class Opening:
 
 
 def opening_of(stage: Stage) -> Opening:
-    """The first training view, looking at the depth of what the views look at; else a step back from the scene, whose
-    up is -y (OpenCV's axes, those of most splat files).
+    """The first training view, looking at the depth of what the views look at; else before the front of the scene's
+    canonical frame; else a step back from the scene, whose up is -y (OpenCV's axes, those of most splat files).
     """
     middle, radius = bounds(stage)
-    views = stage.views
+    views, canonical = stage.views, stage.scene.canonical_from_scene
     rows = [] if views is None else (views.train_rows or views.test_rows)
+    if (views is None or not rows) and canonical is not None:
+        direction = torch.nn.functional.normalize(torch.tensor([0.0, 0.4, 1.0], dtype=torch.float64), dim=0)
+        places = torch.stack([1.75 / math.sin(0.5 * FOV) * direction, torch.zeros_like(direction)])
+        place, target = canonical.inverse.apply(places)
+        return Opening(_three(place), _three(target), _three(canonical.rotation[1]), FOV)
     if views is None or not rows:
         distance = 1.1 * radius / math.sin(0.5 * FOV)
         place = (middle[0], middle[1] - 0.35 * distance, middle[2] - 0.93 * distance)
@@ -44,7 +49,7 @@ def opening_of(stage: Stage) -> Opening:
     forward, centre = first.rotation[2].double(), first.centre.double()
     try:
         depth = float((focus_point(cameras).double() - centre) @ forward)
-        up = up_direction(cameras).double()
+        up = up_direction(cameras).double() if canonical is None else canonical.rotation[1].double()
     except ValueError:
         depth, up = 0.0, -first.rotation[1].double()
     if not (math.isfinite(depth) and depth > 0):

@@ -25,6 +25,8 @@ REFRESH = 0.4
 """Seconds between two looks of the panels at what has changed."""
 PATIENCE = 5.0
 """Seconds that the end waits for a panel that does not close."""
+FAREWELL = 0.3
+"""Seconds for a last line to reach the pages."""
 
 
 class Viewer:
@@ -135,6 +137,15 @@ class Viewer:
             "training": None if training is None else training.state(),
             "clients": [view.state() for view in self.views()],
         }
+
+    def say_farewell(self, text: str) -> None:
+        """A line that stays on every page; returns once it was sent, or after a moment. Then `stop`."""
+        views = self.views()
+        for view in views:
+            view.say(text, stays=True)
+            view.client.flush()
+        if views:
+            time.sleep(FAREWELL)
 
     def stop(self) -> None:
         """Closes the port and ends all threads."""

@@ -42,11 +42,6 @@ def mapped(name: str, share: Float[Tensor, "h w"]) -> Float[Tensor, "h w 3"]:
     return table[(share * 256).long().clamp(0, 255)]
 
 
-def rgb(color: str) -> list[float]:
-    """0..1 of `#rrggbb`."""
-    return [int(color[k : k + 2], 16) / 255 for k in (1, 3, 5)]
-
-
 def depth_normals(depth: Float[Tensor, "h w"], alpha: Float[Tensor, "h w"], camera: Camera) -> Float[Tensor, "h w 3"]:
     """Unit normals of the surface that the depth makes, in world axes, towards the camera, by central differences. 0 at
     the picture's border and beside pixels that are less than half covered.

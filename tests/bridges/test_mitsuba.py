@@ -93,20 +93,25 @@ def test_colored_meshes(mitsuba: Any) -> None:
     near(found[..., :3], frame.color.detach(), 0.01)
 
 
-def test_textured_meshes(mitsuba: Any) -> None:
-    """Which way up the texture is, and where its texels' centres lie."""
+@pytest.mark.parametrize("wrap", [False, True])
+def test_textured_meshes(mitsuba: Any, wrap: bool) -> None:
+    """Which way up the texture is, where its texels' centres lie, and how it goes on around."""
     generator = torch.Generator().manual_seed(0)
     vertices = torch.tensor([[-0.9, -0.9, 0.0], [0.9, -0.9, 0.0], [0.9, 0.9, 0.3], [-0.9, 0.9, 0.3]])
     uvs = torch.tensor([[[0.0, 0], [1, 1], [1, 0]], [[0.0, 0], [0, 1], [1, 1]]])
+    if wrap:
+        uvs = uvs * torch.tensor([1.0, 0.8]) + torch.tensor(
+            [0.6, 0.1]
+        )  # Mitsuba repeats in v too: half a texel there is not ours
     raw = 0.6 * torch.randn(5, 4, 3, generator=generator)  # little contrast: texels are mixed in linear light there
     constants = {"faces": torch.tensor([[0, 2, 1], [0, 3, 2]]), "uvs": uvs}
     scene = Scene(order="ray")
-    scene.add("wall", Meshes({"vertices": vertices, "raw_texture": raw}, {}, constants))
+    scene.add("wall", Meshes({"vertices": vertices, "raw_texture": raw}, {"wrap": wrap}, constants))
     found, frame = drawn(mitsuba, scene, camera(), 64), scene.render(camera())
     assert float(frame.color.detach().std()) > 0.1
     near(found[..., :3], frame.color.detach(), 0.012)
     flipped = Scene(order="ray")
-    flipped.add("wall", Meshes({"vertices": vertices, "raw_texture": raw.flip(0)}, {}, constants))
+    flipped.add("wall", Meshes({"vertices": vertices, "raw_texture": raw.flip(0)}, {"wrap": wrap}, constants))
     with pytest.raises(AssertionError):
         near(found[..., :3], flipped.render(camera()).color.detach(), 0.012)
 

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import os
 import re
 import subprocess
 import sys
 import tomllib
+from operator import attrgetter
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
 from smalti.configs.config import TrainConfig
 from smalti.configs.resolve import full_name, preset_names, resolve
+from smalti.primitives.family import find_family
+from smalti.renderers.render import render
+from smalti.scene import demo_camera
+from smalti.scene.scene import Scene
+from smalti.trainers.adam import Adam, AdamSettings
+from smalti.trainers.density.budget import Budget
+from smalti.trainers.density.population import Population
+from smalti.trainers.density.rule import make_rule
 
 ROOT = Path(__file__).parents[2]
 BRIDGE = ROOT / "bridges" / "nerfstudio"
@@ -32,11 +45,28 @@ def methods() -> dict[str, str]:
     return found
 
 
+def only_ours() -> tuple[str, ...]:
+    """Options that the plug-in does not carry out."""
+    tree = ast.parse((BRIDGE / "smalti_nerfstudio" / "model.py").read_text())
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "ALONE":
+            return ast.literal_eval(node.value)
+    raise AssertionError("ALONE is not there")
+
+
+def asks(config: TrainConfig, option: str) -> bool:
+    """Whether a configuration sets it to something else than the default."""
+    value = attrgetter(option)
+    return value(config) != value(TrainConfig())
+
+
 def test_every_entry_point_is_a_method_and_every_method_a_preset() -> None:
     project = tomllib.loads((BRIDGE / "pyproject.toml").read_text())["project"]
     points = project["entry-points"]["nerfstudio.method_configs"]
     assert {f"smalti-{preset}": f"smalti_nerfstudio.methods:{name}" for name, preset in methods().items()} == points
-    assert set(methods().values()) == set(preset_names()) - {"demo"}
+    alone = {name for name in preset_names() if any(asks(resolve(name), option) for option in only_ours())}
+    assert alone == {"blocks", "neural-splats-paper"}
+    assert set(methods().values()) == set(preset_names()) - {"demo"} - alone
 
 
 def test_parameter_groups_have_names_that_nerfstudio_can_hold() -> None:
@@ -74,3 +104,54 @@ def test_the_bridges_own_tests_skip_with_a_message_where_nerfstudio_is_absent(tm
     assert "hidden by a test" in done.stdout
     assert "try.sh" in done.stdout
     assert "passed" not in done.stdout
+
+
+@pytest.fixture
+def growth(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The plug-in's density control, with empty classes for the names of nerfstudio's that it imports."""
+    names = {
+        "nerfstudio": (), "nerfstudio.engine": (), "nerfstudio.engine.optimizers": ("OptimizerConfig", "Optimizers"),
+        "nerfstudio.engine.schedulers": ("Scheduler", "SchedulerConfig"),
+    }  # fmt: skip
+    for name, classes in names.items():
+        module = ModuleType(name)
+        vars(module).update({each: type(each, (), {}) for each in classes})
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.syspath_prepend(str(BRIDGE))
+    before = set(sys.modules)
+    yield importlib.import_module("smalti_nerfstudio.growth")
+    for name in set(sys.modules) - before:
+        if name.startswith("smalti_nerfstudio"):
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("family", ["gaussians", "neural_splats", "superquadrics"])
+def test_rules_are_told_of_every_family_what_they_ask_for(family: str, growth: Any) -> None:
+    """Families of which rules observe screen gradients, and those that measure the pull themselves."""
+    scene, config, camera = Scene(order="ray"), resolve("gaussians", {"density.rule": "gradient"}), demo_camera(48, 36)
+    generator = torch.Generator().manual_seed(0)
+    points = 0.3 * torch.randn(20, 3, generator=generator)
+    points[0] = torch.tensor([0.0, 0.0, -50.0])  # in no picture
+    metadata = {"texture_size": 4, "count": 20} if family == "superquadrics" else {"sh_degree": 0}
+    made = find_family(family).from_points(points, torch.rand(20, 3, generator=generator), metadata)
+    made.require_gradients(True)
+    layer = scene.add("layer", made)
+    population = Population(layer, Adam(AdamSettings()))
+    control = growth.Growth.__new__(growth.Growth)
+    control.config, control.cameras, control.changes, control._rates = config, [], {}, {}
+    control.populations, control.absolute, control.moments = [population], False, None
+    control.rules = {"layer": make_rule("gradient", config, 1.0)}
+    control.budget = Budget(10**9, 10**6)
+    control.model = SimpleNamespace(scene=scene, generator=generator, extent=1.0, bind=lambda moments: None)
+    drawn = [(layer, list(made.drawables(camera)))]
+    frame = render(drawn[0][1], camera, settings=scene.settings())
+    seen = growth.Seen.of(frame, drawn, camera)
+    frame.color.square().sum().backward()
+    control.after(0, seen)
+    counted = population.statistic("seen")
+    assert torch.equal(counted, seen.visible("layer").float())
+    assert float(counted.sum()) > 0
+    assert float(population.statistic("pull").max()) > 0
+    scene.layers["layer"].visible = False
+    control.after(1, growth.Seen.of(frame, [], camera))  # what was not drawn is not told of
+    assert torch.equal(population.statistic("seen"), counted)

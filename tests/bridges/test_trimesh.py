@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,16 @@ from smalti.scene.scene import Scene
 trimesh: Any = pytest.importorskip("trimesh", reason="trimesh (the extra mesh) is not installed")
 
 
-def painted(channels: int = 3) -> Meshes:
+def painted(channels: int = 3, wrap: bool = False) -> Meshes:
     """Two faces that share an edge, with corners of their own in the texture."""
     levels = np.random.default_rng(0).integers(0, 256, (8, 6, channels), np.uint8)
     vertices = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0.5]])
     uvs = torch.tensor([[[0.0, 1], [1, 1], [0, 0.25]], [[1, 0.75], [1, 0], [0.5, 0]]])
     raw = torch.logit(torch.from_numpy(levels.astype(np.float32) / 255).clamp(1e-4, 1 - 1e-4))
+    if wrap:
+        uvs[..., 0] += 0.5
     constants = {"faces": torch.tensor([[0, 1, 2], [1, 3, 2]]), "uvs": uvs}
-    return Meshes({"vertices": vertices, "raw_texture": raw}, {"edges": "hard"}, constants)
+    return Meshes({"vertices": vertices, "raw_texture": raw}, {"edges": "hard", "wrap": wrap}, constants)
 
 
 @pytest.mark.parametrize("channels", [3, 4])
@@ -54,6 +57,14 @@ def test_the_texture_is_the_right_way_up_in_a_file(tmp_path: Path) -> None:
     camera = demo_camera()
     drawn = [render(list(each.drawables(camera)), camera).color.detach() for each in (family, again)]
     torch.testing.assert_close(drawn[1], drawn[0], atol=2e-3, rtol=0)
+
+
+def test_a_texture_that_goes_on_around_is_named() -> None:
+    with pytest.warns(BridgeWarning, match="the texture of the meshes goes on around in u"):
+        bridge.to_mesh(painted(wrap=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        bridge.to_mesh(painted())
 
 
 def test_colored_meshes_keep_their_vertices() -> None:

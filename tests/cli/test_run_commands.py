@@ -62,6 +62,7 @@ def test_eval_prints_what_the_trainer_measures(run: Run, capsys: pytest.CaptureF
         assert printed.pop("step") == (step or 10)
         assert printed.pop("primitives") == 300
         assert printed.pop("set") == "test"
+        assert printed.pop("perceptual") is None
         assert printed.pop("run") == str(run.path)
         assert printed == expected
     assert len(printed["views"]) == 8

@@ -140,7 +140,13 @@ def test_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
     assert not error
 
 
-def test_a_training_is_watched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_training_is_watched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from smalti.viewer.server import Viewer
+
+    said: list[str] = []
+    monkeypatch.setattr(Viewer, "say_farewell", lambda _, text: said.append(text))
     words = ["gaussians-fast", "--data", "demo", "--downscale", "8", "--steps", "40", "--view", "0"]
     words += ["--run.finish", "[]", "--out", str(tmp_path / "run")]
     codes: list[int] = []
@@ -169,5 +175,7 @@ def test_a_training_is_watched(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert steps == sorted(steps)
     assert len(set(steps)) > 2
     assert f"smalti view {tmp_path / 'run'}" in text
+    assert len(said) == 1
+    assert f"smalti view {tmp_path / 'run'}" in said[0]
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(url + "health", timeout=5)

@@ -9,7 +9,7 @@ import pytest
 from smalti.cli.failures import UsageError
 from smalti.cli.train import help_text, main, read_call
 from smalti.configs.config import TrainConfig, parse_bytes
-from smalti.configs.resolve import ConfigError, fields, load, parse_value, preset_names, resolve, save
+from smalti.configs.resolve import ConfigError, fields, full_name, load, parse_value, preset_names, resolve, save
 from smalti.configs.stretch import beyond_the_end
 
 
@@ -166,3 +166,16 @@ def test_bad_command_lines_are_refused(arguments: list[str]) -> None:
 
 def test_defaults_validate() -> None:
     assert TrainConfig().run.steps == 30_000
+
+
+@pytest.mark.parametrize(
+    ("short", "full"),
+    [("every", "density.every"), ("margin", "exchange.margin"), ("exchange.every", "exchange.every")],
+)
+def test_a_common_word_keeps_its_short_name_beside_sections_that_are_spelled_out(short: str, full: str) -> None:
+    assert full_name(short) == full
+
+
+def test_short_names_that_several_sections_have_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"option 'start' is in several sections: .*density\.start"):
+        full_name("start")

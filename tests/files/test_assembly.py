@@ -120,7 +120,7 @@ def test_other_shapes_are_named(tmp_path: Path) -> None:
     blocks.parameters["raw_textures"].data[3, 0, 0] = 4.0
     blocks.transform(Similarity(3.0))
     said = write_assembly(tmp_path / "out.json", blocks, axes="scene")
-    assert said[0].startswith("1 blocks are no cuboid, ellipsoid or cylinder: block 1 (1.22, 0.19) as ")
+    assert said[0].startswith("1 blocks are no cuboid, ellipsoid or cylinder but to Smalti: block 1 (1.22, 0.19) as ")
     assert "the textures of 1 blocks" in said[1]
     assert "1 blocks that are not drawn" in said[2]
     assert "beyond -1..1" in said[3]
@@ -128,6 +128,22 @@ def test_other_shapes_are_named(tmp_path: Path) -> None:
     blocks.parameters["logit_opacities"].data[:] = -5
     with pytest.raises(FileFormatError, match="no block is drawn"):
         write_assembly(tmp_path / "none.json", blocks)
+
+
+def test_a_block_of_any_shape_comes_back(tmp_path: Path) -> None:
+    """With its exponents beside the shape that others see; and what was read is written as it stood."""
+    generator = torch.Generator().manual_seed(0)
+    blocks = Superquadrics.at_random(
+        torch.tensor([[-1.0] * 3, [1.0] * 3]), 6, generator, {"texture_size": 2, "level": 3}
+    )
+    shapes = {"raw_exponents": 2.0 * torch.randn(6, 2, generator=generator), "logit_opacities": torch.full((6,), 9.0)}
+    blocks.replace({**blocks.parameters, **shapes})
+    write_assembly(tmp_path / "a.json", blocks)
+    again = read_assembly(tmp_path / "a.json")
+    torch.testing.assert_close(again.exponents(), blocks.exponents(), rtol=0, atol=2e-3)
+    torch.testing.assert_close(again.block_vertices(), blocks.block_vertices(), rtol=0, atol=5e-3)
+    write_assembly(tmp_path / "b.json", again)
+    assert (tmp_path / "b.json").read_bytes() == (tmp_path / "a.json").read_bytes()
 
 
 def changed(**data: Any) -> dict[str, Any]:
@@ -155,6 +171,9 @@ HOSTILE: list[tuple[str, str]] = [
     (json.dumps(changed(rotation=[0, 0, 0, 0])), "unit quaternion"),
     (json.dumps(changed(rotation=[0, 0, 0, 1e200])), "rotation"),
     (json.dumps(changed(color=["blue"])), "color"),
+    (json.dumps(changed(exponents=[0.05, 1.0])), "exponents"),
+    (json.dumps(changed(exponents=[1.0, 1.0, 1.0])), "`exponents`"),
+    (json.dumps(changed(exponents=[1.0, 2.0])), "exponents"),
     (json.dumps(changed(location=[0, 0, 1])).replace("0.6]", "NaN]"), "not valid JSON"),
 ]
 

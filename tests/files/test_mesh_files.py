@@ -18,6 +18,9 @@ from smalti.files.splats import FileFormatError
 from smalti.primitives.meshes import Meshes
 from smalti.primitives.surface import icosphere
 from smalti.renderers.render import render
+from smalti.scene.exchange import export_scene
+from smalti.scene.open_file import open_scene
+from smalti.scene.scene import Scene
 
 trimesh = pytest.importorskip("trimesh")
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -117,12 +120,49 @@ def test_several_meshes_of_a_scene_are_joined_where_their_nodes_put_them(tmp_pat
     np.testing.assert_allclose(mesh.colors, np.tile([1.0, 0, 0], (16, 1)))
 
 
+def test_that_a_texture_goes_on_around_only_glb_says(tmp_path: Path) -> None:
+    meshes = ball(32, wrap=True)
+    assert write_meshes(tmp_path / "inside.obj", meshes) == ()
+    meshes.constants["uvs"] = meshes.constants["uvs"] + torch.tensor([0.25, 0.0])  # whole cells of the texture
+    assert write_meshes(tmp_path / "a.glb", meshes) == ()
+    (said,) = write_meshes(tmp_path / "a.obj", meshes)
+    assert said.startswith("that the texture of 'a' goes on around in u, and not in v, only .glb says")
+    scene = Scene(order="ray")
+    scene.add("ball", meshes)
+    assert export_scene(scene, tmp_path / "b.obj").notices == (said.replace("'a'", "'ball'"),)
+    assert export_scene(scene, tmp_path / "b.glb").notices == ()
+    back = open_scene(tmp_path / "b.obj").scene.layers["meshes"].family  # ours reads what most programs mean
+    assert isinstance(back, Meshes)
+    assert float((picture(back) - picture(meshes)).abs().max()) < 1.5 / 255
+
+
 def test_a_texture_does_not_fit_in_ply(tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match="holds no texture"):
         write_meshes(tmp_path / "a.ply", ball(32))
     with pytest.raises(FileFormatError, match="no mesh format"):
         read_mesh(tmp_path / "a.stl")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_several_textures_are_refused_with_what_can_be_done(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for name in ("one", "two"):
+        Image.new("RGB", (2, 2), (200, 100, 50)).save(tmp_path / f"{name}.png")
+    materials = [f"newmtl {name}\nmap_Kd {name}.png\n" for name in ("one", "two")]
+    (tmp_path / "both.mtl").write_text("".join(materials))
+    corners = "v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 2\nvt 0 0\nvt 1 0\nvt 0 1\n"
+    faces = "o a\nusemtl one\nf 1/1 2/2 3/3\no b\nusemtl two\nf 1/1 2/2 4/3\n"
+    (tmp_path / "both.obj").write_text("mtllib both.mtl\n" + corners + faces)
+    with pytest.raises(FileFormatError, match=r"both.obj.*2 meshes with textures.*save it as .glb, read as a scene"):
+        read_mesh(tmp_path / "both.obj")
+    scene = Scene(order="ray")
+    scene.add("one", ball(32))
+    scene.add("two", ball(32))
+    export_scene(scene, tmp_path / "both.glb")
+    with pytest.raises(FileFormatError, match=r"both.glb.*2 meshes with textures.*`open_scene`"):
+        read_mesh(tmp_path / "both.glb")
+    assert len(open_scene(tmp_path / "both.glb").scene.layers) == 2
 
 
 def test_an_obj_reads_nothing_outside_of_its_folder(tmp_path: Path) -> None:

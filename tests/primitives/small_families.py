@@ -10,6 +10,7 @@ from torch import Tensor
 from smalti.cameras.camera import Camera
 from smalti.cameras.rotations import matrix_from_quaternion
 from smalti.cameras.similarity import Similarity
+from smalti.primitives.backdrops import Backdrops
 from smalti.primitives.boxes import Boxes
 from smalti.primitives.family import Family
 from smalti.primitives.gaussians import Gaussians
@@ -98,6 +99,17 @@ def blocks(count: int = 2, **options: object) -> Superquadrics:
     return doubled(family)  # type: ignore[return-value]
 
 
+def backdrops(**options: object) -> Backdrops:
+    bounds = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
+    family = Backdrops.at_random(bounds, 1, torch.Generator(), {"texture_size": 8, **options})
+    generator = torch.Generator().manual_seed(6)
+    family.replace({key: torch.cat([value.detach()] * 3) for key, value in family.parameters.items()})
+    for name, size in {"translations": 0.3, "rotations": 0.3, "raw_textures": 1.0}.items():
+        value = family.parameters[name].data
+        value += size * torch.randn(value.shape, generator=generator)
+    return doubled(family)  # type: ignore[return-value]
+
+
 EVERY: dict[str, Callable[[], Family]] = {
     "gaussians": lambda: _splats(Gaussians),
     "ray_gaussians": lambda: _splats(RayGaussians),
@@ -105,6 +117,8 @@ EVERY: dict[str, Callable[[], Family]] = {
     "surfels": lambda: _splats(Surfels),
     "neural_splats": lambda: _splats(NeuralSplats),
     "neural_splats-local": lambda: _splats(NeuralSplats, frame="local", width=16, cap=False),
+    "backdrops": lambda: backdrops(reach=0.8, initial_height=0.2, edges="soft", sigma=1e-3),
+    "backdrops-dome": lambda: backdrops(form="dome", reach=4.0),
     "boxes": boxes,
     "boxes-warped": lambda: boxes(warp_voxels=2, fade_scale=2.0),
     "boxes-additive": lambda: boxes(accumulation="additive", density_activation="relu", initial_opacity=0.2),

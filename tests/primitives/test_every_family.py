@@ -21,9 +21,12 @@ from smalti.trainers.density.population import Population
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 every = pytest.mark.parametrize("name", sorted(EVERY))
 each_family = pytest.mark.parametrize("name", sorted({name.partition("-")[0] for name in EVERY}))
+OPAQUE = {"backdrops", "backdrops-dome"}
+"""Families without an opacity to change."""
 SMALL: dict[str, dict[str, object]] = {
     "boxes": {"voxels": 2, "count": 5},
     "superquadrics": {"texture_size": 4, "count": 4},
+    "backdrops": {"texture_size": 4, "reach": 1.0, "initial_height": 0.3},
     "meshes": {"resolution": 8, "level": 1},
 }
 
@@ -155,7 +158,7 @@ def test_measures_have_a_row_per_primitive_and_hold_together(name: str) -> None:
     assert family.bytes_per_primitive * count >= sum(v.numel() * v.element_size() for v in family.parameters.values())
 
 
-@pytest.mark.parametrize("name", sorted(set(EVERY) - {"meshes", "meshes-texels"}))
+@pytest.mark.parametrize("name", sorted(set(EVERY) - {"meshes", "meshes-texels", *OPAQUE}))
 def test_capped_opacities_are_capped_and_others_stay(name: str) -> None:
     family = EVERY[name]()
     before = family.opacities().detach()
@@ -174,7 +177,8 @@ def test_noise_moves_the_faint_and_leaves_the_solid(name: str) -> None:
     family.perturb(1e-3, generator())
     if bool(solid.any()) and "logit_opacities" in family.parameters:
         assert float((family.positions().detach() - before)[solid].abs().max()) < 1e-9
-    if name.startswith("meshes") and "logit_opacities" not in family.parameters:
+    if name in OPAQUE or (name.startswith("meshes") and "logit_opacities" not in family.parameters):
+        assert torch.equal(family.positions().detach(), before)
         return
     family.cap_opacities(1e-3)
     family.perturb(1e-1, generator())
@@ -207,7 +211,7 @@ def test_optimiser_state_and_statistics_follow_every_change(name: str, change: s
     "name",
     [
         *("ray_gaussians-integral", "neural_splats-local", "boxes", "boxes-warped", "boxes-additive"),
-        *("meshes", "meshes-textured", "meshes-texels"),
+        *("meshes", "meshes-textured", "meshes-texels", "backdrops-dome"),
     ],
 )
 def test_copies_that_share_draw_what_the_one_drew(name: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from torch import Tensor
 from smalti.cameras.rotations import matrix_from_quaternion
 from smalti.primitives.family import FamilyError, LossContext
 from smalti.primitives.neural_splats import NETWORK, NeuralSplats
+from smalti.scene.folder import save_scene
+from smalti.scene.scene import Scene
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -31,6 +35,23 @@ def test_a_primitive_has_99_numbers_at_width_8_and_degree_3() -> None:
     family = NeuralSplats.from_points(*points(5), {})
     assert family.bytes_per_primitive == 4 * 99
     assert sum(value.numel() for value in family.parameters.values()) == 5 * 99
+
+
+@pytest.mark.parametrize(("metadata", "numbers"), [({}, 99), ({"sh_degree": 0}, 54), ({"width": 16}, 99 + 5 * 8)])
+def test_a_saved_scene_holds_these_numbers_and_no_others(
+    metadata: dict[str, int], numbers: int, tmp_path: Path
+) -> None:
+    """Specification, section 7, test 12: no opacity, no normals; 4 x 99 bytes each, on disk."""
+    scene = Scene()
+    scene.add("neural", NeuralSplats.from_points(*points(7), metadata))
+    save_scene(scene, tmp_path / "scene")
+    with (tmp_path / "scene" / "scene.safetensors").open("rb") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(size))
+        header.pop("__metadata__", None)
+        held = sum(each["data_offsets"][1] - each["data_offsets"][0] for each in header.values())
+        assert held == len(stream.read()) == 4 * numbers * 7
+    assert {each["dtype"] for each in header.values()} == {"F32"}
 
 
 def test_it_starts_as_published() -> None:

@@ -9,7 +9,7 @@ import torch
 from small_families import a_camera, blocks, doubled, picture, points
 from torch import Tensor
 
-from smalti.primitives.block_textures import atlas, pooled, total_variation
+from smalti.primitives.block_textures import atlas, drawn_atlas, pooled, total_variation
 from smalti.primitives.family import FamilyError, LossContext
 from smalti.primitives.superquadric_shape import (
     implicit,
@@ -145,10 +145,44 @@ def test_overlap_of_coincident_balls(count: int, wanted: float) -> None:
 def test_variation_counts_a_step_twice_around() -> None:
     """Test 10."""
     assert float(total_variation(torch.full((1, 4, 8, 3), 0.3))[0]) == 0
-    step = torch.zeros(1, 4, 8, 3)
-    step[:, :, 3:] = 1
+    step = torch.full((1, 4, 8, 3), -40.0)
+    step[:, :, 3:] = 40.0
     assert float(total_variation(step)[0]) == pytest.approx(2 * 4 * 3 / 32)
     assert float(total_variation(step.transpose(1, 2))[0]) == pytest.approx(4 * 3 / 28)
+    assert float(total_variation(step, around=False)[0]) == pytest.approx(4 * 3 / 28)
+
+
+def test_textures_have_no_second_derivative_and_say_so() -> None:
+    raw = torch.rand(1, 4, 8, 3, dtype=torch.float64, requires_grad=True)
+    uvs = torch.zeros(1, 3, 2, dtype=torch.float64)
+    for value in (total_variation(raw).square().sum(), drawn_atlas(raw, 2, uvs, 0.0)[0].square().sum()):
+        (slope,) = torch.autograd.grad(value, raw, create_graph=True)
+        with pytest.raises(RuntimeError, match="once_differentiable"):
+            slope.sum().backward()
+
+
+@pytest.mark.parametrize("around", [True, False])
+def test_derivatives_of_textures_are_those_of_what_they_say(around: bool) -> None:
+    raw = torch.randn(2, 6, 9, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    uvs, overflow = template(1).uvs, template(1).overflow if around else 0.0
+    weights = torch.tensor([0.3, -2.0], dtype=torch.float64)
+
+    def variation(raw: Tensor) -> Tensor:
+        values = raw.sigmoid()
+        after = values.roll(-1, dims=2) if around else values[:, :, 1:]
+        across = (after - values[:, :, : after.shape[2]]).square().sum(3).mean((1, 2))
+        return across + (values[:, 1:] - values[:, :-1]).square().sum(3).mean((1, 2))
+
+    assert torch.allclose(total_variation(raw, around), variation(raw), rtol=1e-12)
+    wanted = torch.autograd.grad((weights * variation(raw)).sum(), raw)[0]
+    found = torch.autograd.grad((weights * total_variation(raw, around)).sum(), raw)[0]
+    assert torch.allclose(found, wanted, rtol=1e-10, atol=1e-14)
+    for pool in (1, 2, 3):
+        assert torch.autograd.gradcheck(lambda raw: drawn_atlas(raw, pool, uvs, overflow, around)[0], (raw,))  # noqa: B023
+        shown, where = drawn_atlas(raw, pool, uvs, overflow, around)
+        still, there = atlas(pooled(raw.detach().sigmoid(), pool), uvs, overflow, around)
+        assert torch.equal(shown, still)
+        assert torch.equal(where, there)
 
 
 def test_six_numbers_make_a_rotation() -> None:
@@ -234,6 +268,19 @@ def test_a_translucent_block_is_crossed_twice() -> None:
     assert float((alpha > 0).double().mean()) > 0.1
 
 
+@pytest.mark.parametrize("detach", [True, False])
+def test_colour_moves_the_surface_unless_detached(detach: bool) -> None:
+    """A block that fills the picture has no silhouette there: only colours can move it."""
+    family = one_block(0.9, detach_barycentrics=detach)
+    family.replace({"raw_scales": torch.full((1, 3), math.log(8.0 - 0.2)).double()})
+    family.parameters["raw_textures"].data += torch.randn(1, 8, 8, 3, generator=torch.Generator().manual_seed(0))
+    seen = picture(family)
+    assert float(seen[..., 3].detach().min()) > 0.9
+    seen[..., :3].square().sum().backward()
+    pull = float(family.parameters["translations"].grad.abs().max())  # type: ignore[union-attr]
+    assert pull == 0 if detach else pull > 1e-3
+
+
 def test_shared_blocks_with_hard_edges_draw_what_the_one_drew() -> None:
     family = one_block(0.6)
     before = picture(family).detach()
@@ -287,6 +334,20 @@ def test_random_blocks_are_the_published_ones_within_their_bounds() -> None:
     assert 1.69 < float(relative.max()) <= 1.7
     assert torch.allclose(family.exponents(), torch.ones(4000, 2))
     assert torch.allclose(family.axes().detach().mean(0), torch.zeros(3, 3), atol=0.03)
+
+
+def test_even_places_leave_no_region_without_a_block() -> None:
+    """Points of the published distribution lie nearer to a block than where blocks are put at random."""
+    spots = 0.5 * torch.randn(2000, 3, generator=torch.Generator().manual_seed(9))
+    reach: dict[str, list[float]] = {"random": [], "even": []}
+    for seed in range(5):
+        for places, found in reach.items():
+            generator = torch.Generator().manual_seed(seed)
+            family = Superquadrics.at_random(CUBE, 10, generator, {"texture_size": 2, "initial_places": places})
+            assert len(family) == 10
+            found.append(float(torch.cdist(spots, family.positions().detach()).amin(1).square().mean()))
+    assert max(reach["even"]) < min(reach["random"])
+    assert sum(reach["even"]) < 0.75 * sum(reach["random"])
 
 
 def test_blocks_from_points_sit_on_them() -> None:

@@ -164,6 +164,21 @@ def test_6_a_part_of_the_chord_has_a_part_of_the_integral(engine: Backend) -> No
         assert_depth(found, part, 1e-12 if engine.dtype == torch.float64 else 2e-5)
 
 
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.5, 0.9])
+def test_6_the_parts_of_a_chord_sum_to_the_whole(engine: Backend, share: float) -> None:
+    """From a place on the chord: what lies before it and what lies behind are the whole, seen from outside."""
+    primitive = neural(1, 26, cap=False, means=numbers([[0.1, -0.05, 3.0]]), scales=numbers([[0.75, 0.5, 1.0]]))
+    primitive = replace(primitive, offsets=numbers([1.25]), quaternions=numbers([[1.0, 0.0, 0.0, 0.0]]))
+    place = 2.05 + 1.9 * share  # the chord is 3 -+ 0.986
+    ahead = replace(one_pixel(), translation=numbers([0.0, 0.0, -place]))
+    back = replace(ahead, rotation=torch.diag(numbers([-1.0, 1, -1])), translation=numbers([0.0, 0.0, place]))
+    whole = optical_depth(engine, primitive, camera=one_pixel(), near=0.0).item()
+    parts = [optical_depth(engine, primitive, camera=camera, near=0.0).item() for camera in (ahead, back)]
+    assert min(parts) > 0.01
+    assert max(parts) < whole
+    np.testing.assert_allclose(sum(parts), whole, atol=1e-12 if engine.dtype == torch.float64 else 5e-6)
+
+
 # ---------------------------------------------------------------- limits
 def test_8_grazing_rays_and_hostile_sizes(engine: Backend) -> None:
     """As a ray grazes the bound the depth goes to 0 like the chord; no picture and no gradient is NaN."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from smalti.cameras.rotations import matrix_from_quaternion
+from smalti.cameras.similarity import Similarity
 from smalti.configs.config import LayerConfig
 from smalti.configs.resolve import ConfigError
 from smalti.datasets.dataset import Dataset, DatasetError
@@ -16,6 +19,7 @@ from smalti.datasets.hull import hull_points
 from smalti.datasets.hull_field import LEVEL, hull_field
 from smalti.datasets.initial import frustum_points
 from smalti.datasets.open import open_dataset, select_views
+from smalti.datasets.world import PARTS, Finding, World, find_world
 from smalti.primitives.family import Family
 from smalti.trainers.initializers import Ground, hull_surface, initial_family
 
@@ -43,6 +47,60 @@ def test_points_are_all_or_a_choice_of_the_captures_own(ground: Ground) -> None:
     few = made(ground, "points", count=50).positions().detach()
     assert len(few) == 50
     assert bool((few[:, None] == ground.positions[None]).all(2).any(1).all())
+
+
+def turned_world(height: float | None) -> World:
+    """A canonical frame that is turned, moved and of another unit than the input's."""
+    rotation = matrix_from_quaternion(torch.tensor([0.9, 0.2, -0.3, 0.5], dtype=torch.float64))
+    move = Similarity(2.0, rotation, torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64))
+    return World(move, height, {name: Finding("stated", "") for name in PARTS})
+
+
+def test_the_world_is_where_the_published_start_stands(ground: Ground) -> None:
+    """Blocks about the canonical origin, as large as published in its units; the ground below, with +y up."""
+    ground = replace(ground, aligned=turned_world(-0.4))
+    world = ground.world()
+    blocks = made(ground, "world", "superquadrics", count=400)
+    assert blocks.metadata["ratio"] == pytest.approx(0.25 * world.unit)
+    centres = world.canonical_from_input.apply(blocks.positions().detach())
+    assert torch.allclose(centres.std(0), torch.full((3,), 0.5), atol=0.05)
+    assert torch.allclose(centres.mean(0), torch.zeros(3), atol=0.08)
+    for initializer, height in (("world", -0.9), ("floor", -0.4)):
+        floor = made(ground, initializer, "backdrops")
+        middle = world.canonical_from_input.apply(floor.positions().detach())[0]
+        assert torch.allclose(middle, torch.tensor([0.0, height, 0.0]), atol=1e-6)
+        surface = floor.surface()
+        assert surface is not None
+        spots = world.canonical_from_input.apply(surface.vertices)
+        assert torch.allclose(spots[:, 1], torch.full((81,), height), atol=1e-5)
+        assert float(spots[:, 0].max()) == pytest.approx(10, abs=1e-4)
+    unknown = made(replace(ground, aligned=turned_world(None)), "floor", "backdrops")
+    assert float(world.canonical_from_input.apply(unknown.positions().detach())[0, 1]) == pytest.approx(-0.9)
+
+
+def test_what_lies_around_the_cameras_holds_them_all(ground: Ground) -> None:
+    """A dome as published where the cameras stand in it; where the canonical unit is small, one that is larger."""
+    centres = torch.stack([view.camera.centre.double() for view in ground.dataset.views])
+    for scale, told in ((1.0, 0), (10.0, 1)):
+        world = turned_world(None)
+        move = world.canonical_from_input
+        world = replace(world, canonical_from_input=Similarity(scale, move.rotation, scale * move.translation))
+        notices: list[str] = []
+        layer = LayerConfig(name="sky", family="backdrops", initializer="around", metadata={"form": "dome"})
+        sky = initial_family(layer, replace(ground, aligned=world, notices=notices))
+        surface = sky.surface()
+        assert surface is not None
+        corners = world.canonical_from_input.apply(surface.vertices.double())
+        farthest = float(world.canonical_from_input.apply(centres).norm(dim=1).max())
+        assert float(corners.norm(dim=1).min()) == pytest.approx(max(10.0, 1.3 * farthest), rel=0.02)
+        assert (farthest > 10) is bool(told)
+        assert len(notices) == told
+
+
+def test_a_world_is_found_where_none_is_given(ground: Ground) -> None:
+    found = find_world([view.camera for view in ground.dataset.views], ground.dataset.points)
+    blocks = made(ground, "world", "superquadrics", count=3)
+    assert blocks.metadata["ratio"] == pytest.approx(0.25 * found.unit)
 
 
 def test_random_and_grid_fill_the_bounds(ground: Ground) -> None:
@@ -123,3 +181,17 @@ def test_random_points_do_as_well(dataset: Dataset) -> None:
         dataset, torch.from_numpy(points.positions).float(), torch.from_numpy(points.colors).float() / 255, generator
     )
     assert len(made(ground, "spheres", "meshes", count=5, level=0)) >= 20
+
+
+@pytest.mark.parametrize(("family", "drawn"), [("superquadrics", "raw_textures"), ("neural_splats", "frequencies")])
+def test_what_a_family_draws_by_its_own_seed_follows_the_runs(ground: Ground, family: str, drawn: str) -> None:
+    """Seed 0 of a run is what the family draws by default; a seed that the layer states is kept."""
+
+    def start(seed: int, **metadata: Any) -> torch.Tensor:
+        layer = LayerConfig(name="a", family=family, settings={"count": 20}, metadata=metadata)
+        again = replace(ground, generator=torch.Generator().manual_seed(0), seed=seed)
+        return initial_family(layer, again).parameters[drawn].detach()
+
+    assert torch.equal(start(0), start(0, initial_seed=0))
+    assert not torch.equal(start(1), start(0))
+    assert torch.equal(start(1), start(5, initial_seed=1))

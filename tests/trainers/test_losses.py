@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 
@@ -63,21 +65,47 @@ def test_masked_pixels_change_nothing() -> None:
     assert float(image_loss_torch(first, second, torch.zeros_like(mask), weights)) == 0.0
 
 
+def test_squared_differences_are_means_over_what_the_mask_leaves() -> None:
+    first, second, mask = pictures()
+    squares = (first - second).square()
+    weights = ImageLossWeights(0.0, "mse")
+    assert float(image_loss_torch(first, second, None, weights)) == pytest.approx(float(squares.mean()))
+    assert float(image_loss_torch(first, second, mask, weights)) == pytest.approx(float(squares[mask > 0].mean()))
+    changed = torch.where(mask[:, :, None] > 0, first, torch.full_like(first, 9.0))
+    mixed = ImageLossWeights(0.3, "mse")
+    assert torch.equal(image_loss(changed, second, mask, mixed), image_loss(first, second, mask, mixed))
+    assert float(image_loss(first, second, torch.zeros_like(mask), mixed)) == 0.0
+    one_minus_ssim = image_loss_torch(first, second, mask, ImageLossWeights(1.0))
+    expected = 0.7 * squares[mask > 0].mean() + 0.3 * one_minus_ssim
+    assert float(image_loss_torch(first, second, mask, mixed)) == pytest.approx(float(expected))
+
+
+def test_the_engine_alone_is_asked_for_absolute_differences() -> None:
+    """The default keeps the bits that it had before there was a choice."""
+    from smalti.renderers.engine.training import image_loss as native
+
+    first, second, mask = (each.float() for each in pictures(40, 33))
+    assert torch.equal(image_loss(first, second, mask, ImageLossWeights(0.2)), native(first, second, mask, 0.2))
+
+
+@pytest.mark.parametrize("pixel", ["l1", "mse"])
 @pytest.mark.parametrize("masked", [False, True])
-def test_gradients_by_central_differences(masked: bool) -> None:
+def test_gradients_by_central_differences(masked: bool, pixel: Literal["l1", "mse"]) -> None:
     first, second, mask = pictures(13, 12)
     leaf = first.clone().requires_grad_(True)
-    loss = lambda x: image_loss_torch(x, second, mask if masked else None, ImageLossWeights(0.3))  # noqa: E731
+    weights = ImageLossWeights(0.3, pixel)
+    loss = lambda x: image_loss_torch(x, second, mask if masked else None, weights)  # noqa: E731
     assert torch.autograd.gradcheck(loss, (leaf,), eps=1e-7, atol=1e-7, rtol=1e-5)
 
 
+@pytest.mark.parametrize("pixel", ["l1", "mse"])
 @pytest.mark.parametrize("masked", [False, True])
-def test_the_fused_loss_is_the_torch_loss(masked: bool) -> None:
+def test_the_fused_loss_is_the_torch_loss(masked: bool, pixel: Literal["l1", "mse"]) -> None:
     first, second, mask = pictures(40, 33)
     results = []
     for function in (image_loss, image_loss_torch):
         leaf = first.float().requires_grad_(True)
-        loss = function(leaf, second.float(), mask.float() if masked else None, ImageLossWeights(0.2))
+        loss = function(leaf, second.float(), mask.float() if masked else None, ImageLossWeights(0.2, pixel))
         loss.backward()
         results.append((float(loss.detach()), leaf.grad))
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)

@@ -18,6 +18,13 @@ SMALL = {
 }  # fmt: skip
 LESS = {
     "gaussians": {"gradient.reset_every": 0},  # it takes longer than this to recover from one
+    "blocks": {
+        "scene.blocks.settings.count": 4,
+        "scene.blocks.metadata.texture_size": 16,
+        "scene.ground.metadata.texture_size": 32,
+        "scene.dome.metadata.texture_size": 32,
+        "loss.perceptual_kind": "gradients",
+    },
     "boxes": {"metadata.count": 27, "metadata.voxels": 4},
     "meshes": {"settings.faces": 400},
     "mixed": {"scene.surface.settings.faces": 300, "scene.fuzz.settings.count": 200},

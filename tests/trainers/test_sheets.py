@@ -76,10 +76,10 @@ def test_the_error_map_is_bright_where_the_error_is(tmp_path: Path) -> None:
 
 
 def test_large_pictures_are_averaged() -> None:
-    from smalti.trainers.sheets import _reduced
+    from smalti.trainers.sheets import reduced
 
     picture = torch.arange(1300 * 4, dtype=torch.float32).reshape(4, 1300)
-    small = _reduced(picture)
+    small = reduced(picture)
     assert small.shape == (1, 433)
     assert small[0, 1] == pytest.approx(float(picture[:3, 3:6].mean()))
 

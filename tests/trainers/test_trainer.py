@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import math
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,11 @@ def test_training_learns_and_evaluation_in_training_equals_evaluation_afterwards
     trainer = Trainer(run)
     display = Silent()
     assert loop.train(trainer, display) == "finished"
+    trained, start = trainer.clock.wall, time.perf_counter()
     lines = finish.finish(trainer)
+    took = time.perf_counter() - start
+    assert trainer.clock.wall - trained < 0.1 * took  # what is made of a training is no part of it
+    assert list(run.metrics())[-1]["wall_seconds"] - trained < 0.1 * took
     assert any("mean" in line and "dB" in line for line in lines)
     records = list(run.metrics())
     marks = [each for each in records if each["kind"] == "evaluation"]
@@ -91,6 +96,19 @@ def test_ctrl_c_finishes_the_step_saves_and_the_run_goes_on(tmp_path: Path) -> N
     trainer = Trainer(run, resume=True)
     assert loop.train(trainer, Silent()) == "finished"
     assert run.latest_step() == 12
+
+
+def test_ctrl_c_in_the_middle_of_a_print_is_kept(tmp_path: Path) -> None:
+    """A buffered stream that the handler enters again raises; the run is saved all the same."""
+
+    class Printing(Silent):
+        def say(self, text: str) -> None:
+            raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stdout>'>")
+
+    run = Run.create(tmp_path / "run", small(run__steps=9))
+    press = lambda step: signal.raise_signal(signal.SIGINT) if step == 3 else None  # noqa: E731
+    assert loop.train(Trainer(run), Printing(press)) == "interrupted"
+    assert run.latest_step() == 3
 
 
 def test_the_wall_clock_ends_a_run(tmp_path: Path) -> None:

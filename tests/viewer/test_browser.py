@@ -180,6 +180,15 @@ def test_two_pages_have_their_own_cameras(browser: Browser) -> None:
         assert moved["clients"][0]["camera"] == first
 
 
+def test_the_last_line_stays_on_a_page_whose_viewer_is_gone(browser: Browser) -> None:
+    with shown(browser, Stage(demo_scene())) as page:
+        page.until(lambda state: bool(state["clients"]))
+        page.viewer.say_farewell("The training has ended")
+        page.viewer.stop()
+        page.page.wait_for_timeout(1500)
+        assert page.page.get_by_text("The training has ended").first.is_visible()
+
+
 def test_pages_that_go_leave_nothing_behind(browser: Browser) -> None:
     def resident() -> int:
         for line in Path("/proc/self/status").read_text().splitlines():

@@ -17,16 +17,15 @@ from matplotlib import colormaps
 from smalti.cameras.camera import Camera
 from smalti.cameras.similarity import Similarity
 from smalti.primitives.family import find_family
-from smalti.scene import Scene, index, layer, nearest
+from smalti.scene import Scene, layer
 from smalti.viewer import modes
-from smalti.viewer.highlight import HIDDEN, SEEN, TINT
 from smalti.viewer.look import MODES, Look
 from smalti.viewer.modes import PALETTE, draw, layer_colors, paint
 from smalti.viewer.shades import depth_normals, quantiles
 from smalti.viewer.stage import Stage
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scene"))
-from mixed import LAYERS, a_camera, a_scene
+from mixed import a_camera, a_scene
 
 BACKGROUND = (0.1, 0.2, 0.3)
 
@@ -326,60 +325,7 @@ def test_the_split_may_be_anywhere(tmp_path: Path, split: float) -> None:
     assert np.array_equal(pixels, photo if split >= 1 else draw(stage, look()))
 
 
-# -- the selection ---------------------------------------------------------------------------------------------------
-def test_what_is_selected_is_tinted_in_front_and_faintly_behind() -> None:
-    scene = two_walls()
-    scene.add("behind", square(-9.0, 0.0, 3.0, FAR_COLOR))
-    stage = Stage(scene)
-    plain = draw(stage, look()).astype(float) / 255
-    for name, share in (("near", SEEN), ("behind", HIDDEN)):
-        got = draw(stage, look(), layer(name)).astype(float) / 255
-        wanted = (1 - share) * plain + share * np.array(TINT)
-        inner = np.s_[2:-2, 2 : WIDTH // 2 - 2]
-        assert np.abs(got[inner] - wanted[inner]).max() < 0.01
-        assert np.array_equal(got[:, WIDTH // 2 + 1 :], plain[:, WIDTH // 2 + 1 :])
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_a_selection_shows_in_every_family(name: str) -> None:
-    scene, view = a_scene(name), a_camera()
-    stage = Stage(scene)
-    plain = draw(stage, Look(view)).astype(int)
-    alone = scene.render(view).alpha.detach().numpy()
-    tinted = draw(stage, Look(view), layer(name)).astype(int)
-    changed = np.abs(tinted - plain).max(axis=-1)
-    assert (changed[alone > 0.5] > 0).mean() > 0.9
-    assert not changed[alone == 0].any()
-    # One primitive alone changes a part of that.
-    one = np.abs(draw(stage, Look(view), index(name, [0])).astype(int) - plain).max(axis=-1)
-    assert (one > 0).sum() <= (changed > 0).sum()
-
-
-def test_a_selection_follows_the_scene() -> None:
-    scene = two_walls()
-    stage = Stage(scene)
-    chosen = index("near", [0, 1])
-    before = draw(stage, look(), chosen)
-    with stage.changing():
-        scene["near"].visible = False
-    assert np.array_equal(draw(stage, look(), chosen), draw(stage, look()))
-    with stage.changing():
-        scene.undo()
-    assert np.array_equal(draw(stage, look(), chosen), before)
-    with stage.changing():
-        scene.layers["near"].family.prune(torch.tensor([True, False]))
-    picture = paint(stage, look(), chosen)
-    assert "selection" in picture.legend["problem"]
-    assert np.array_equal(picture.pixels, draw(stage, look()))
-
-
-def test_nothing_selected_changes_nothing() -> None:
-    stage, view = Stage(a_scene("gaussians", "boxes")), a_camera()
-    for mode in MODES:
-        nothing = draw(stage, Look(view, mode=mode), nearest([0, 0, 0], 1) & ~layer("gaussians") & ~layer("boxes"))
-        assert np.array_equal(nothing, draw(stage, Look(view, mode=mode)))
-
-
+# -- everything else -------------------------------------------------------------------------------------------------
 def test_pictures_keep_no_graph_and_leave_gradients_alone() -> None:
     scene = a_scene("gaussians")
     family = scene.layers["gaussians"].family

@@ -144,6 +144,15 @@ def test_only_the_newest_camera_counts(viewer: Viewer) -> None:
         assert viewer.views()[0].pictures - before < 200
 
 
+def test_the_last_line_reaches_the_page_before_it_ends(viewer: Viewer) -> None:
+    with PageClient(viewer.url) as client:
+        client.look()
+        client.picture_at_rest()
+        viewer.say_farewell("the training has ended")
+        viewer.stop()
+        assert "NotificationShowMessage" in client.heard(1.0)
+
+
 def test_an_error_is_a_line_on_the_page_and_the_next_picture_comes(
     viewer: Viewer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

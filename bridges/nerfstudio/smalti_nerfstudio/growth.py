@@ -51,6 +51,10 @@ class Seen:
             parts[layer.name] = (rows, visible, radii, layer.family.owners() is None)
         return Seen(frame, parts, camera.width, camera.height)
 
+    def visible(self, layer: str) -> Tensor:
+        """Which primitives of a drawn layer were in the picture."""
+        return self.parts[layer][1]
+
     def sighting(self, layer: str, absolute: bool) -> Sighting:
         """What density rules ask for, after the backward pass."""
         rows, visible, radii, plain = self.parts[layer]
@@ -108,9 +112,11 @@ class Growth:
             return
         for population in self.populations:
             name, pull = population.layer.name, population.family.growth_signal()
+            if name not in seen.parts:
+                continue
             if pull is not None:
-                self.rules[name].feel(population, pull)
-            elif name in seen.parts:
+                self.rules[name].feel(population, pull, seen.visible(name))
+            else:
                 self.rules[name].observe(population, seen.sighting(name, self.absolute))
         self.budget.observe(seen.frame.visibility.memory.get("arena", 0), len(self.model.scene))
         for population in self.populations:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -36,6 +37,11 @@ from smalti_nerfstudio.optimizers import Moments
 OWNED = ("optimizer", "run", "data", "refine", "schedule.batch")
 """Options of Smalti's that are nerfstudio's here."""
 ALLOWED = ("data.background", "data.points", "data.max_points", "data.sampled_points", "run.seed")
+ALONE = (
+    "data.align", "loss.pixel", "loss.perceptual", "optimizer.scale_positions", "optimizer.drops", "schedule.weights",
+    "density.model", "exchange.every",
+)  # fmt: skip
+"""What only Smalti's own trainer does."""
 
 
 @dataclass
@@ -56,7 +62,7 @@ class SmaltiModelConfig(ModelConfig):
 
 
 def configured(preset: str, options: Sequence[str]) -> TrainConfig:
-    """The configuration. ConfigError for options that do not exist or are nerfstudio's to set."""
+    """The configuration. ConfigError for options that do not exist, are nerfstudio's to set or are not done here."""
     overrides: dict[str, Any] = {}
     for option in options:
         name, equals, value = option.partition("=")
@@ -71,7 +77,14 @@ def configured(preset: str, options: Sequence[str]) -> TrainConfig:
                 "datamanager's and camera_optimizer's"
             )
         overrides[name] = parse_value(value)
-    return resolve(preset, overrides)
+    config, plain = resolve(preset, overrides), TrainConfig()
+    asked = [name for name in ALONE if attrgetter(name)(config) != attrgetter(name)(plain)]
+    if asked:
+        raise ConfigError(
+            f"{preset}: {', '.join(asked)}: not done in nerfstudio's loop; train with `smalti train` on the same data "
+            "(--data-format nerfstudio takes its parsers)"
+        )
+    return config
 
 
 def refuse_unsupported(trainer: Any) -> None:

@@ -225,6 +225,14 @@ def test_what_nerfstudio_decides_is_not_taken(option: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("preset", "option"), [("gaussians", "loss.perceptual=0.1"), ("blocks", ""), ("neural-splats-paper", "")]
+)
+def test_what_only_our_own_trainer_does_is_refused(preset: str, option: str) -> None:
+    with pytest.raises(ConfigError, match="train with `smalti train`"):
+        configured(preset, [option] if option else [])
+
+
+@pytest.mark.parametrize(
     ("field", "value", "problem"),
     [
         ("use_grad_scaler", True, "use-grad-scaler"),

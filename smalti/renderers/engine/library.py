@@ -58,9 +58,13 @@ def processor_flags() -> frozenset[str]:
 def available() -> list[str]:
     """Names of the libraries that are built and that this processor can run, best first, `double` last."""
     flags = processor_flags()
-    return [
-        name for name in (*PREFERENCE, "double") if (FOLDER / f"smalti_{name}.so").is_file() and NEEDS[name] <= flags
-    ]
+    return [name for name in _built(FOLDER) if NEEDS[name] <= flags]
+
+
+@cache
+def _built(folder: Path) -> tuple[str, ...]:
+    """Asked many times in every step, and the same as long as a process lasts."""
+    return tuple(name for name in (*PREFERENCE, "double") if (folder / f"smalti_{name}.so").is_file())
 
 
 _override = threading.local()

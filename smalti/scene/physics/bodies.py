@@ -62,7 +62,7 @@ class Bodies:
         """The scene with every body at its `scene_from_body`. The scene itself stays as it is."""
         if len(places) != len(self.moving):
             raise ValueError(f"posed: there are {len(self.moving)} bodies, but {len(places)} places")
-        result = Scene(order=self.scene.order, near=self.scene.near, background=self.scene.background)
+        result = self.scene.like()
         for layer in self.scene:
             result.add(layer.name, layer.family, visible=layer.visible)
         for body, place in zip(self.moving, places, strict=True):

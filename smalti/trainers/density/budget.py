@@ -1,4 +1,6 @@
-"""The byte budget: how many primitives may there be, and what growth was refused. Never raises."""
+"""The byte budgets, of the run's memory and of the model alone: how many primitives may there be, and what growth was
+refused. Never raises.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from typing import Any
 
 import torch
 
+from smalti.primitives.family import Family
 from smalti.trainers.density.population import Population
 
 
@@ -31,11 +34,21 @@ class CardMemory:
         return max(peak(self.device) - lasting(self.device), 0)
 
 
+def model_bytes_of_one_more(family: Family) -> int:
+    """What the model holds more by one primitive. Where primitives share rows (the vertices of a mesh) it is what one
+    may take at most: a cut edge adds one vertex and a face on either side, which is twice the mean of a closed surface;
+    thrice, for what is none.
+    """
+    if not family.constants:
+        return max(family.bytes_per_primitive, 1)
+    return max(-(-3 * family.bytes // max(len(family), 1)), 1)
+
+
 @dataclass
 class Budget:
     """Plans against parameters, gradients, moments and statistics (by their exact sizes) and the arena (by its share
     per primitive so far, at its largest). The arena's peak is part of the training state, so that a resumed run
-    decides alike.
+    decides alike. Where there is a budget of the model, all is planned against that too.
     """
 
     total: int
@@ -48,6 +61,8 @@ class Budget:
     arena_per_primitive: float = 0.0
     refused: int = 0
     """Primitives that were wanted and not granted, over the run."""
+    model: int = 0
+    """Bytes of the parameters and constants of all layers, trained or not; 0 for no limit."""
 
     def observe(self, held: int, primitives: int) -> None:
         """Take note of the arena's size in a training render of so many primitives."""
@@ -59,6 +74,10 @@ class Budget:
         """Bytes in use, as counted by the program."""
         return self.fixed + sum(each.bytes for each in populations) + self.arena_peak
 
+    def model_used(self, populations: Sequence[Population]) -> int:
+        """Bytes of the model: what all layers together hold when they are saved."""
+        return self.fixed + sum(each.family.bytes for each in populations)
+
     def room(self, populations: Sequence[Population], population: Population) -> int:
         """How many more primitives `population` may take (negative where the layers together are over)."""
         each = population.bytes_per_primitive + self.arena_per_primitive
@@ -67,6 +86,8 @@ class Budget:
         planned = self.fixed + sum(other.bytes for other in populations)
         planned += int(max(self.arena_per_primitive * rows, self.arena_peak))
         room = min(int((self.total - planned) // each), self.most - growing)
+        if self.model:
+            room = min(room, (self.model - self.model_used(populations)) // model_bytes_of_one_more(population.family))
         return min(room, population.most - len(population)) if population.most else room
 
     def excess(self, populations: Sequence[Population], population: Population) -> int:
@@ -82,9 +103,13 @@ class Budget:
         free = self.total - self.fixed - self.arena_peak
         free -= sum(each.bytes for each in populations if not each.family.grows)
         held, count = sum(each.bytes for each in growing), sum(len(each) for each in growing)
+        model_held = sum(each.family.bytes for each in growing)
+        model_free = self.model - (self.model_used(populations) - model_held)
         kept = []
         for each in growing:
             number = min(len(each), each.most or len(each))
+            if self.model and model_held > model_free:
+                number = min(number, len(each) * model_free // model_held)
             if held > free:
                 number = min(number, len(each) * free // held)
             if count > self.most:

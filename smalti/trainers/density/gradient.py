@@ -3,7 +3,8 @@ reset.
 
 The pull is the mean, over the views that saw a primitive, of the length of d loss / d centre with the centre measured
 in half picture sizes, so that the threshold does not depend on the resolution. With `absolute` it is the sum of
-absolute per-pixel gradients (Ye et al. 2024, AbsGS).
+absolute per-pixel gradients (Ye et al. 2024, AbsGS). Families may measure it themselves (`Family.growth_signal`):
+neural splats by their networks' gradients, of which `prune_pull` is the lower threshold (Zhou et al. 2025).
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ class GradientRule(DensityRule):
         torch.maximum(population.statistic("radius"), share.to(pull), out=population.statistic("radius"))
 
     @torch.no_grad()
-    def feel(self, population: Population, pull: Float[Tensor, "n"]) -> None:
-        population.statistic("pull").add_(torch.where(torch.isfinite(pull), pull, torch.zeros_like(pull)))
-        population.statistic("seen").add_((pull > 0).to(pull))
+    def feel(self, population: Population, pull: Float[Tensor, "n"], seen: Bool[Tensor, "n"]) -> None:
+        population.statistic("pull").add_(torch.where(seen & torch.isfinite(pull), pull, torch.zeros_like(pull)))
+        population.statistic("seen").add_(seen.to(pull))
 
     def after_update(self, population: Population, change: Change) -> None:
         if self._is_reset(change.step):
@@ -54,7 +55,7 @@ class GradientRule(DensityRule):
     def change(self, population: Population, doomed: Bool[Tensor, "n"], change: Change) -> dict[str, int]:
         """Prune first, so that the growth may use the room."""
         pruned = population.prune(doomed | self._useless(population, change.step))
-        pull = population.statistic("pull") / population.statistic("seen").clamp_min(1)
+        pull = _mean_pull(population)
         wanting = torch.nonzero(pull >= self.options.threshold).squeeze(1)
         granted = change.budget.grant(change.populations, population, len(wanting))
         refused = len(wanting) - granted
@@ -75,9 +76,18 @@ class GradientRule(DensityRule):
         if self.options.reset_every and step > self.options.reset_every:
             useless |= population.family.sizes().amax(dim=1) > self.options.prune_size * self.extent
             useless |= population.statistic("radius") > self.options.prune_screen
+        if self.options.prune_pull:
+            idle = (population.statistic("seen") > 0) & (_mean_pull(population) < self.options.prune_pull)
+            if not bool((useless | idle).all()):  # where nothing pulls any more, everything would go
+                useless |= idle
         return useless
 
     def _is_reset(self, step: int) -> bool:
         every = self.options.reset_every
         # Not so late that opacities could not recover before growth (and pruning) ends.
         return bool(every) and step > 0 and step % every == 0 and step + every // 2 <= self.config.density.stop
+
+
+def _mean_pull(population: Population) -> Float[Tensor, "n"]:
+    """Over the views that saw each primitive; 0 where none did."""
+    return population.statistic("pull") / population.statistic("seen").clamp_min(1)

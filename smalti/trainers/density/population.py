@@ -69,7 +69,7 @@ class Population:
             self.adam.rearrange(f"{self.layer.name}/{name}", rows)
         self.statistics = {key: change.primitives.carry(value) for key, value in self.statistics.items()}
 
-    # -- the four changes ---------------------------------------------------------------------------------------------
+    # -- the changes --------------------------------------------------------------------------------------------------
     def prune(self, doomed: Bool[Tensor, "n"]) -> int:
         """Remove primitives; returns how many."""
         count = int(doomed.sum())
@@ -86,6 +86,11 @@ class Population:
         """Replace each of `rows` by `copies` smaller ones inside it, with zero moments, at the end."""
         if len(rows):
             self._follow(self.family.split(rows, copies, generator))
+
+    def branch(self, rows: Int[Tensor, "k"], generator: torch.Generator) -> None:
+        """One primitive more in the place of each of `rows`, as the family sees fit."""
+        if len(rows):
+            self._follow(self.family.branch(rows, generator))
 
     def relocate(self, dead: Int[Tensor, "k"], hosts: Int[Tensor, "k"]) -> None:
         """Move `dead[j]` onto `hosts[j]`; host and newcomers share what the host drew, all with zero moments."""

@@ -53,8 +53,8 @@ class DensityRule:
     def observe(self, population: Population, sighting: Sighting) -> None:
         """Gather statistics of one view."""
 
-    def feel(self, population: Population, pull: Float[Tensor, "n"]) -> None:
-        """Gather how much one step pulled at each primitive, where the family itself measures it."""
+    def feel(self, population: Population, pull: Float[Tensor, "n"], seen: Bool[Tensor, "n"]) -> None:
+        """Gather how much one step pulled at each primitive, where the family itself measures it; `seen` by a view."""
 
     def due(self, step: int) -> bool:
         """Whether the structure changes after `step` steps."""

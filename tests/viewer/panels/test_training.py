@@ -19,7 +19,7 @@ from smalti.viewer.live import Live
 from smalti.viewer.stage import Stage
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from test_live import Silent, a_trainer, require_aligned
+from live_runs import Silent, a_trainer, require_aligned
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
