@@ -74,7 +74,7 @@ class _Loop:
         trainer, watcher, ending = self.trainer, self.watcher, "finished"
         with self.display, polite_interrupts(self.display) as interrupt:
             while trainer.step_number < self.options.steps:
-                report = self._step(lambda: interrupt.asked or self._is_late())
+                report = self._step(lambda waited: interrupt.asked or self._is_late(waited))
                 if report is not None:
                     with watcher.reading():
                         self._after(report)
@@ -92,18 +92,20 @@ class _Loop:
         watcher.ended(ending)
         return ending
 
-    def _step(self, stopped: Callable[[], bool]) -> StepReport | None:
-        """None where the watcher held it up until it was too late."""
+    def _step(self, stopped: Callable[[float], bool]) -> StepReport | None:
+        """None where the watcher held it up until it was too late: `stopped` of the seconds that it has so far."""
         start = time.perf_counter()
         with ExitStack() as stack:
-            with self.trainer.clock:
-                allowed = stack.enter_context(self.watcher.step(self.trainer, stopped))
+            with self.trainer.clock:  # it stands still meanwhile, so that the wait is counted here
+                allowed = stack.enter_context(
+                    self.watcher.step(self.trainer, lambda: stopped(time.perf_counter() - start))
+                )
             self.waited += time.perf_counter() - start
             return self.trainer.step() if allowed else None
 
-    def _is_late(self) -> bool:
+    def _is_late(self, waiting: float = 0.0) -> bool:
         limit = 60.0 * self.options.wall_limit
-        return bool(limit) and self.trainer.clock.sitting + self.waited > limit
+        return bool(limit) and self.trainer.clock.sitting + self.waited + waiting > limit
 
     def _save(self) -> None:
         with self.watcher.reading():
