@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from smalti.cameras.camera import Camera
+from smalti.cameras.similarity import Similarity
 from smalti.configs.config import ExchangeConfig
 from smalti.configs.resolve import resolve
 from smalti.primitives.family import Family, find_family
@@ -156,12 +157,13 @@ def test_evidence_is_what_the_frame_says() -> None:
 
 
 def test_a_trial_leaves_the_scene_alone() -> None:
-    scene = Scene(order="ray", near=0.1)
+    scene = Scene(order="ray", near=0.1, background=(0.2, 0.3, 0.4), canonical_from_scene=Similarity(2.0))
     scene.add("dots", dots("ray_gaussians", 9, 0.0))
     before = {key: value.clone() for key, value in scene.state()[0].items()}
     without = without_rows(scene, scene.layers["dots"], torch.tensor([0, 4]))
     assert without.counts() == {"dots": 7}
-    assert (without.order, without.near) == ("ray", 0.1)
+    assert (without.order, without.near, without.background) == ("ray", 0.1, (0.2, 0.3, 0.4))
+    assert without.canonical_from_scene is scene.canonical_from_scene
     assert torch.equal(without.layers["dots"].family.positions(), before["dots/means"][[1, 2, 3, 5, 6, 7, 8]])
     after = scene.state()[0]
     assert all(torch.equal(after[key], value) for key, value in before.items())

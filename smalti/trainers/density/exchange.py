@@ -185,7 +185,7 @@ def summed(rows: Float[Tensor, "r"], family: Family) -> Float[Tensor, "n"]:
 
 def without_rows(scene: Scene, layer: Layer, rows: Int[Tensor, "k"]) -> Scene:
     """The scene as it would be without some primitives of a layer; it shares everything else with this one."""
-    result = Scene(order=scene.order, near=scene.near, background=scene.background)
+    result = scene.like()
     for each in scene:
         family = each.family
         if each is layer:
