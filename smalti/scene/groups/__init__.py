@@ -4,7 +4,7 @@ Where what stands, in the order in which one meets it:
 
 - words: `boxes` (blocks as arrays, and how far one is from another), `levels` (the regularities: where copies lie, what
   they cost), `fit` (a part and its levels against the blocks that are there; least squares).
-- finding: `find` (the call, and what it returns), `selection` (which groups together are the shortest description),
+- finding: `find` (the call, and what it returns), `choosing` (which groups together are the shortest description),
   `candidates` (all that there might be), by `mirrors`, `repeated` and, among points, `walks`; `search` is what they all
   look at.
 - a group: `group` (what one holds in hand), `state` (what it is at a moment, how it follows the scene's history),

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
+from smalti.scene.groups.choosing import find
 from smalti.scene.groups.fit import Fit, price, separate_cost
 from smalti.scene.groups.group import Group
 from smalti.scene.groups.members import PartId, read_all
 from smalti.scene.groups.search import KINDS, Search
-from smalti.scene.groups.selection import find
 from smalti.scene.groups.state import Book, Held, Member, State
 
 if TYPE_CHECKING:

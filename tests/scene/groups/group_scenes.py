@@ -9,10 +9,10 @@ from numpy.random import Generator
 
 from smalti.scene import Scene
 from smalti.scene.groups.boxes import Array, Boxes, joined
+from smalti.scene.groups.choosing import find
 from smalti.scene.groups.demo import layer_of
 from smalti.scene.groups.levels import rotation
 from smalti.scene.groups.search import KINDS, Search
-from smalti.scene.groups.selection import find
 
 
 def boxes_at(centres: object, half: object, turns: Array | None = None, exponent: float = 0.1) -> Boxes:

@@ -10,10 +10,10 @@ from group_scenes import found_in, grid, legs, pair, ring, row, scene_of, shaken
 
 from smalti.scene.groups import find_groups
 from smalti.scene.groups.boxes import Boxes, joined
+from smalti.scene.groups.choosing import total_cost
 from smalti.scene.groups.demo import demo_table
 from smalti.scene.groups.fit import price, separate_cost
 from smalti.scene.groups.program import cost
-from smalti.scene.groups.selection import total_cost
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 12])

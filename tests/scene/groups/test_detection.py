@@ -127,7 +127,7 @@ def test_without_tolerance_noise_leaves_no_groups() -> None:
 
 
 def test_more_tolerance_never_costs_more() -> None:
-    from smalti.scene.groups.selection import total_cost
+    from smalti.scene.groups.choosing import total_cost
 
     boxes = shaken(joined([legs(), unrelated(np.random.default_rng(0), 5)]), 0.01)
     totals = [total_cost(found_in(boxes, tolerance), len(boxes)) for tolerance in (1e-4, 0.005, 0.01, 0.02, 0.04)]
