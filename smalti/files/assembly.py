@@ -11,7 +11,8 @@ R diag(scale) x + location, z is up.
 | 1101002001034002 | elliptical cylinder about z | (0.101, 1): 99.2 % of its volume, rims 3.4 % inside |
 
 A block of another shape is written as the nearest of these, with its own exponents as `data.exponents` [e1, e2] beside
-what PrimitiveAnything knows: read here, it has its shape again.
+what PrimitiveAnything knows: read here, it has its shape again. Assemblies of exported parts say as `data.name` which
+part, picture and file a primitive is.
 
 The scene's axes are right, down, forward: z up becomes y down, x is negated (the half turn that glTF files get, after
 their y up). The text of what was read stays in the metadata `assembly`: a block that nobody has touched is written as
@@ -115,9 +116,11 @@ def read_assembly(path: Path | str, axes: str = "z-up") -> Superquadrics:
     return _blocks(columns, {"assembly": json.dumps({**plain, "smalti.axes": axes}, separators=(",", ":"))})
 
 
-def write_assembly(path: Path | str, blocks: Superquadrics, axes: str = "z-up") -> tuple[str, ...]:
+def write_assembly(
+    path: Path | str, blocks: Superquadrics, axes: str = "z-up", names: Mapping[int, str] | None = None
+) -> tuple[str, ...]:
     """Write the drawn blocks as an assembly; returns sentences on what it does not hold. A block whose shape is none of
-    the three becomes the nearest, in exponents.
+    the three becomes the nearest, in exponents. Where `names` has its row, `data.name` is what it is called.
     """
     path, turn = Path(path), _turn(axes)
     kept, whole = _remembered(blocks, turn, axes)
@@ -128,7 +131,7 @@ def write_assembly(path: Path | str, blocks: Superquadrics, axes: str = "z-up") 
         size = blocks.sizes().detach()[row].cpu()
         known = [item for was, item in kept.get(_signature(blocks, row), ()) if torch.allclose(was, size, rtol=1e-5)]
         if known:
-            group.append(known[0])
+            group.append(_called(known[0], row, names))
             continue
         primitive, distance = _of_block(blocks, row, turn)
         if distance > 0.25:
@@ -136,11 +139,15 @@ def write_assembly(path: Path | str, blocks: Superquadrics, axes: str = "z-up") 
             other.append(f"{row} ({e1:.2f}, {e2:.2f}) as {primitive.shape}")
         texels = blocks.parameters["raw_textures"].detach()[row].sigmoid()
         painted += int(float((texels - texels.mean(dim=(0, 1))).abs().max()) > 1.5 / 255)
-        group.append(_item(primitive))
+        group.append(_called(_item(primitive), row, names))
     plain = {**whole, "group": group}
     with whole_file(path) as stream:
         stream.write(json.dumps(plain, indent=1, allow_nan=False).encode())
     return _notices(blocks, rows, (other, painted))
+
+
+def _called(item: dict[str, Any], row: int, names: Mapping[int, str] | None) -> dict[str, Any]:
+    return {**item, "data": {**item["data"], "name": names[row]}} if names and row in names else item
 
 
 def _notices(blocks: Superquadrics, rows: Sequence[int], lost: tuple[list[str], int]) -> tuple[str, ...]:

@@ -38,8 +38,8 @@ def drawn_rows(blocks: Superquadrics) -> list[int]:
     return torch.nonzero(blocks.opacities().detach() > least).squeeze(1).tolist()
 
 
-def block_parts(layer: str, blocks: Superquadrics) -> tuple[list[MeshPart], tuple[str, ...]]:
-    """A part for every drawn block, with extras; and sentences on what is left out."""
+def block_parts(layer: str, blocks: Superquadrics, names: Mapping[int, str]) -> tuple[list[MeshPart], tuple[str, ...]]:
+    """A part for every drawn block, with extras, called as `names` says of its row; sentences on what is left out."""
     with torch.no_grad():
         unit = surface_points(blocks.shape.directions, blocks.exponents()).cpu().float().numpy()
         textures = (blocks.parameters["raw_textures"].float().sigmoid() * 255).round().byte().cpu().numpy()
@@ -47,10 +47,11 @@ def block_parts(layer: str, blocks: Superquadrics) -> tuple[list[MeshPart], tupl
     faces, uvs = blocks.shape.faces.numpy(), blocks.shape.uvs.float().numpy()
     matrices, rows, parts = _matrices(blocks), drawn_rows(blocks), list[MeshPart]()
     for row in rows:
+        name = names.get(row, f"{blocks.part_noun}-{row:02d}")
         extras = {"family": blocks.name, "layer": layer, "row": row, "metadata": blocks.metadata, **_raw(blocks, row)}
         mesh = MeshFile(unit[row], faces, None, uvs, textures[row])
         opacity = 1.0 if blocks.metadata["binary"] else float(opacities[row])
-        parts.append(MeshPart(f"{layer}.{row:03d}", mesh, matrices[row], opacity, True, extras))
+        parts.append(MeshPart(name, mesh, matrices[row], opacity, True, extras))
     hidden = len(blocks) - len(rows)
     return parts, (f"{hidden} blocks of {layer!r} that are not drawn were left out",) if hidden else ()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from smalti.cameras.similarity import Similarity
@@ -14,6 +15,7 @@ from smalti.primitives.family import Family
 from smalti.primitives.meshes import Meshes
 from smalti.primitives.superquadrics import Superquadrics
 from smalti.scene.exchange_splats import gathered_splats
+from smalti.scene.parts import part_names
 from smalti.scene.scene import Layer, Scene
 
 Written = tuple[int, SplatMetadata | None, tuple[str, ...]]
@@ -26,10 +28,13 @@ def has_triangles(family: Family) -> bool:
 
 
 def write_layers(scene: Scene, layers: list[Layer], path: Path, move: Similarity) -> Written:
-    """Write layers, moved by `move`, to a .glb, .obj, .ply or .json. ValueError where a format cannot hold one."""
+    """Write layers, moved by `move`, to a .glb, .obj, .ply or .json. ValueError where a format cannot hold one.
+
+    Nodes of a .glb that are parts of the scene are called as those (`part_names`).
+    """
     extension = path.suffix.lower()
     if extension == ".json":
-        return _assembly(layers, path, move)
+        return write_assembly_of(layers, path, move)
     foreign = [layer for layer in layers if not layer.family.is_splats and not has_triangles(layer.family)]
     if extension != ".glb":
         foreign = [layer for layer in layers if not has_triangles(layer.family)]
@@ -78,11 +83,12 @@ def _refuse(layer: Layer, layers: list[Layer], extension: str) -> None:
 def _glb(scene: Scene, layers: list[Layer], path: Path, move: Similarity) -> Written:
     notices, faces, metadata = list[str](), 0, None
     said = {"order": scene.order, "near": scene.near, "background": scene.background}
+    names = part_names(scene)
     with GlbBuilder(path) as builder:
         for layer in layers:
             if layer.family.is_splats:
                 continue
-            parts, told = _parts(layer, moved(layer, move))
+            parts, told = _parts(layer, moved(layer, move), names.get(layer.name, {}))
             notices += told
             for part in parts:
                 builder.add_part(part, placed_by_node=isinstance(layer.family, Superquadrics))
@@ -98,9 +104,9 @@ def _glb(scene: Scene, layers: list[Layer], path: Path, move: Similarity) -> Wri
     return faces, metadata, tuple(notices)
 
 
-def _parts(layer: Layer, family: Family) -> tuple[list[MeshPart], tuple[str, ...]]:
+def _parts(layer: Layer, family: Family, names: Mapping[int, str]) -> tuple[list[MeshPart], tuple[str, ...]]:
     if isinstance(family, Superquadrics):
-        return block_parts(layer.name, family)
+        return block_parts(layer.name, family, names)
     if isinstance(family, Meshes):
         part, told = meshes_part(layer.name, family)
         return [part], told
@@ -136,7 +142,12 @@ def _surface_mesh(layer: Layer, family: Family) -> tuple[MeshFile, tuple[str, ..
     return mesh, (f"layer {layer.name!r} was written as triangles with a colour per vertex",)
 
 
-def _assembly(layers: list[Layer], path: Path, move: Similarity) -> Written:
+def write_assembly_of(
+    layers: list[Layer], path: Path, move: Similarity, names: Mapping[int, str] | None = None
+) -> Written:
+    """Write the one layer of superquadrics as an assembly, its primitives called as `names` says of their rows.
+    ValueError where it is not one such layer.
+    """
     from smalti.files.assembly import write_assembly
 
     blocks = [layer for layer in layers if isinstance(layer.family, Superquadrics)]
@@ -148,4 +159,4 @@ def _assembly(layers: list[Layer], path: Path, move: Similarity) -> Written:
         )
     family = moved(layers[0], move)
     assert isinstance(family, Superquadrics)
-    return 0, None, write_assembly(path, family)
+    return 0, None, write_assembly(path, family, names=names)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from smalti.files.frames import reframing
 from smalti.scene.changes import shallow
 from smalti.scene.exchange import export_scene
-from smalti.scene.parts import parts_of
+from smalti.scene.exchange_meshes import write_assembly_of
+from smalti.scene.parts import part_names, parts_of
 from smalti.scene.scene import Layer, Scene
 from smalti.scene.structure import merge
 
@@ -67,8 +69,9 @@ def export_parts(
     told = list(export_scene(scene, joint, _sources(scene), frame).notices)
     assembly: Path | None = around / "assembly.json"
     try:
-        together = _together(scene)
-        told += [f"assembly.json: {notice}" for notice in export_scene(together, assembly).notices]
+        together, named = _together(scene)
+        _, _, notices = write_assembly_of(together, assembly, reframing(assembly, None, writing=True), named)
+        told += [f"assembly.json: {notice}" for notice in notices]
     except ValueError as error:
         told.append(f"assembly.json was not written: {error}")
         assembly = None
@@ -81,16 +84,18 @@ def _sources(scene: Scene) -> list[str]:
     return [held.name for held in scene.visible_layers() if held.family.separate_parts() is not None]
 
 
-def _together(scene: Scene) -> Scene:
+def _together(scene: Scene) -> tuple[list[Layer], dict[int, str]]:
     """The layers with parts alone, those of one family joined: parts that an edit has put into layers of their own are
-    one assembly still. ValueError where they cannot be joined.
+    one assembly still; and the parts' names by their rows in it. ValueError where they cannot be joined.
     """
-    result, families = scene.like(), dict[str, list[str]]()
-    for name in _sources(scene):
+    result, families, named, before = scene.like(), dict[str, list[str]](), dict[int, str](), 0
+    for name, rows in part_names(scene).items():
         held = scene.layers[name]
         result.layers[name] = Layer(name, shallow(held.family), similarity=held.similarity)
         families.setdefault(held.family.name, []).append(name)
+        named |= {before + row: called for row, called in rows.items()}
+        before += len(held.family)
     for names in families.values():
         if len(names) > 1:
             merge(result, names)
-    return result
+    return list(result.layers.values()), named

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -55,7 +56,7 @@ def split_parts(scene: Scene, name: str, stem: str = "") -> list[str]:
         raise EditError(f"split parts: layer {name!r} is locked; set scene[{name!r}].locked = False first")
     if held.family.separate_parts() is None:
         raise NoParts(f"split parts: layer {name!r} has none: {_why(held)}")
-    made = _taken_apart(held, stem, {each for each in scene.layers if each != name})
+    made = _taken_apart(held, _names(held, stem, {each for each in scene.layers if each != name}))
     if not made:
         raise NoParts(f"split parts: none of the {len(held.family)} primitives of layer {name!r} is drawn")
     place = list(scene.layers).index(name)
@@ -163,14 +164,13 @@ def parts_of(scene: Scene) -> Parts:
     """
     result = scene.like()
     visible, parts, left_out = scene.visible_layers(), list[Part](), 0
-    taken = set(scene.layers)
+    names = part_names(scene)
     for held in visible:
-        if held.family.separate_parts() is None:
+        if held.name not in names:
             result.layers[held.name] = held
             continue
-        made = _taken_apart(held, "", taken - {held.name})
+        made = _taken_apart(held, names[held.name])
         result.layers.update({each.name: each for each in made})
-        taken |= {each.name for each in made}
         left_out += len(held.family) - len(made)
         for each in made:
             opacity = float(each.family.opacities()[0].detach())
@@ -181,33 +181,42 @@ def parts_of(scene: Scene) -> Parts:
     return Parts(result, tuple(parts), left_out)
 
 
+def part_names(scene: Scene) -> dict[str, dict[int, str]]:
+    """What the parts of a scene are called, by layer and row: those of visible layers that are drawn. The same wherever
+    they appear, in `parts_of`, pictures and files.
+    """
+    found, taken = dict[str, dict[int, str]](), set(scene.layers)
+    for held in scene.visible_layers():
+        if held.family.separate_parts() is not None:
+            found[held.name] = _names(held, "", taken - {held.name})
+            taken |= set(found[held.name].values())
+    return found
+
+
 def _why(held: Layer) -> str:
     if held.family.separate_parts() is not None:
         return f"none of its {len(held.family)} {held.family.part_noun}s is drawn"
     return f"primitives of family {held.family.name!r} are no solids of their own"
 
 
-def _taken_apart(held: Layer, stem: str, taken: set[str]) -> list[Layer]:
-    """A layer for each solid that is drawn, under names that are free; none where the family has none. A layer of one
-    primitive keeps its name.
-    """
+def _taken_apart(held: Layer, names: Mapping[int, str]) -> list[Layer]:
+    """A layer for each of these rows."""
     from smalti.scene.scene import Layer
 
-    rows = held.family.separate_parts()
-    if rows is None:
-        return []
-    everything = torch.arange(len(held.family), device=rows.device)
-    alone = len(held.family) == 1 and not stem
-    names = {row: held.name for row in rows.tolist()} if alone else _names(rows.tolist(), held, stem, taken)
     made: list[Layer] = []
     for row, name in names.items():
         part = shallow(held.family)
-        part.rearrange(RowMap.keep(everything == row))
+        part.rearrange(RowMap.keep(torch.arange(len(held.family), device=part.positions().device) == row))
         made.append(Layer(name, part.copy(), visible=held.visible, similarity=held.similarity))
     return made
 
 
-def _names(rows: list[int], held: Layer, stem: str, taken: set[str]) -> dict[int, str]:
+def _names(held: Layer, stem: str, taken: set[str]) -> dict[int, str]:
+    """A free name for each solid that is drawn, by its row; a layer of one primitive keeps its name."""
+    drawn = held.family.separate_parts()
+    rows = [] if drawn is None else drawn.tolist()
+    if len(held.family) == 1 and not stem:
+        return dict.fromkeys(rows, held.name)
     stems = (f"{held.name}-{k}" if k else held.name for k in itertools.count())
     for tried in [stem] if stem else itertools.chain([held.family.part_noun], stems):
         names = {row: f"{tried}-{row:02d}" for row in rows}

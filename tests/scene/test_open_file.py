@@ -102,7 +102,7 @@ def test_other_programs_see_closed_blocks_where_they_are(tmp_path: Path) -> None
     assert len(found.geometry) == 3
     vertices = family.block_vertices().detach().double().numpy() * [-1, -1, 1]
     for row in range(3):
-        place, name = found.graph.get(f"blocks.{row:03d}")
+        place, name = found.graph.get(f"block-{row:02d}")
         mesh = found.geometry[name].copy().apply_transform(place)
         assert mesh.visual.material.baseColorTexture.size == (16, 16)
         closed = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)

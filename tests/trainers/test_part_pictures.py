@@ -19,10 +19,11 @@ from smalti.cameras.framing import ELEVATIONS, MARGIN, framed, turntable
 from smalti.cameras.similarity import Similarity
 from smalti.configs.config import TrainConfig
 from smalti.datasets.images import ImageCache, LoadedView
-from smalti.files.assembly import read_assembly
+from smalti.files.assembly import read_assembly, write_assembly
 from smalti.primitives.meshes import Meshes
 from smalti.primitives.superquadrics import Superquadrics
-from smalti.scene import Scene, demo_camera, demo_scene, parts_of, split_parts
+from smalti.scene import Scene, demo_camera, demo_scene, duplicate, layer, move, parts_of, split_parts
+from smalti.scene.exchange import export_scene
 from smalti.scene.exchange_parts import export_parts
 from smalti.trainers import finish, part_pictures, sheets
 from smalti.trainers.clock import Clock
@@ -256,6 +257,47 @@ def test_parts_that_an_edit_made_layers_of_are_one_assembly_still(tmp_path: Path
     assert before.assembly is not None
     assert after.assembly is not None
     assert json.loads(after.assembly.read_bytes()) == json.loads(before.assembly.read_bytes())
+
+
+def node_names(path: Path) -> list[str]:
+    data = path.read_bytes()
+    plain = json.loads(data[20 : 20 + int.from_bytes(data[12:16], "little")])
+    assert [each["name"] for each in plain["meshes"]] == [each["name"] for each in plain["nodes"]]
+    return [each["name"] for each in plain["nodes"]]
+
+
+def test_a_part_has_one_name_in_all_files(tmp_path: Path) -> None:
+    """That of its own file and of the pictures: in the joint file, the assembly, and a file of the whole scene; also
+    where names are taken, numbers have gaps, and an edit took parts out.
+    """
+    scene = blocks_scene(4)
+    scene.add("more", scene.layers["toy"].family.copy())
+    move(scene, layer("more"), [0.0, -2.0, 0.0])
+    scene.layers["toy"].family.parameters["logit_opacities"].data[1] = -3.0
+    split_parts(scene, "toy")
+    duplicate(scene, layer("block-03"), [3.0, 0.0, 0.0])
+    done = export_parts(scene, tmp_path)
+    names = ["block-00", "block-02", "block-03-00", "block-03-01", "more-00", "more-01", "more-02", "more-03"]
+    assert sorted(parts_of(scene).names) == names
+    assert sorted(path.stem for path in done.files) == names
+    assert sorted(node_names(done.joint)) == names
+    for path in done.files:
+        assert node_names(path) == [path.stem]
+    assert done.assembly is not None
+    group = json.loads(done.assembly.read_bytes())["group"]
+    assert sorted(each["data"]["name"] for each in group) == names
+    places = {each["data"]["name"]: each["data"]["location"] for each in group}
+    for part in parts_of(scene).parts:
+        middle = part.box.mean(dim=0) * torch.tensor([-1.0, -1.0, -1.0])
+        assert places[part.name] == pytest.approx(middle[[0, 2, 1]].tolist(), abs=0.05)
+    export_scene(scene, tmp_path / "all.glb")
+    assert sorted(node_names(tmp_path / "all.glb")) == sorted([*names, "floor"])
+    again = read_assembly(done.assembly)
+    write_assembly(tmp_path / "again.json", again)
+    assert json.loads((tmp_path / "again.json").read_bytes())["group"] == group
+    write_assembly(tmp_path / "again.json", again, names={0: "seat"})
+    renamed = json.loads((tmp_path / "again.json").read_bytes())["group"]
+    assert [each["data"]["name"] for each in renamed] == ["seat", *(each["data"]["name"] for each in group[1:])]
 
 
 def test_without_parts_every_word_says_why(tmp_path: Path) -> None:
