@@ -1,4 +1,4 @@
-"""`smalti info FILE`: what a file of splats, meshes or blocks, or a scene, holds, column by column."""
+"""`smalti info FILE`: what a file of splats, meshes or blocks, a scene, or a run holds, column by column."""
 
 from __future__ import annotations
 
@@ -23,9 +23,15 @@ STATISTICS = ("minimum", "median", "mean", "maximum", "deviation")
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    result = argparse.ArgumentParser(prog="smalti info", description="Say what a scene file or a scene folder holds.")
+    result = argparse.ArgumentParser(
+        prog="smalti info", description="Say what a scene file, a scene folder or a run holds."
+    )
     result.add_argument(
-        "path", metavar="FILE", type=Path, help="scene file of any format that is read, or scene folder"
+        "path",
+        metavar="FILE",
+        type=Path,
+        help="scene file of any format that is read, scene folder, or run folder; of one of several seeds how each "
+        "fared, and the best",
     )
     result.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     return result
@@ -34,23 +40,48 @@ def parser() -> argparse.ArgumentParser:
 @reported
 def main(argv: Sequence[str]) -> int:
     """Prints the figures. Returns 0, or 2 where the file cannot be read."""
-    from smalti.scene.open_file import open_scene
+    from smalti.trainers.seeds import Seeds, is_seeds
 
     arguments = parser().parse_args(argv)
     path: Path = arguments.path
     if not path.exists():
         raise UsageError(f"{path}: there is no such file or folder")
-    opened = open_scene(path)
-    found: dict[str, Any] = {"format": opened.title, "bytes": size_of(path)}
-    if opened.splats is not None:
-        found |= of_splats(opened.splats)
+    if not is_seeds(path):
+        told, found = list[str](), described(path)
     else:
-        found |= {**of_scene(opened.scene), "notices": list(opened.notices)}
+        seeds = Seeds.open(path)
+        told, found = list(seeds.table()), {"path": str(path), **seeds.to_json()}
+        if seeds.best is not None:
+            found |= described(seeds.run_path(seeds.best))
+        else:
+            told.append(f"none of them has come to its end; continue with: smalti train --resume {path}")
     if arguments.json:
-        print(json.dumps(_plain({"path": str(path), **found}), allow_nan=False))
-    else:
-        show(path, found)
+        print(json.dumps(_plain(found), allow_nan=False))
+        return 0
+    for line in told:
+        print(line)
+    if "format" in found:
+        show(Path(found["path"]), found)
     return 0
+
+
+def described(path: Path) -> dict[str, Any]:
+    """The figures of a file, a scene folder, or the latest scene of a run."""
+    from smalti.cli.runs import is_run
+    from smalti.scene.open_file import open_scene
+    from smalti.trainers.run import Run
+
+    found: dict[str, Any] = {"path": str(path)}
+    if is_run(path) and (path / "config.yaml").is_file():
+        run = Run.open(path)
+        scene = run.load_scene()
+        held = sum(layer.family.bytes for layer in scene)
+        return {**found, "format": f"run, step {run.latest_step()}", "bytes": held, **of_scene(scene), "notices": []}
+    opened = open_scene(path)
+    found |= {"format": opened.title, "bytes": size_of(path)}
+    if opened.splats is not None:
+        return {**found, **of_splats(opened.splats)}
+    return {**found, **of_scene(opened.scene), "notices": list(opened.notices)}
 
 
 def _plain(value: Any) -> Any:

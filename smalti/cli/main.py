@@ -24,7 +24,7 @@ COMMANDS: dict[str, Command] = {
     "render": Command("smalti.cli.render", "render pictures or a video of a trained run or a scene"),
     "export": Command("smalti.cli.export", "write a trained scene as a file for other programs"),
     "convert": Command("smalti.cli.convert", "read a file of splats, meshes or blocks and write it in another format"),
-    "info": Command("smalti.cli.info", "say what a scene file or a scene folder holds, column by column"),
+    "info": Command("smalti.cli.info", "say what a scene file, a scene folder or a run holds, column by column"),
     "check": Command("smalti.cli.check", "examine a data set before any training"),
     "doctor": Command("smalti.cli.doctor", "say what of this machine will be used, and what is missing"),
 }

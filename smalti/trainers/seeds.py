@@ -92,14 +92,18 @@ class Seeds:
     def write(self) -> None:
         """`seeds.json` and `best` as they are now, each replaced as a whole."""
         best = self.best
-        values: dict[str, Any] = {
+        _replace(self.path / "seeds.json", json.dumps(self.to_json(), indent=1, allow_nan=False))
+        if best:
+            _replace(self.path / "best", best.folder + "\n")
+
+    def to_json(self) -> dict[str, Any]:
+        """What `seeds.json` holds."""
+        best = self.best
+        return {
             "best": best.folder if best else None,
             "chosen_by": CHOSEN_BY,
             "seeds": [{"folder": each.folder, **_plain(asdict(each))} for each in self.seeds],
         }
-        _replace(self.path / "seeds.json", json.dumps(values, indent=1, allow_nan=False))
-        if best:
-            _replace(self.path / "best", best.folder + "\n")
 
     @property
     def best(self) -> Seed | None:

@@ -123,6 +123,39 @@ def test_the_viewer_shows_the_best(tmp_path: Path) -> None:
     assert stage.views is not None
 
 
+def test_what_a_folder_of_seeds_and_its_runs_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """How each fared, then the best one's scene; before one came to its end, how to go on."""
+    made = Seeds.create(tmp_path / "all", _config(), 2)
+    for seed, loss in zip(made.seeds, (0.2, 0.1), strict=True):
+        trainer = Trainer(Run.create(made.run_path(seed), made.config_of(seed)))
+        trainer.save()
+        seed.status, seed.training_loss, seed.training_psnr = "finished", loss, 10.0
+        seed.primitives = len(trainer.scene)
+    made.write()
+    best = tmp_path / "all" / "seed-1"
+    assert main(["info", str(made.path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("  seed 0  finished     loss 0.20000")
+    assert lines[1].startswith("* seed 1  finished     loss 0.10000")
+    assert lines[3].startswith(f"{best}: run, step 0, {made.seeds[1].primitives:,} primitives, ")
+    assert any("means[0]" in line for line in lines)
+    assert main(["info", str(made.path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["path"] == str(best)
+    assert (found["best"], [each["status"] for each in found["seeds"]]) == ("seed-1", ["finished", "finished"])
+    assert main(["info", str(best), "--json"]) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert alone == {key: found[key] for key in alone}
+    assert alone["layers"][0]["family"] == "gaussians"
+    for seed in made.seeds:
+        seed.status = "interrupted"
+    made.write()
+    assert main(["info", str(made.path)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith(f"continue with: smalti train --resume {made.path}")
+    assert main(["info", str(made.path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["best"] is None
+
+
 def _config() -> Any:
     from smalti.configs.resolve import resolve
 
