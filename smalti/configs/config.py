@@ -41,6 +41,11 @@ class DataConfig(Section):
     """Behind pictures with alpha and behind the scene: `auto` is what the data set states (black where it states
     nothing).
     """
+    masks: Literal["loss", "alpha", "none"] = "loss"
+    """Where the capture has masks: `loss` leaves pixels outside of them out, so that anything may be drawn there;
+    `alpha` makes them transparent, over `background`, so that things end where their mask does; `none` takes whole
+    pictures, as if there were no masks.
+    """
     time: float | None = None
     """Of a capture with times, train only the views of the instant nearest to this one; null trains on all views."""
     points: Literal["auto", "file", "triangulate", "hull", "frustum"] = "auto"

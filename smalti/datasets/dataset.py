@@ -73,6 +73,8 @@ class Dataset:
     points: Points | None = None
     background: tuple[float, float, float] | None = None
     """Stated for pictures with alpha (Blender sets: white); None where pictures are opaque."""
+    masks: Literal["loss", "alpha"] = "loss"
+    """What masks are for: pixels outside count nothing, or are transparent (the mask is the picture's alpha)."""
     metres: bool = False
     """True where the format says that its unit is the metre."""
     notices: tuple[Notice, ...] = ()

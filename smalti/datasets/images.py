@@ -31,7 +31,9 @@ class LoadedView:
     alpha: UInt8[Tensor, "height width"] | None = None
     """The picture's own alpha, 0..255: composite `image` over any background with it."""
     mask: UInt8[Tensor, "height width"] | None = None
-    """Foreground by the mask file, 0..255 (255 = foreground; between only where pixels were averaged)."""
+    """Foreground by the mask file, 0..255 (255 = foreground; between only where pixels were averaged). None where the
+    data set's masks are for alpha: they are in that.
+    """
     valid: UInt8[Tensor, "height width"] | None = None
     """255 where the pixel was photographed, 0 where undistortion had nothing to show; None: everywhere."""
 
@@ -147,6 +149,8 @@ class ImageCache:
             raise DatasetError(
                 view.mask or "", view.camera.name, "the mask has another size than its picture", "Make it again"
             )
+        if mask is not None and self.dataset.masks == "alpha":
+            pixels, mask = with_alpha(pixels, mask), None
         pinhole, pixels, mask, valid = undistorted(view.camera, pixels, mask)
         camera, (used_width, used_height) = downscaled_camera(pinhole, self.factor)
         size = (camera.width, camera.height)
@@ -161,6 +165,12 @@ class ImageCache:
             for plane in (mask, valid)
         ]
         return LoadedView(camera.to(torch.float32), image, alpha, planes[0], planes[1])
+
+
+def with_alpha(pixels: UInt8[np.ndarray, "h w c"], mask: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 4"]:
+    """The picture transparent outside of the mask, and where it is itself."""
+    alpha = mask if pixels.shape[2] == 3 else np.minimum(pixels[..., 3], mask)
+    return np.concatenate([pixels[..., :3], alpha[..., None]], axis=2)
 
 
 def pinhole_camera(camera: Camera) -> Camera:

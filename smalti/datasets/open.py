@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -100,6 +101,13 @@ def select_views(dataset: Dataset, rows: Sequence[int]) -> Dataset:
 def times(dataset: Dataset) -> list[float]:
     """The distinct instants of the views, ascending."""
     return sorted({view.camera.time for view in dataset.views})
+
+
+def with_masks(dataset: Dataset, purpose: Literal["loss", "alpha", "none"]) -> Dataset:
+    """The same with its masks for another purpose (`Dataset.masks`), or without them."""
+    if purpose != "none":
+        return replace(dataset, masks=purpose)
+    return replace(dataset, views=tuple(replace(view, mask=None) for view in dataset.views))
 
 
 def at_time(dataset: Dataset, time: float) -> Dataset:

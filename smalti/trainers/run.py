@@ -118,11 +118,14 @@ class Run:
 
     # -- data ---------------------------------------------------------------------------------------------------------
     def dataset(self) -> Dataset:
-        """The capture that is trained on (of one with times, the configured instant). DatasetError for bad data."""
-        from smalti.datasets.open import at_time, open_dataset
+        """The capture that is trained on (of one with times, the configured instant; with masks for what the
+        configuration says). DatasetError for bad data.
+        """
+        from smalti.datasets.open import at_time, open_dataset, with_masks
 
-        dataset = open_dataset(self.config.data.path, format=self.config.data.format)
-        return dataset if self.config.data.time is None else at_time(dataset, self.config.data.time)
+        data = self.config.data
+        dataset = with_masks(open_dataset(data.path, format=data.format), data.masks)
+        return dataset if data.time is None else at_time(dataset, data.time)
 
     def split(self, dataset: Dataset | None = None) -> tuple[list[int], list[int]]:
         """(training rows, held-out rows) of `dataset.views`, as configured."""

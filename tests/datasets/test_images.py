@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import tracemalloc
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from smalti.datasets.dataset import Dataset, DatasetError
 from smalti.datasets.decode import decode_mask, decode_picture, video_info
 from smalti.datasets.downscale import area_resample, area_resample_alpha, downscale_factor, downscaled_camera
 from smalti.datasets.images import ImageCache, LoadedView
-from smalti.datasets.open import open_dataset
+from smalti.datasets.open import open_dataset, with_masks
 
 
 def by_areas(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -205,6 +206,60 @@ def test_alpha_and_masks_come_along(tmp_path: Path) -> None:
     assert (view.mask[:, : int(view.camera.intrinsics[2]) - 2] == 0).all()
     assert (view.mask[:, int(view.camera.intrinsics[2]) + 3 :] == 255).all()
     assert ImageCache(open_dataset(root)).get(1).mask is None
+
+
+def masked_capture(root: Path, **top: object) -> Dataset:
+    """Two pictures; the right half of the first is foreground by its mask."""
+    root = small_sets.write_transforms(root, small_sets.cameras(2), **top)
+    mask = np.zeros((36, 48), np.uint8)
+    mask[:, 24:] = 255
+    small_sets.write_picture(root / "masks" / "view_00.png", mask)
+    return open_dataset(root)
+
+
+def test_masks_for_alpha(tmp_path: Path) -> None:
+    """Transparent outside, also where the lens is made a pinhole's; a mixed pixel has the foreground's colour alone."""
+    capture = masked_capture(tmp_path / "plain")
+    own = ImageCache(capture).get(0)
+    view = ImageCache(with_masks(capture, "alpha")).get(0)
+    assert view.mask is None
+    assert view.alpha is not None
+    assert own.mask is not None
+    np.testing.assert_array_equal(view.alpha.numpy(), own.mask.numpy())
+    np.testing.assert_array_equal(view.image[:, 24:].numpy(), small_sets.picture(0)[:, 24:])
+    assert ImageCache(with_masks(capture, "alpha")).get(1).alpha is None  # it has no mask
+    third = ImageCache(with_masks(capture, "alpha"), downscale=Fraction(48, 3)).get(0)  # its second column is half out
+    assert third.alpha is not None
+    assert third.alpha[:, 1].tolist() == [128] * third.alpha.shape[0]
+    pixels = small_sets.picture(0)[:32, 24:32].astype(np.float64).reshape(2, 16, 8, 3).mean((1, 2))
+    np.testing.assert_allclose(third.image[:, 1].numpy(), pixels, atol=1.0)
+    bent = masked_capture(tmp_path / "bent", k1=-0.05)
+    view = ImageCache(with_masks(bent, "alpha")).get(0)
+    middle = int(view.camera.intrinsics[2])
+    assert view.mask is None
+    assert view.alpha is not None
+    assert (view.alpha[:, : middle - 2] == 0).all()
+    assert (view.alpha[:, middle + 3 :] == 255).all()
+
+
+def test_alpha_and_a_mask_for_alpha(tmp_path: Path) -> None:
+    """Opaque is what both say."""
+    capture = open_dataset(small_sets.write_blender(tmp_path, small_sets.cameras(4)))
+    mask = np.zeros((36, 48), np.uint8)
+    mask[:18] = 255
+    file = small_sets.write_picture(tmp_path / "elsewhere.png", mask)
+    capture = replace(capture, views=(replace(capture.views[0], mask=file), *capture.views[1:]))
+    alpha = ImageCache(with_masks(capture, "alpha")).get(0).alpha
+    assert alpha is not None
+    expected = np.zeros((36, 48), np.uint8)
+    expected[:18, 24:] = 255
+    np.testing.assert_array_equal(alpha.numpy(), expected)
+
+
+def test_without_masks(tmp_path: Path) -> None:
+    view = ImageCache(with_masks(masked_capture(tmp_path), "none")).get(0)
+    assert view.mask is view.alpha is None
+    np.testing.assert_array_equal(view.image.numpy(), small_sets.picture(0))
 
 
 def test_masks_that_went_through_jpeg(tmp_path: Path) -> None:
