@@ -7,6 +7,7 @@ round about an axis may be turned about it by any angle.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import permutations, product
 
@@ -21,8 +22,10 @@ SIGNS: Array = np.array(list(product((-1.0, 1.0), repeat=3)))
 """Corners of the unit box [8, 3]."""
 ROUNDING = 0.35
 """How far the surface moves per unit of an exponent, in half extents: of 2^(-e/2), at 45 degrees, at most."""
-ROUND = 0.35
-"""Exponents within this of 1 count as round."""
+
+ROUND = 1.0 / math.cos(math.pi / 8) - 1.0
+"""By this share of its half width a section may bulge and be round: a regular octagon's corners do as much (0.082;
+exponents 0.77 to 1.25)."""
 
 
 def _symmetries() -> Array:
@@ -164,12 +167,19 @@ def _rounding(model: Boxes, members: Boxes) -> Array:
 
 
 def _turn_round_ones(model: Boxes, members: Boxes, tolerance: float, match: Match) -> None:
-    """Parts that are round about an axis: the member's own turn about it does not count, and stays what it is."""
-    near = np.abs(members.exponents - 1.0) < ROUND
+    """Parts that are round about an axis: the member's own turn about it does not count, and stays what it is.
+
+    Round is a section that no turn moves by more than the tolerance (what passes for a cylinder among thin legs is a
+    rounded square as a table's top), and that is `ROUND` by itself (a small cube is none however large the tolerance).
+    A superellipse of exponent e is 2^((1 - e) / 2) half extents wide at 45 degrees, and 1 along its axes (Barr 1981).
+    """
+    bulge = np.abs(2.0 ** (0.5 * (1.0 - members.exponents)) - 1.0)
     for axis in range(3):
         first, second = (axis + 1) % 3, (axis + 2) % 3
         even = np.abs(members.halves[:, first] - members.halves[:, second]) <= tolerance
-        rows = np.flatnonzero(even & near[:, 1] & (near[:, 0] if axis != 1 else True))
+        shares = bulge[:, 1] if axis == 1 else bulge.max(axis=1)
+        moved = shares * members.halves[:, [first, second]].max(axis=1)
+        rows = np.flatnonzero(even & (shares <= ROUND) & (moved <= tolerance))
         for row in rows:
             own, said = members.rotations[row], model.rotations[row]
             pole = own[:, axis] * (1.0 if own[:, axis] @ said[:, axis] >= 0 else -1.0)

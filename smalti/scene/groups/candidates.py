@@ -97,9 +97,5 @@ def _same_size(search: Search, rows: list[int]) -> Fit:
     match = compare_sizes(members.take([0] * len(rows)), members, search.tolerance)
     # The first member's frame, seen from each member's own.
     frames = members.rotations @ match.frames.transpose(0, 2, 1)
-    home = members.rotations[0]
-    turns = frames @ home.T
-    shifts = members.centres - np.einsum("nij,j->ni", turns, members.centres[0])
-    numbers = np.concatenate([turns.reshape(-1, 9), shifts], axis=1)
-    level = SameSize(tuple(tuple(float(x) for x in line) for line in numbers))
+    level = SameSize.of(members.rotations[0], members.centres[0], frames, members.centres)
     return fitted((level,), rows, [((number,),) for number in range(len(rows))], search.boxes, search.limits)

@@ -40,8 +40,8 @@ def change(
     held: Held, name: str, model: Model, slots: Sequence[tuple[Slot, ...] | None], new: Sequence[tuple[Slot, ...]] = ()
 ) -> Edited:
     """Another model; `slots` of the members there are (None: it goes), and of new ones."""
-    scene, state = held.scene, held.state
     require_members(held)
+    scene, state = held.scene, held.state
     before = read_all(scene)
     is_now = read(scene, state.parts)
     lie = placed(state, is_now)
@@ -77,8 +77,8 @@ def change(
 
 def snap(held: Held) -> Edited:
     """Members lie exactly where the model says; how they lay is kept."""
-    scene, state = held.scene, held.state
     require_members(held)
+    scene, state = held.scene, held.state
     is_now = read(scene, state.parts)
     lie = placed(state, is_now)
     boxes = displaced(state.model, state.slots, lie.match, np.zeros_like(lie.offsets))
@@ -97,8 +97,8 @@ def snap(held: Held) -> Edited:
 
 def unsnap(held: Held) -> Edited:
     """Members lie as they did before `snap`: to the byte where nothing moved them since, else as far off as then."""
-    scene, state = held.scene, held.state
     require_members(held)
+    scene, state = held.scene, held.state
     rows = [row for row, member in enumerate(state.members) if member.exact is not None]
     if not rows:
         raise EditError(f"{held.name}: it is not applied, so there is nothing to release")
@@ -133,9 +133,10 @@ def restate(held: Held, name: str, state: State) -> None:
 
 
 def require_members(held: Held) -> None:
-    """EditError where a group has none left."""
+    """EditError where a group has none left. What it says of them is of this moment then."""
     if not held.state.members:
         raise EditError(f"{held.name}: none of its members is in the scene any more; find the groups again")
+    held.settle()
 
 
 def _copied(held: Held, source: PartId, slot: tuple[Slot, ...]) -> Member:

@@ -5,8 +5,10 @@ After the part of Jones et al. 2023 (ShapeCoder) that needs no training: its cos
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast, overload
 
 from smalti.scene.groups.choosing import find
 from smalti.scene.groups.fit import Fit, price, separate_cost
@@ -73,6 +75,44 @@ class Groups(Sequence[Group]):
         from smalti.scene.groups.schema import to_plain
 
         return [line for group in self for line in to_plain(group)]
+
+    def save(self, path: Path | str) -> None:
+        """Write them as JSON, beside the scene that they are of (`Scene.save` does not hold them). The file appears
+        whole, replacing what was there.
+        """
+        from smalti.files.checked import whole_file
+
+        with whole_file(Path(path)) as stream:
+            stream.write(json.dumps(self.to_plain(), indent=1, allow_nan=False).encode("utf-8"))
+
+    @staticmethod
+    def load(scene: Scene, path: Path | str) -> Groups:
+        """The groups that `save` wrote, on the scene as it was then; edits go on as if it had never been away, but for
+        those from before, which are not in its history. GroupError for what does not fit, OSError for no file.
+
+        >>> import tempfile
+        >>> from smalti.scene import Scene
+        >>> from smalti.scene.groups import Groups
+        >>> from smalti.scene.groups.demo import demo_table
+        >>> scene = demo_table()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     written = scene.save(f"{folder}/table.smalti")
+        ...     scene.find_groups().save(f"{folder}/table.groups.json")
+        ...     again = Scene.load(f"{folder}/table.smalti")
+        ...     groups = Groups.load(again, f"{folder}/table.groups.json")
+        >>> len(groups[0].move([0.1, 0, 0])), again.undo()
+        (4, 'move')
+        """
+        from smalti.scene.groups.schema import GroupError, from_plain
+
+        try:
+            plain = json.loads(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise GroupError(f"{path}: it is no JSON: {error}") from error
+        lines = cast(list[Any], plain if isinstance(plain, list) else [plain])
+        if not isinstance(plain, list) or not all(isinstance(line, dict) for line in lines):
+            raise GroupError(f"{path}: expected a list of groups, as `Groups.save` writes it")
+        return from_plain(scene, cast(list[dict[str, Any]], lines))
 
     @staticmethod
     def from_plain(scene: Scene, plain: Sequence[dict[str, Any]]) -> Groups:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from smalti.scene.changes import EditError
 from smalti.scene.edits import apply_to
-from smalti.scene.groups.boxes import Array
 from smalti.scene.groups.changing import Edited, change, require_members, restate, snap, unsnap
 from smalti.scene.groups.fit import Model
 from smalti.scene.groups.levels import Grid, Level, LinearArray, Rotation, SameSize, Slot, chained
@@ -140,13 +139,19 @@ class Group:
 
     def move(self, delta: Point, member: int = 0) -> Edited:
         """Move a member by `delta` (world units); all others follow as the regularity says: a mirror image goes the
-        other way across the plane, copies in a row go along. Of a group of one size only the member moves.
+        other way across the plane, copies in a row go along. EditError for a group of one size: where one of its
+        members lies says nothing of the others.
         """
         row, step = self._row(member), vector(delta, "move: delta").numpy()
         self._require_unlocked()
         state, model = self._state, self._state.model
         if isinstance(model.levels[0], SameSize):
-            return self._move_alone(model.levels[0], row, step)
+            part = self.members[member]
+            raise EditError(
+                f"{self.id} (same_size): its members share a size, nothing ties their places, and none would follow; "
+                f"move them all with move(scene, group.select(), delta), or this one with move(scene, "
+                f"index({part.layer!r}, [{part.row}]), delta), both of smalti.scene"
+            )
         matrix = chained(model.levels, [state.slots[row]])[0][0]
         base = replace(model.base, centres=model.base.centres + matrix.T @ step)
         return change(self._held, "move", Model(model.levels, base), state.slots)
@@ -159,8 +164,8 @@ class Group:
             raise EditError(f"resize: expected three lengths above 0, got {wanted.tolist()}")
         from smalti.scene.groups.state import placed
 
-        state = self._state
         require_members(self._held)
+        state = self._state
         lie = placed(state, read(self._held.scene, state.parts))
         halves = state.model.base.halves.copy()
         halves[0, lie.match.orders[row]] = 0.5 * wanted / np.exp(lie.offsets[row, 6:])
@@ -261,11 +266,3 @@ class Group:
         slots = [slot if wanted.keeps(slot[depth]) else None for slot in state.slots]
         every = product(*(wanted.added if n == depth else level.slots() for n, level in enumerate(levels)))
         return change(self._held, name, Model(levels, base), slots, [tuple(slot) for slot in every])
-
-    def _move_alone(self, level: SameSize, row: int, step: Array) -> Edited:
-        number = self._state.slots[row][0][0]
-        place = level.places[number]
-        moved = (*place[:9], *(np.array(place[9:]) + step).tolist())
-        places = tuple(moved if n == number else each for n, each in enumerate(level.places))
-        model = Model((SameSize(places),), self._state.model.base)
-        return change(self._held, "move", model, self._state.slots)

@@ -303,6 +303,14 @@ class SameSize(Level):
     price: ClassVar[float] = 0.0
     freedom: ClassVar[int] = 0
 
+    @staticmethod
+    def of(rotation: Array, centre: Array, frames: Array, centres: Array) -> SameSize:
+        """What takes a part (its axes, its centre) to each of [n, 3, 3] axes and [n, 3] centres."""
+        turns = frames @ rotation.T
+        shifts = centres - np.einsum("nij,j->ni", turns, centre)
+        numbers = np.concatenate([turns.reshape(-1, 9), shifts], axis=1)
+        return SameSize(tuple(tuple(float(x) for x in line) for line in numbers))
+
     @property
     def count(self) -> int:
         return len(self.places)

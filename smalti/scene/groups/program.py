@@ -62,7 +62,9 @@ def program(scene: Scene, groups: Groups | None = None) -> Tree:
     found = find_groups(scene) if groups is None else groups
     trees = list[Tree]()
     for group in found:
-        state = group._held.state  # pyright: ignore[reportPrivateUsage]
+        held = group._held  # pyright: ignore[reportPrivateUsage]
+        held.settle()
+        state = held.state
         trees.append(_of_group(state.model, state.slots, state.parts))
     parts, boxes = read_all(scene)
     owned = {part for group in found for part in group.members}

@@ -1,11 +1,15 @@
 """Groups as JSON, and back with every field checked. One entry for each level; a group in a group names its parent.
 
     {id, kind, members: [[layer, row], ...], slots: [[[...], ...], ...], base: [layer, row], params, tol, residual_mean,
-     residual_max, gain, parent: id or null, exact_offsets: [[6 numbers], ...], applied, locked}
+     residual_max, gain, parent: id or null, exact_offsets: [[9 numbers], ...], applied, locked, part: {centre, axes,
+     half_extents, exponents}}
 
 `params`: {plane: {n, o}}, {planes: [two]}, {dir, count, spacing}, {rows, cols, du, dv}, {axis, point, count, angle}, or
 {places}. Scene units and radians; n, dir and axis have length 1; o is n . x on the plane; counts include the part
-itself and copies that are missing, `slots` says which are there.
+itself and copies that are missing, `slots` says which are there. `part` (of the outermost level) is the block that the
+regularities repeat, `axes` its axes one after the other; what is written without one is fitted to the members. An
+offset is a shift in the model's axes, a rotation vector, and the logarithms of the lengths' ratios (six numbers: these
+are not known).
 """
 
 from __future__ import annotations
@@ -17,8 +21,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from smalti.scene.groups.boxes import Array, Boxes, compare
 from smalti.scene.groups.find import Groups, state_of
-from smalti.scene.groups.fit import fitted
+from smalti.scene.groups.fit import Model, fitted
 from smalti.scene.groups.group import Group
 from smalti.scene.groups.levels import (
     DoubleMirror,
@@ -45,6 +50,7 @@ class GroupError(ValueError):
 def to_plain(group: Group) -> list[dict[str, Any]]:
     """Of a group and those in it."""
     held = group._held  # pyright: ignore[reportPrivateUsage]
+    held.settle()
     state = held.state
     lie = placed(state, read(held.scene, state.parts))
     exact = [
@@ -62,17 +68,19 @@ def to_plain(group: Group) -> list[dict[str, Any]]:
                 "slots": [[list(level) for level in slot] for slot in each.slots],
                 "base": [members[0].layer, members[0].row],
                 "params": each.parameters.to_plain(),
-                "tol": each.tolerance,
+                # An edit that makes members larger makes what they are off larger too.
+                "tol": max(each.tolerance, each.residual[1]),
                 "residual_mean": each.residual[0],
                 "residual_max": each.residual[1],
                 "gain": each.gain,
                 "parent": None if each.parent is None else each.parent.id,
-                "exact_offsets": [offsets[part][:6].tolist() for part in members],
+                "exact_offsets": [offsets[part].tolist() for part in members],
                 "applied": each.applied,
                 "locked": each.locked,
             }
         )
         each = each.inner
+    lines[0]["part"] = _part_to_plain(state.model.base)
     return lines
 
 
@@ -121,17 +129,53 @@ def _held(book: Book, line: Mapping[str, Any], children: Mapping[Any, Mapping[st
     except ValueError as error:
         raise GroupError(f"group {name!r}: {error}") from error
     fit = fitted(tuple(levels), list(range(len(parts))), slots, boxes, (tolerance, unit))
+    if "part" in line:
+        model = Model(tuple(levels), _part_from_plain(_field(line, "part", dict, name), name))
+        fit = replace(fit, model=model, match=compare(model.place(slots), boxes, tolerance))
     state = replace(state_of(fit, parts, tolerance), gain=_number(line, "gain", name), locked=tuple(locked))
-    if not state.residual[1] <= tolerance:
+    if not state.residual[1] <= tolerance * (1.0 + 1e-6):
         raise GroupError(
             f"group {name!r}: its members are no longer where it says (off by {state.residual[1]:.4g}, "
             f"{tolerance:.4g} allowed); find the groups again"
         )
     if _field(line, "applied", bool, name):
-        offsets = dict(zip(parts, _field(line, "exact_offsets", list, name), strict=True))
-        members = [replace(m, exact=Exact(np.array([*offsets[m.part], 0.0, 0.0, 0.0]))) for m in state.members]
+        lists = _field(line, "exact_offsets", list, name)
+        if len(lists) != len(parts):
+            raise GroupError(f"group {name!r}: expected {len(parts)} exact_offsets, got {len(lists)}")
+        offsets = {part: _offset(each, name) for part, each in zip(parts, lists, strict=True)}
+        members = [replace(m, exact=Exact(offsets[m.part])) for m in state.members]
         state = replace(state, members=tuple(members))
     return Held(book, name, state)
+
+
+def _part_to_plain(base: Boxes) -> dict[str, Any]:
+    return {
+        "centre": base.centres[0].tolist(),
+        "axes": base.rotations[0].T.tolist(),
+        "half_extents": base.halves[0].tolist(),
+        "exponents": base.exponents[0].tolist(),
+    }
+
+
+def _part_from_plain(part: Mapping[str, Any], name: str) -> Boxes:
+    try:
+        axes = np.array([_unit(axis, name) for axis in part["axes"]]).T
+        centre, halves, exponents = (
+            np.array([_numbers(part[key], count, name)])
+            for key, count in (("centre", 3), ("half_extents", 3), ("exponents", 2))
+        )
+    except (KeyError, TypeError) as error:
+        raise GroupError(f"group {name!r}: its part is not complete: {error}") from error
+    if axes.shape != (3, 3) or not np.allclose(axes.T @ axes, np.eye(3), atol=1e-6) or np.linalg.det(axes) < 0:
+        raise GroupError(f"group {name!r}: the axes of its part should be three at right angles, right-handed")
+    if not (halves > 0).all():
+        raise GroupError(f"group {name!r}: the half extents of its part should be above 0, got {halves[0].tolist()}")
+    return Boxes(centre, axes[None], halves, exponents)
+
+
+def _offset(value: object, name: str) -> Array:
+    count = len(cast(list[Any], value)) if isinstance(value, list) else 0
+    return np.array(_numbers(value, 9 if count == 9 else 6, name) + [0.0] * (0 if count == 9 else 3))
 
 
 def level_of(kind: str, params: Mapping[str, Any], name: str) -> Level:

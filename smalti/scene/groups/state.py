@@ -12,9 +12,9 @@ import numpy as np
 
 from smalti.scene.changes import left_over
 from smalti.scene.following import change_of_primitives
-from smalti.scene.groups.boxes import Array, Boxes, Match, compare
+from smalti.scene.groups.boxes import Array, Boxes, Match, compare, compare_sizes
 from smalti.scene.groups.fit import Model
-from smalti.scene.groups.levels import Slot, rotation
+from smalti.scene.groups.levels import SameSize, Slot, rotation
 from smalti.scene.groups.members import Exact, PartId, read, renumbered
 from smalti.scene.history import Added, Changed, Removed, Renamed, Step
 
@@ -70,6 +70,11 @@ class Held:
     def scene(self) -> Scene:
         """Where its members are."""
         return self.book.scene
+
+    def settle(self) -> None:
+        """Members of one size lie where they lie: wherever other edits put them is their place."""
+        if self.state.members:
+            self.state = settled(self.state, read(self.scene, self.state.parts))
 
     def become(self, state: State) -> None:
         """What it is by the history; what is locked is not in that."""
@@ -181,6 +186,21 @@ def displaced(model: Model, slots: Sequence[tuple[Slot, ...]], match: Match, off
     turns = np.stack([rotation(offset[3:6]) for offset in offsets])
     centres = said.centres + np.einsum("nij,nj->ni", axes, offsets[:, :3])
     return Boxes(centres, axes @ turns, halves * np.exp(offsets[:, 6:]), said.exponents)
+
+
+def settled(state: State, boxes: Boxes) -> State:
+    """The state with its members' places as they are, where it says nothing of them but that they are of one size."""
+    level, base = state.model.levels[0], state.model.base
+    if not isinstance(level, SameSize):
+        return state
+    match = compare_sizes(base.take([0] * len(boxes)), boxes, max(state.tolerance, 1e-9))
+    now = SameSize.of(
+        base.rotations[0], base.centres[0], boxes.rotations @ match.frames.transpose(0, 2, 1), boxes.centres
+    )
+    places = list(level.places)
+    for slot, place in zip(state.slots, now.places, strict=True):
+        places[slot[0][0]] = place
+    return replace(state, model=Model((SameSize(tuple(places)),), base))
 
 
 def rotation_vector(matrix: Array) -> Array:

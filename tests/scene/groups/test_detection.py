@@ -71,6 +71,18 @@ def test_round_parts_may_be_turned_about_their_pole() -> None:
     )
 
 
+@pytest.mark.parametrize(("exponent", "half", "is_round"), [(0.8, 0.1, True), (0.8, 1.0, False), (1.2, 0.1, True)])
+def test_round_is_what_no_turn_moves_by_more_than_the_tolerance(exponent: float, half: float, is_round: bool) -> None:
+    """At 45 degrees a superellipse is 2^((1 - e) / 2) half extents wide: 7 % more than along its axes for e = 0.8."""
+    post = Boxes(np.zeros((1, 3)), np.eye(3)[None], np.array([[half, 0.5, half]]), np.array([[0.1, exponent]]))
+    spun = Boxes(post.centres, rotation(np.array([0.0, 0.7, 0.0]))[None], post.halves, post.exponents)
+    assert (compare(post, spun, 0.02).distances[0] < 1e-12) == is_round
+    assert compare(post, spun, 0.08).distances[0] < 1e-12
+    cube = Boxes(post.centres, post.rotations, np.full((1, 3), 0.02), np.full((1, 2), 0.7))  # of what is no octagon yet
+    turned = Boxes(cube.centres, spun.rotations, cube.halves, cube.exponents)
+    assert compare(cube, turned, 0.08).distances[0] > 0.01
+
+
 def test_shapes_have_to_agree() -> None:
     box, ball = boxes_at([[0, 0, 0]], [1, 1, 1]), boxes_at([[0, 0, 0]], [1, 1, 1], exponent=1.0)
     assert compare(box, box, 0.02).distances[0] == 0

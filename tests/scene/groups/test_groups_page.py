@@ -31,7 +31,7 @@ def test_its_blocks_run_and_print_what_they_say() -> None:
         for block in blocks:
             exec(compile(block, "docs/groups.md", "exec"), names)
     lines = printed.getvalue().splitlines()
-    assert len(said) == 7
+    assert len(said) == 8
     assert [line for line in lines if line in said] == said
 
 

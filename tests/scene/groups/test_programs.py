@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from group_scenes import boxes_at, grid, legs, pair, ring, row, scene_of, shaken, unrelated
 
 from smalti.cameras.similarity import Similarity
+from smalti.scene import Scene, index, move
 from smalti.scene.groups import GroupError, Groups
 from smalti.scene.groups.boxes import Boxes, assign, joined
 from smalti.scene.groups.demo import demo_table
@@ -138,6 +140,43 @@ def test_snapped_groups_come_back_with_their_offsets() -> None:
     assert np.allclose(read_all(scene)[1].centres, was.centres, atol=1e-5)
 
 
+def test_groups_are_saved_beside_their_scene_and_edits_go_on(tmp_path: Path) -> None:
+    """Members near the tolerance, snapped, resized and copied: what is read again does to the scene the same bytes."""
+    scene = scene_of(shaken(row(5), 0.012, 1), unrelated(np.random.default_rng(4), 2))
+    groups = scene.find_groups()
+    groups[0].extend(1)
+    groups[0].resize([1.0, 4.0, 2.0])
+    assert groups[0].residual[1] > groups[0].tolerance
+    groups[0].apply()
+    scene.save(tmp_path / "scene.smalti")
+    groups.save(tmp_path / "groups.json")
+    again = Scene.load(tmp_path / "scene.smalti")
+    held = Groups.load(again, tmp_path / "groups.json")
+    assert repr(held) == repr(groups)
+    for one, two in ((groups[0], scene), (held[0], again)):
+        one.move([0.1, 0.2, 0.0], 1)
+        one.set(count=4, mode="fit")
+        one.release()
+        two.undo()
+        two.redo()
+    mine, other = scene.state()[0], again.state()[0]
+    assert mine.keys() == other.keys()
+    assert all(torch.allclose(mine[key], other[key], atol=1e-6) for key in mine)
+    assert len(held[0].members) == 4
+
+
+def test_members_that_moved_since_are_not_taken_for_a_group(tmp_path: Path) -> None:
+    scene = demo_table()
+    scene.find_groups().save(tmp_path / "groups.json")
+    move(scene, index("table", [2]), [0.5, 0.0, 0.0])
+    with pytest.raises(GroupError, match="find the groups again"):
+        Groups.load(scene, tmp_path / "groups.json")
+    for text in ("{", "{}", "[3]"):
+        (tmp_path / "groups.json").write_text(text)
+        with pytest.raises(GroupError, match=r"groups\.json: (it is no JSON|expected a list)"):
+            Groups.load(scene, tmp_path / "groups.json")
+
+
 def broken(change: str) -> list[dict[str, Any]]:
     plain = json.loads(json.dumps(demo_table().find_groups().to_plain()))
     line = plain[0]
@@ -166,6 +205,12 @@ def broken(change: str) -> list[dict[str, Any]]:
             line["tol"] = math.nan
         case "moved":
             line["params"]["planes"][0]["o"] += 0.3
+        case "part":
+            del line["part"]["axes"]
+        case "axes":
+            line["part"]["axes"][1] = line["part"]["axes"][0]
+        case "offsets":
+            line["applied"] = bool(line["exact_offsets"].pop())
         case _:
             line["members"][0] = "table"
     return plain
@@ -186,6 +231,9 @@ def broken(change: str) -> list[dict[str, Any]]:
         ("parent", "no group 'group-9'"),
         ("nan", "finite"),
         ("moved", "no longer where it says"),
+        ("part", "part is not complete"),
+        ("axes", "three at right angles"),
+        ("offsets", "expected 4 exact_offsets, got 3"),
         ("shape", r"should be \[layer, row\]"),
     ],
 )
