@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import math
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -26,7 +27,7 @@ def parse_bytes(text: str) -> int:
         value = float(number) * units[unit]
     except (KeyError, ValueError):
         raise ValueError(f"{text!r} is not a size; write for example 256MB, 1.5GiB or a number of bytes") from None
-    if not value > 0:
+    if not 0 < value < math.inf:
         raise ValueError(f"{text!r} is not a positive size")
     return int(value)
 
@@ -40,8 +41,13 @@ def _size_or_none(text: str) -> str:
     return _readable_size(text) if text else text
 
 
-ByteSize = Annotated[str, AfterValidator(_readable_size)]
-MaybeByteSize = Annotated[str, AfterValidator(_size_or_none)]
+def _as_text(value: Any) -> Any:
+    """A plain number is a number of bytes, on the command line and in files."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+ByteSize = Annotated[str, BeforeValidator(_as_text), AfterValidator(_readable_size)]
+MaybeByteSize = Annotated[str, BeforeValidator(_as_text), AfterValidator(_size_or_none)]
 
 
 class Section(BaseModel):

@@ -109,12 +109,12 @@ class _Variation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, raw: Tensor, around: bool) -> Tensor:
         colors = raw.sigmoid()
-        count, height, width = colors.shape[:3]
+        height, width = colors.shape[1:3]
         slopes = torch.zeros_like(colors)
         down = colors[:, 1:] - colors[:, :-1]
         across = (colors.roll(-1, dims=2) if around else colors[:, :, 1:]) - colors[:, :, : width if around else -1]
         shares = 1.0 / (max(height - 1, 1) * width), 1.0 / (height * (width if around else max(width - 1, 1)))
-        squares = [each.reshape(count, -1).square().sum(1) for each in (down, across)]
+        squares = [each.flatten(1).square().sum(1) for each in (down, across)]
         value = shares[0] * squares[0] + shares[1] * squares[1]
         down *= 2.0 * shares[0]
         across *= 2.0 * shares[1]

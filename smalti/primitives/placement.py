@@ -63,7 +63,7 @@ def even_means(points: Float[Tensor, "n 3"], count: int) -> Float[Tensor, "k 3"]
     first points): spread as the points are, but evenly.
     """
     means = points[:count]
-    for _ in range(20):
+    for _ in range(20 if count else 0):
         owner = nearest_of(points, means)
         members = torch.bincount(owner, minlength=len(means))[:, None]
         sums = torch.zeros_like(means).index_add(0, owner, points)

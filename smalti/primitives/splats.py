@@ -80,7 +80,7 @@ class SplatFamily(Family):
     def from_points(
         cls, positions: Float[Tensor, "n 3"], colors: Float[Tensor, "n 3"], metadata: Mapping[str, Any]
     ) -> Self:
-        """Isotropic, as large as the mean distance to the three nearest points (times `initial_scale`)."""
+        """Isotropic, as large as the root mean square distance to the three nearest points (times `initial_scale`)."""
         check_points(cls.name, positions, colors)
         values = cls.checked_metadata(metadata)
         return cls(cls.initial_parameters(positions, colors, values), values)

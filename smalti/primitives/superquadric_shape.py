@@ -53,6 +53,22 @@ def implicit(points: Float[Tensor, "*n 3"], exponents: Float[Tensor, "*n 2"]) ->
     return large ** (1.0 / e1) * ring + y ** (1.0 / e1)
 
 
+def radial(points: Float[Tensor, "*n 3"], exponents: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n"]:
+    """F^(e1/2): 1 on the unit superquadric, and so many times as large where the point is so many times as far from the
+    centre. Coordinates count as 5 at most. Differentiable; unlike a power of F, whose small values underflow in single
+    precision, with finite derivatives at the centre too.
+    """
+    x, y, z = points.clamp(-5.0, 5.0).abs().clamp_min(math.sqrt(TINY)).unbind(-1)
+    e1, e2 = exponents.unbind(-1)
+    return _norm(_norm(x, z, e2), y, e1)
+
+
+def _norm(first: Tensor, second: Tensor, exponent: Tensor) -> Tensor:
+    """(a^(2/e) + b^(2/e))^(e/2), the larger of the two taken out."""
+    large, small = torch.maximum(first, second), torch.minimum(first, second)
+    return large * (1.0 + (small / large) ** (2.0 / exponent)) ** (0.5 * exponent)
+
+
 def volume(exponents: Float[Tensor, "n 2"], half_extents: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
     """2 e1 e2 B(e1/2 + 1, e1) B(e2/2, e2/2) s1 s2 s3. Differentiable."""
     e1, e2 = exponents.unbind(1)
@@ -75,7 +91,7 @@ def overlap(
     with torch.no_grad():
         points = ((local * sizes[:, None, :]) @ axes.mT + centres[:, None, :]).reshape(-1, 3)
     unit = ((points - centres[:, None, :]) @ axes) / sizes[:, None, :]
-    radius = implicit(unit, exponents[:, None, :].expand(*unit.shape[:-1], 2)) ** (0.5 * exponents[:, :1])
+    radius = radial(unit, exponents[:, None, :].expand(*unit.shape[:-1], 2))
     occupancy = opacities[:, None] * torch.sigmoid((1.0 - radius) / 0.005)
     return (occupancy.sum(dim=0) - 1.95).clamp_min(0.0).mean()
 

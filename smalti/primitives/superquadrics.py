@@ -203,10 +203,14 @@ class Superquadrics(Family, PosedBlocks):
         self._noise, self._pool = None, 1
 
     @torch.no_grad()
+    def _alive(self) -> Int[Tensor, "k"]:
+        """Rows of the blocks that are there."""
+        least = 0.5 if self.metadata["binary"] else DEAD
+        return torch.nonzero(self.parameters["logit_opacities"].sigmoid() > least).squeeze(1)
+
     def _drawn(self) -> Int[Tensor, "k"]:
         """Rows of the blocks that are drawn; all (with opacity 0) where none is alive."""
-        least = 0.5 if self.metadata["binary"] else DEAD
-        rows = torch.nonzero(self.parameters["logit_opacities"].sigmoid() > least).squeeze(1)
+        rows = self._alive()
         return rows if len(rows) else torch.arange(len(self), device=self.device)
 
     def _drawn_opacities(self, rows: Int[Tensor, "k"]) -> Float[Tensor, "k"]:
@@ -335,7 +339,8 @@ class Superquadrics(Family, PosedBlocks):
 
     def regularizers(self, context: LossContext) -> Mapping[str, Callable[[], Float[Tensor, ""]]]:
         """`parsimony`: mean square root of the opacities. `total_variation` of the textures, summed over blocks.
-        `overlap`: see `overlap_of`. Opacities with the step's noise; parsimony and overlap are 0 once `binary`.
+        `overlap`: see `overlap_of`. Opacities with the step's noise; parsimony and overlap are 0 once `binary`. Blocks
+        that are dead add nothing, and get no gradient.
         """
         values = self.metadata
 
@@ -344,13 +349,17 @@ class Superquadrics(Family, PosedBlocks):
 
         def parsimony() -> Tensor:
             logits = self.parameters["logit_opacities"]
-            noisy = logits if self._noise is None else logits + self._noise
-            return noisy.sigmoid().clamp_min(1e-6).sqrt().mean()
+            noisy, rows = logits if self._noise is None else logits + self._noise, self._alive()
+            return noisy.index_select(0, rows).sigmoid().clamp_min(1e-6).sqrt().sum() / len(self)
+
+        def variation() -> Tensor:
+            raw, rows = self.parameters["raw_textures"], self._alive()
+            return total_variation(raw if len(rows) == len(self) else raw.index_select(0, rows)).sum()
 
         return {
             "opacity": lambda: self.opacities().mean(),
             "parsimony": until_binary(parsimony),
-            "total_variation": lambda: total_variation(self.parameters["raw_textures"]).sum(),
+            "total_variation": variation,
             "overlap": until_binary(lambda: self.overlap_of(context.generator, self.metadata["overlap_samples"])),
         }
 

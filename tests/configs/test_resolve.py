@@ -119,9 +119,15 @@ def test_help_of_a_preset_shows_its_values(capsys: pytest.CaptureFixture[str]) -
 
 def test_sizes() -> None:
     assert [parse_bytes(text) for text in ("256MB", "1.5 GiB", "4096", "2kb")] == [256_000_000, 1610612736, 4096, 2000]
-    for bad in ("", "MB", "12 apples", "-3MB", "0"):
+    for bad in ("", "MB", "12 apples", "-3MB", "0", "inf", "nan MB"):
         with pytest.raises(ValueError, match="size"):
             parse_bytes(bad)
+    config = resolve("gaussians", {"density.model": 400_000, "density.budget": 1.5e9})  # numbers are bytes
+    assert parse_bytes(config.density.model) == 400_000
+    assert parse_bytes(config.density.budget) == 1_500_000_000
+    for worse in (0, -5, True):
+        with pytest.raises(ConfigError, match=r"density.model: .*(size|valid string)"):
+            resolve("gaussians", {"density.model": worse})
 
 
 def test_command_lines_are_read() -> None:

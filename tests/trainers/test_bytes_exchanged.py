@@ -265,3 +265,16 @@ def test_a_layer_that_is_left_alone_keeps_its_bytes_whatever_others_were_worth()
     exchange.load({"worth": {"one": 1.0, "other": 2.0}})
     counts = exchange.change(scene, moment(scene), 1, drawn(scene, torch.ones(24, 24, 3)))
     assert counts == {"moved": 5, "moved_between": 0}
+
+
+def test_layers_in_which_nothing_is_left_take_no_part() -> None:
+    scene = Scene(order="ray")
+    scene.add("dots", dots("ray_gaussians", 50, 0.0))
+    scene.add("gone", dots("neural_splats", 6, 0.0))
+    change = moment(scene)
+    change.populations[1].prune(torch.ones(6, dtype=torch.bool))
+    counts = Exchange(ExchangeConfig(every=1, share=0.1, views=1)).change(
+        scene, change, 1, drawn(scene, torch.ones(24, 24, 3))
+    )
+    assert counts == {"moved": 5, "moved_between": 0}
+    assert scene.counts() == {"dots": 50, "gone": 0}

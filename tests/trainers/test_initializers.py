@@ -195,3 +195,11 @@ def test_what_a_family_draws_by_its_own_seed_follows_the_runs(ground: Ground, fa
     assert torch.equal(start(0), start(0, initial_seed=0))
     assert not torch.equal(start(1), start(0))
     assert torch.equal(start(1), start(5, initial_seed=1))
+
+
+@pytest.mark.parametrize("places", ["random", "even"])
+def test_no_blocks_at_all_are_refused_by_name(ground: Ground, places: str) -> None:
+    metadata: dict[str, bool | int | float | str] = {"initial_places": places, "texture_size": 4}
+    layer = LayerConfig(name="a", family="superquadrics", initializer="world", settings={"count": 0}, metadata=metadata)
+    with pytest.raises(ConfigError, match=r"scene\.a: 'world' made no primitives of family 'superquadrics'"):
+        initial_family(layer, ground)

@@ -85,6 +85,18 @@ def test_where_nothing_pulls_any_more_not_everything_goes() -> None:
     assert len(made) == 3
 
 
+def test_where_everything_is_faint_not_everything_goes() -> None:
+    made, rule = population(3), rule_of(prune_pull=0.0)
+    made.family.replace({"offsets": torch.full((3,), -9.0)})
+    rule.config = rule.config.model_copy(
+        update={"density": rule.config.density.model_copy(update={"opacity_min": 0.005})}
+    )
+    assert rule.change(made, nobody(made), change(made))["pruned"] == 0
+    made.family.parameters["offsets"].data[1] = 1.0
+    assert rule.change(made, nobody(made), change(made))["pruned"] == 2
+    assert len(made) == 1
+
+
 def test_without_its_option_the_rule_keeps_what_is_idle() -> None:
     assert GradientConfig().prune_pull == 0
     made, rule = population(3), rule_of(prune_pull=0.0)

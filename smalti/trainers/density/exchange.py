@@ -71,7 +71,8 @@ class Exchange:
     @torch.no_grad()
     def change(self, scene: Scene, change: Change, views: int, judge: Judge) -> dict[str, int]:
         """Move bytes once; `views` is the number of training views. Returns counts for the record."""
-        taking_part = [each for each in change.populations if each.changes and each.family.grows and each.layer.visible]
+        able = [each for each in change.populations if each.changes and each.family.grows and each.layer.visible]
+        taking_part = [each for each in able if len(each)]
         if not taking_part:
             return {}
         rows = spread(views, self.config.views, change.generator)

@@ -53,8 +53,11 @@ class GradientRule(DensityRule):
 
     @torch.no_grad()
     def change(self, population: Population, doomed: Bool[Tensor, "n"], change: Change) -> dict[str, int]:
-        """Prune first, so that the growth may use the room."""
-        pruned = population.prune(doomed | self._useless(population, change.step))
+        """Prune first, so that the growth may use the room. Where everything would go, nothing does: an empty scene
+        trains no more.
+        """
+        gone = doomed | self._useless(population, change.step)
+        pruned = 0 if bool(gone.all()) else population.prune(gone)
         pull = _mean_pull(population)
         wanting = torch.nonzero(pull >= self.options.threshold).squeeze(1)
         granted = change.budget.grant(change.populations, population, len(wanting))
