@@ -69,14 +69,14 @@ def described(path: Path) -> dict[str, Any]:
     """The figures of a file, a scene folder, or the latest scene of a run."""
     from smalti.cli.runs import is_run
     from smalti.scene.open_file import open_scene
-    from smalti.trainers.run import Run
+    from smalti.trainers.checkpoints import checkpoint_path, read_scene
 
     found: dict[str, Any] = {"path": str(path)}
     if is_run(path) and (path / "config.yaml").is_file():
-        run = Run.open(path)
-        scene = run.load_scene()
+        latest = checkpoint_path(path)  # no more is asked of a run, so that it may be of any version
+        scene = read_scene(latest)
         held = sum(layer.family.bytes for layer in scene)
-        return {**found, "format": f"run, step {run.latest_step()}", "bytes": held, **of_scene(scene), "notices": []}
+        return {**found, "format": f"run, step {int(latest.name)}", "bytes": held, **of_scene(scene), "notices": []}
     opened = open_scene(path)
     found |= {"format": opened.title, "bytes": size_of(path)}
     if opened.splats is not None:

@@ -26,6 +26,10 @@ class ConfigError(ValueError):
     """A bad configuration: says where, what and what to write instead. The command line exits with code 2."""
 
 
+class UnknownConfig(ConfigError):
+    """Of a key or a value that there is not, as files of other versions of this program may hold them."""
+
+
 def preset_names() -> list[str]:
     """Presets that come with this package, and with those that register under `smalti.presets`."""
     return sorted(_presets())
@@ -119,7 +123,7 @@ def validated(values: Mapping[str, Any], origin: str) -> TrainConfig:
         for problem in error.errors():
             where = ".".join(str(part) for part in problem["loc"]) or "configuration"
             lines.append(f"{where}: {problem['msg']} (got {problem['input']!r})")
-        raise ConfigError(f"{origin or 'configuration'}: " + "; ".join(lines)) from None
+        raise UnknownConfig(f"{origin or 'configuration'}: " + "; ".join(lines)) from None
 
 
 def full_name(name: str) -> str:
@@ -228,7 +232,7 @@ def _known(name: Any, known: list[str], origin: str, prefix: str) -> None:
         return
     near = get_close_matches(str(name), known, 1, 0.5)
     hint = f"did you mean {prefix}{near[0]}?" if near else f"it has {', '.join(known)}"
-    raise ConfigError(f"{origin}: unknown key {prefix}{name}; {hint}")
+    raise UnknownConfig(f"{origin}: unknown key {prefix}{name}; {hint}")
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from smalti.configs.config import TrainConfig
 from smalti.datasets.dataset import Dataset
 from smalti.scene.scene import Scene
 from smalti.trainers import checkpoints
+from smalti.trainers.run_config import read_config
 from smalti.trainers.seeds import chosen_run
 
 
@@ -64,7 +65,7 @@ class Run:
             raise FileNotFoundError(
                 f"{path} is not a run folder (it has no config.yaml); start one with `smalti train`"
             )
-        return Run(path, resolve.load(path / "config.yaml"))
+        return Run(path, read_config(path))
 
     def extend(self, steps: Any) -> str:
         """Let the run go on to another step than it was configured for; returns a sentence on what that means.

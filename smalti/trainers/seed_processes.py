@@ -167,7 +167,7 @@ class Conductor:
             seed.status = "failed"
         seed.message = "" if told and code in (0, 130) else _why(code, self.seeds.log_path(seed))
         if seed.status == "failed":
-            self.board.say(f"seed {seed.seed} died: {seed.message}")
+            self.board.say(f"seed {seed.seed} {'cannot go on' if told else 'died'}: {seed.message}")
         self.seeds.write()
 
 

@@ -12,11 +12,13 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from smalti.configs import resolve
 from smalti.configs.config import TrainConfig
+from smalti.trainers.run_config import read_config
 
 CHOSEN_BY = "lowest mean rendering loss over all training views, with the final scene; no held-out view"
 Status = Literal["waiting", "running", "finished", "stopped", "lost", "interrupted", "failed"]
@@ -61,8 +63,13 @@ class Seed:
 class Seeds:
     """The folder and what is known of its runs."""
 
-    def __init__(self, path: Path, config: TrainConfig, seeds: list[Seed]) -> None:
-        self.path, self.config, self.seeds = path, config, seeds
+    def __init__(self, path: Path, seeds: list[Seed]) -> None:
+        self.path, self.seeds = path, seeds
+
+    @cached_property
+    def config(self) -> TrainConfig:
+        """Of all; read where it is needed, so that runs of other versions can be told of and looked at."""
+        return read_config(self.path)
 
     @staticmethod
     def create(path: str | Path, config: TrainConfig, count: int) -> Seeds:
@@ -70,7 +77,8 @@ class Seeds:
         from smalti.trainers.run import Run
 
         Run.create(path, config)
-        made = Seeds(Path(path), config, [Seed(config.run.seed + number) for number in range(count)])
+        made = Seeds(Path(path), [Seed(config.run.seed + number) for number in range(count)])
+        made.config = config
         made.write()
         return made
 
@@ -87,7 +95,7 @@ class Seeds:
                 f"{path / 'seeds.json'}: cannot be read ({error}); the runs beside it can be used one by one, for "
                 f"example smalti train --resume {path / 'seed-0'}"
             ) from None
-        return Seeds(path, resolve.load(path / "config.yaml"), seeds)
+        return Seeds(path, seeds)
 
     def write(self) -> None:
         """`seeds.json` and `best` as they are now, each replaced as a whole."""

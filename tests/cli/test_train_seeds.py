@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import smalti
 from smalti.cli.main import main
 from smalti.configs.resolve import resolve
 from smalti.trainers import seed_processes
@@ -25,6 +28,10 @@ COMMON = [
     "--resolution", "[]", "--steps", "150", "--checkpoint_every", "0", "--preview_every", "1000", "--data.background",
     "random", "--run.finish", "[]",
 ]  # fmt: skip
+
+SMALLEST = {"data.downscale": 8, "data.points": "frustum", "sampled_points": 50, "run.steps": 2, "run.finish": []}
+OLD = "loss:\n  ssim_of_old: 3\n"
+"""As a version before this one may have written it."""
 
 
 class Meddler(PlainBoard):
@@ -154,6 +161,47 @@ def test_what_a_folder_of_seeds_and_its_runs_hold(tmp_path: Path, capsys: pytest
     assert capsys.readouterr().out.splitlines()[-1].endswith(f"continue with: smalti train --resume {made.path}")
     assert main(["info", str(made.path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["best"] is None
+
+
+def test_runs_of_another_version_say_the_ways_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An option that this version does not have: what, in which files, and what works without; no process is started.
+    In a seed's own file alone the others are trained and that seed says it.
+    """
+    made = Seeds.create(tmp_path / "all", resolve("gaussians-fast", {"data.path": "demo", **SMALLEST}), 2)
+    trainer = Trainer(Run.create(made.run_path(made.seeds[0]), made.config_of(made.seeds[0])))
+    trainer.save()
+    made.seeds[0].status, made.seeds[0].training_loss, made.seeds[0].training_psnr = "finished", 0.2, 10.0
+    made.write()
+    first, second = made.path / "seed-0", made.path / "seed-1"
+    for folder in (made.path, first):
+        written = (folder / "config.yaml").read_text()
+        (folder / "config.yaml").write_text(written.replace("loss:\n", OLD))
+    assert main(["train", "--resume", str(made.path)]) == 2
+    said = capsys.readouterr().err
+    assert f"{made.path / 'config.yaml'}: unknown key loss.ssim_of_old; " in said
+    assert f"Another version of Smalti made this run (this is {smalti.__version__})" in said
+    assert "correct it there (likewise in seed-0) or take it out" in said
+    assert not second.exists()
+    assert main(["eval", str(made.path)]) == 2
+    said = capsys.readouterr().err
+    assert f"{first / 'config.yaml'}: unknown key loss.ssim_of_old; " in said
+    scene = str(first / "checkpoints" / "000000")
+    assert said.strip().endswith(f"smalti view {scene}, or a new run with --init-from {scene}")
+    assert main(["info", scene, "--json"]) == 0
+    assert main(["info", str(made.path)]) == 0
+    assert "finished" in capsys.readouterr().out
+    (made.path / "config.yaml").write_text((made.path / "config.yaml").read_text().replace(OLD, "loss:\n"))
+    made.seeds[0].status = "interrupted"
+    made.write()
+    assert main(["train", "--resume", str(made.path)]) == 1
+    said = capsys.readouterr().out
+    assert f"seed 0 cannot go on: {first / 'config.yaml'}: unknown key loss.ssim_of_old" in said
+    assert statuses(made.path) == {0: "failed", 1: "finished"}
+
+
+def test_python_runs_the_package() -> None:
+    done = subprocess.run([sys.executable, "-m", "smalti", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"smalti {smalti.__version__}\n")
 
 
 def _config() -> Any:
