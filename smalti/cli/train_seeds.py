@@ -13,6 +13,9 @@ def start(path: Path, config: TrainConfig, count: int, jobs: int) -> int:
     """A new folder. Returns 0 where all came to a good end, 1 where one died or its scene is lost, 2 where none could
     begin, 130 where Ctrl-C saved and stopped them.
     """
+    from smalti.trainers.plans import require_known_names
+
+    require_known_names(config)  # once, before any process is started
     return _conduct(Seeds.create(path, config, count), jobs)
 
 

@@ -97,26 +97,10 @@ def initial_family(layer: LayerConfig, ground: Ground) -> Family:
     """The primitives that a layer's configuration asks for. ConfigError for names and settings that do not exist,
     DatasetError where the data does not allow it, FamilyError for metadata.
     """
-    where = f"scene.{layer.name}"
-    if layer.initializer not in INITIALIZERS:
-        hint = _hint(layer.initializer, INITIALIZERS)
-        raise ConfigError(f"{where}.initializer: {layer.initializer!r} is not known; {hint}")
-    row = INITIALIZERS[layer.initializer]
-    settings = dict(row.settings)
-    for name, value in layer.settings.items():
-        if name not in settings:
-            hint = _hint(name, settings) if settings else f"{layer.initializer!r} has none"
-            raise ConfigError(f"{where}.settings: unknown setting {name!r}; {hint}")
-        kind = type(settings[name])
-        number = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 and kind(value) == value
-        if not (isinstance(value, kind) if kind in (bool, str) else number):
-            raise ConfigError(f"{where}.settings: {name} is of type {kind.__name__} and not negative, got {value!r}")
-        settings[name] = kind(value)
-    kind = find_family(layer.family)
-    seeded = {"initial_seed": ground.seed} if "initial_seed" in kind.default_metadata() else {}
-    metadata = kind.checked_metadata({**seeded, **layer.metadata})
+    where, settings = f"scene.{layer.name}", settings_of(layer)
+    row, kind = INITIALIZERS[layer.initializer], find_family(layer.family)
     try:
-        made = row.make(kind, metadata, ground, settings)
+        made = row.make(kind, metadata_of(layer, ground.seed), ground, settings)
     except ValueError as error:
         if type(error) is not ValueError and not isinstance(error, ConfigError):
             raise  # a DatasetError or a FamilyError says itself where it is from
@@ -127,6 +111,34 @@ def initial_family(layer: LayerConfig, ground: Ground) -> Family:
             f"({len(ground.positions)} points are there); start the layer from something else"
         )
     return made
+
+
+def settings_of(layer: LayerConfig) -> dict[str, bool | int | float | str]:
+    """Those of a layer's initialiser, its own over the defaults. ConfigError for names and types that do not exist."""
+    where = f"scene.{layer.name}"
+    if layer.initializer not in INITIALIZERS:
+        hint = _hint(layer.initializer, INITIALIZERS)
+        raise ConfigError(f"{where}.initializer: {layer.initializer!r} is not known; {hint}")
+    settings = dict(INITIALIZERS[layer.initializer].settings)
+    for name, value in layer.settings.items():
+        if name not in settings:
+            hint = _hint(name, settings) if settings else f"{layer.initializer!r} has none"
+            raise ConfigError(f"{where}.settings: unknown setting {name!r}; {hint}")
+        kind = type(settings[name])
+        number = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 and kind(value) == value
+        if not (isinstance(value, kind) if kind in (bool, str) else number):
+            raise ConfigError(f"{where}.settings: {name} is of type {kind.__name__} and not negative, got {value!r}")
+        settings[name] = kind(value)
+    return settings
+
+
+def metadata_of(layer: LayerConfig, seed: int) -> dict[str, Any]:
+    """The family's, with the layer's own on top, and the run's seed as `initial_seed` where the family has one and the
+    layer does not say it. FamilyError for what the family does not know.
+    """
+    kind = find_family(layer.family)
+    seeded = {"initial_seed": seed} if "initial_seed" in kind.default_metadata() else {}
+    return kind.checked_metadata({**seeded, **layer.metadata})
 
 
 def _hint(name: str, known: Mapping[str, Any]) -> str:

@@ -174,6 +174,12 @@ def perceptual_term(config: LossConfig, generator: torch.Generator, kind: str = 
     return PerceptualTerm(wanted, measure, weight, config.perceptual_every, config.perceptual_crop, generator)
 
 
+def require_weights(config: LossConfig) -> None:
+    """LpipsUnavailable, with the remedy, where the kind that is asked for by name is not on this machine."""
+    if config.perceptual > 0 and config.perceptual_kind in KINDS and not KINDS[config.perceptual_kind].is_here():
+        KINDS[config.perceptual_kind].make()
+
+
 def _span(size: int, crop: int, generator: torch.Generator) -> slice:
     """A random stretch of `crop` pixels; all of them where there are no more."""
     start = int(torch.randint(max(size - crop, 0) + 1, (1,), generator=generator))

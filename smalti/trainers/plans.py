@@ -1,16 +1,23 @@
-"""What a configuration says of each layer, checked against its family: rates, loss terms, density rule."""
+"""What a configuration says of each layer, checked against its family: rates, loss terms, density rule. What can be
+known without the data is checked before it is read, because reading may take a minute.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
+
+import torch
 
 from smalti.configs.config import LayerConfig, TrainConfig
 from smalti.configs.resolve import ConfigError
-from smalti.primitives.family import LossContext
+from smalti.primitives.family import Family, LossContext, find_family
 from smalti.scene.scene import Layer, Scene
 from smalti.trainers import schedules
+from smalti.trainers.initializers import metadata_of, settings_of
+from smalti.trainers.perceptual import require_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,14 +56,48 @@ PICTURE_TERMS = ("dssim", "perceptual")
 """Those that `schedule.weights` may name besides the families' own."""
 
 
+def require_known_names(config: TrainConfig) -> None:
+    """Hold a configuration against what it names, as far as that can be known without the data: families with their
+    metadata, parameters and loss terms, initialisers with their settings, a perceptual network with its weights.
+
+    Raises ConfigError, FamilyError or LpipsUnavailable.
+    """
+    offered: dict[str, set[str]] = {}
+    for layer in config.scene:
+        family, where = find_family(layer.family), f"scene.{layer.name}"
+        settings_of(layer)
+        metadata = metadata_of(layer, config.run.seed)
+        _require(layer.learning_rates, family.default_learning_rates(), f"{where}.learning_rates", "parameter")
+        terms = _offered(family, metadata)
+        if terms is not None:
+            _require(layer.regularizers, terms, f"{where}.regularizers", "loss term")
+            offered[layer.name] = terms
+    _require_scheduled(config, offered)
+    require_weights(config.loss)
+
+
+def _offered(family: type[Family], metadata: Mapping[str, Any]) -> set[str] | None:
+    """Names of a family's loss terms, which one primitive of it tells; None where none can be made just so."""
+    generator = torch.Generator().manual_seed(0)
+    bounds = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
+    try:
+        return set(family.at_random(bounds, 1, generator, metadata).regularizers(LossContext(1.0, generator)))
+    except Exception:  # a family of somebody else's that needs data for that: checked when it has them
+        return None
+
+
 def require_scheduled_terms(scene: Scene, config: TrainConfig, context: LossContext) -> None:
     """ConfigError where `schedule.weights` names a term that neither pictures nor layers have, or lifts dssim above
     one. Layers that the configuration has and the scene no longer (they were edited away) are taken at their word.
     """
-    known, gone = {*PICTURE_TERMS}, {layer.name for layer in config.scene} - set(scene.layers)
-    for layer in scene:
-        terms = layer.family.regularizers(context)
-        known |= {*terms, *(f"{layer.name}/{term}" for term in terms)}
+    _require_scheduled(config, {layer.name: layer.family.regularizers(context) for layer in scene})
+
+
+def _require_scheduled(config: TrainConfig, offered: Mapping[str, Iterable[str]]) -> None:
+    """`offered`: by layer. Those that the configuration has besides are taken at their word."""
+    known, gone = {*PICTURE_TERMS}, {layer.name for layer in config.scene} - set(offered)
+    for name, terms in offered.items():
+        known |= {*terms, *(f"{name}/{term}" for term in terms)}
     changes = config.schedule.weights
     named = [term for _, term, _ in changes if term.partition("/")[0] not in gone]
     _require(named if not gone else [term for term in named if "/" in term], known, "schedule.weights", "loss term")

@@ -38,7 +38,7 @@ from smalti.trainers.initializers import Ground
 from smalti.trainers.losses import DepthLoss, ImageLossWeights, image_loss
 from smalti.trainers.ordering import ViewOrder
 from smalti.trainers.perceptual import perceptual_term
-from smalti.trainers.plans import plans_of, require_scheduled_terms
+from smalti.trainers.plans import plans_of, require_known_names, require_scheduled_terms
 from smalti.trainers.refinement import Refinement
 from smalti.trainers.run import Run
 from smalti.trainers.step import StepOptions, backward
@@ -69,6 +69,8 @@ class Trainer:
     ) -> None:
         """`backend`: by default the configured one."""
         self.run, self.config = run, run.config
+        if not resume:
+            require_known_names(self.config)  # before any picture is read
         self.dataset = run.dataset() if dataset is None else dataset
         self.device = chosen_device(self.config.run.device, self.config.run.backend)
         self.generator = torch.Generator().manual_seed(self.config.run.seed)
@@ -103,6 +105,11 @@ class Trainer:
         self.scene.canonical_from_scene = world.canonical_from_input if world else None
         self.scene.background = stated_background(self.dataset, config.data.background)
         self._assemble()
+        if not self.active:
+            raise ConfigError(
+                "scene: every layer is frozen, so there is nothing to train; leave one of them free (frozen: false), "
+                "or draw what there is with smalti render"
+            )
         self._trim_to_budget()
 
     def _assemble(self, perceptual: str = "") -> None:
