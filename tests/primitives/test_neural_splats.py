@@ -13,7 +13,7 @@ from small_families import EVERY, doubled, picture, points
 from torch import Tensor
 
 from smalti.cameras.rotations import matrix_from_quaternion
-from smalti.primitives.family import FamilyError, LossContext
+from smalti.primitives.family import FamilyError, LossContext, find_family
 from smalti.primitives.neural_splats import NETWORK, NeuralSplats
 from smalti.scene.folder import save_scene
 from smalti.scene.scene import Scene
@@ -82,6 +82,43 @@ def test_it_starts_as_published() -> None:
     assert float(alpha.mean()) == pytest.approx(0.013, abs=0.001)
     assert float(alpha.quantile(0.95)) == pytest.approx(0.055, abs=0.004)
     assert 0.08 < float(alpha.max()) < 0.14
+
+
+def test_its_bound_and_colours_start_as_published() -> None:
+    """Specification, section 2: round, as large as the root mean square distance to the three nearest points, the
+    colour in the constant term; its mode for toys is a twentieth of that size, with a density of one.
+    """
+    positions, colors = points(40)
+    family = NeuralSplats.from_points(positions, colors, {})
+    apart = torch.cdist(positions.double(), positions.double()).sort(dim=1).values[:, 1:4]
+    wanted = apart.square().mean(1).sqrt()
+    assert torch.allclose(family.sizes().detach().double(), wanted[:, None].expand(-1, 3), rtol=1e-5)
+    assert family.parameters["quaternions"].tolist() == [[1, 0, 0, 0]] * 40
+    assert torch.allclose(family.base_colors(), colors, atol=1e-6)
+    assert not family.parameters["sh_rest"].any()
+    assert family.metadata["active_sh_degree"] == 0
+    toy = NeuralSplats.from_points(positions, colors, {"initial_scale": 1 / 20, "initial_offset": 1.0})
+    assert torch.allclose(20 * toy.sizes().detach(), family.sizes().detach(), rtol=1e-5)
+    change = toy.parameters["offsets"].detach() - family.parameters["offsets"].detach()
+    assert torch.allclose(change, torch.ones(40), atol=1e-6)
+    together = NeuralSplats.from_points(torch.zeros(5, 3), torch.rand(5, 3), {})
+    assert torch.allclose(together.sizes().detach(), torch.full((5, 3), 1e-7))
+
+
+def test_published_sizes_are_these_numbers_of_primitives() -> None:
+    """Specification, section 5: 0.4 MB are about 1,000, 2 MB 5,000 and 4 MB 10,000, against 424, 1.7, 4.2, 8.5 and 17
+    thousand Gaussians; the 84 MB and 350 MB of a kitchen (in MiB) 220 thousand and 1.5 million.
+    """
+    neural, gaussian = (
+        find_family(name).from_points(*points(5), {}).bytes_per_primitive for name in ("neural_splats", "gaussians")
+    )
+    assert gaussian == 4 * 59
+    assert neural / gaussian == pytest.approx(1.68, abs=0.005)
+    for budget, few, many in ((0.1, 252, 424), (0.4, 1000, 1700), (1.0, 2500, 4200), (2.0, 5000, 8500), (4, 1e4, 17e3)):
+        assert 1e6 * budget / neural == pytest.approx(few, rel=0.011)
+        assert 1e6 * budget / gaussian == pytest.approx(many, rel=0.011)
+    assert 84 * 2**20 / neural == pytest.approx(222e3, rel=0.01)
+    assert 350 * 2**20 / gaussian == pytest.approx(1.56e6, rel=0.01)
 
 
 @pytest.mark.parametrize("name", ["neural_splats", "neural_splats-local"])

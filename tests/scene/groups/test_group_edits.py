@@ -272,6 +272,18 @@ def test_new_overlaps_are_told_and_old_ones_are_not() -> None:
     assert group.move([0.0, 0.001, 0.0]).overlaps == ()
 
 
+@pytest.mark.parametrize(("share", "told"), [(0.03, False), (0.07, True)])
+def test_overlaps_are_told_from_a_twentieth_of_the_smaller_block(share: float, told: bool) -> None:
+    """A wide cuboid, and a row that is extended into it by so much of a member's length."""
+    posts = boxes_at([[0.6 * k, 0.0, 0.0] for k in range(4)], [0.1, 0.4, 0.1])
+    end = 0.6 * 4 + 0.1 - 0.2 * share  # from where the new member's last part is inside
+    scene = scene_of(posts, boxes_at([[end + 1.0, 0.0, 0.0]], [1.0, 2.0, 2.0]))
+    group = next(each for each in scene.find_groups() if len(each.members) == 4)
+    overlaps = group.extend(1).overlaps
+    assert bool(overlaps) == told
+    assert not told or overlaps[0].share == pytest.approx(share, abs=0.05)
+
+
 # -- snapping ---------------------------------------------------------------------------------------------------------
 def test_applied_and_released_to_the_byte() -> None:
     scene = noisy(ring(6))

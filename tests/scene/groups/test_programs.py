@@ -43,6 +43,20 @@ def test_two_reflections_make_four() -> None:
     ]
 
 
+def test_the_image_of_a_turned_box_has_the_reflected_corners() -> None:
+    """About any plane; a reflection itself is no rotation, and what is made is a box like any other."""
+    normal, offset = np.array([2.0, -1.0, 2.0]) / 3.0, 0.4
+    turned = {"fn": "Rotate", "args": [BLOCK["args"][0], [0.4, -0.7, 0.2]]}  # type: ignore[index]
+    moved = {"fn": "Move", "args": [turned, 0.5, 0.1, 0.3]}
+    made = execute({"fn": "SymRef", "args": [moved, {"n": normal.tolist(), "o": offset}]})
+    assert len(made) == 2
+    assert np.linalg.det(made.rotations[1]) == pytest.approx(1.0)
+    corners = made.corners()
+    expected = corners[0] - 2.0 * (corners[0] @ normal - offset)[:, None] * normal
+    between = np.linalg.norm(expected[:, None] - corners[1][None], axis=2)
+    assert max(between.min(axis=1).max(), between.min(axis=0).max()) < 1e-12
+
+
 def test_turns_and_what_is_left_out() -> None:
     axis = {"axis": [0.0, 1.0, 0.0], "point": [0.0, 0.0, 0.0]}
     ring_of = {"fn": "SymRot", "args": [BLOCK, axis, 3, math.pi / 2]}
