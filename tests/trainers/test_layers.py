@@ -261,6 +261,12 @@ def test_a_layer_that_cannot_be_says_why(change: dict[str, Any], message: str, t
         trainer_of(tmp_path, layered(tmp_path, [{**TWO[0], **change}, TWO[1]]))
 
 
+def test_layers_that_are_all_frozen_are_no_training(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="every layer is frozen, so there is nothing to train"):
+        trainer_of(tmp_path, layered(tmp_path, [{**each, "frozen": True} for each in TWO]))
+    assert not (tmp_path / "run").exists()
+
+
 def test_no_layer_at_all_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no layer to train"):
         trainer_of(tmp_path, resolve("", SMALL))
