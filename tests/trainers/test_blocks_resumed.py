@@ -1,5 +1,5 @@
-"""The preset `blocks`, cut anywhere in its curriculum, ends in the same bytes; and a scene in which no block is left is a
-scene like any other.
+"""The preset `blocks`, cut anywhere in its curriculum, ends in the same bytes; and a scene in which no block is left
+is a scene like any other.
 """
 
 from __future__ import annotations
