@@ -24,7 +24,7 @@ from smalti.scene.palette import flat_color
 from smalti.scene.scene import Layer, Scene
 from smalti.testing.chamfer import Chamfer, chamfer, sampled
 from smalti.trainers.evaluation import target_of
-from smalti.trainers.metrics import ssim
+from smalti.trainers.metrics import lpips, ssim
 
 ACROSS = 4
 """Samples per pixel and direction."""
@@ -46,6 +46,8 @@ class Pictures:
     """
     ssim: float
     views: int
+    lpips_vgg: float | None = None
+    """Where it was asked for."""
 
 
 def block_layers(scene: Scene) -> list[Layer]:
@@ -149,11 +151,16 @@ def flat_picture(
 
 @torch.no_grad()
 def measured_pictures(
-    scene: Scene, cache: ImageCache, rows: Sequence[int], background: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    scene: Scene,
+    cache: ImageCache,
+    rows: Sequence[int],
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    *,
+    with_lpips: bool = False,
 ) -> Pictures:
     """PSNR and SSIM of the hardened scene in the views `rows` (those that it was trained on, as published)."""
     hard, behind = hardened(scene), torch.tensor(background)
-    errors, similar = [], []
+    errors, similar, perceptual = [], [], []
     for row in rows:
         view = cache.get(row)
         image = supersampled(hard, view.camera, behind)
@@ -161,7 +168,10 @@ def measured_pictures(
         squares = (image - truth).double().square().mean(dim=-1)
         errors.append(float(squares.mean() if mask is None else squares[mask].mean()))
         similar.append(float(ssim(image, truth, mask)))
-    return Pictures(mean_psnr(errors, 1), mean_psnr(errors, BATCH), statistics.fmean(similar), len(errors))
+        if with_lpips:
+            perceptual.append(float(lpips(image, truth, mask, "vgg")))
+    seen = statistics.fmean(perceptual) if perceptual else None
+    return Pictures(mean_psnr(errors, 1), mean_psnr(errors, BATCH), statistics.fmean(similar), len(errors), seen)
 
 
 def mean_psnr(errors: Sequence[float], batch: int) -> float:

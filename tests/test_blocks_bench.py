@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,6 +14,8 @@ from typing import Any
 import pytest
 import torch
 
+from smalti.configs.config import TrainConfig
+from smalti.configs.resolve import resolve
 from smalti.datasets.images import ImageCache
 from smalti.datasets.open import open_dataset
 from smalti.primitives.superquadrics import Superquadrics
@@ -19,6 +23,11 @@ from smalti.primitives.surface import icosphere
 from smalti.renderers.drawables import TriangleDrawable
 from smalti.renderers.render import render
 from smalti.scene.scene import Scene
+from smalti.trainers.display import PlainDisplay
+from smalti.trainers.loop import train
+from smalti.trainers.run import Run
+from smalti.trainers.seeds import Seeds
+from smalti.trainers.trainer import Trainer
 
 BENCH = Path(__file__).resolve().parents[1] / "bench"
 
@@ -27,7 +36,8 @@ BENCH = Path(__file__).resolve().parents[1] / "bench"
 def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Modules of `bench/` by name."""
     monkeypatch.syspath_prepend(str(BENCH))
-    names = ("blocks", "blocks_scene", "blocks_measures", "blocks_synthetic", "blocks_figures", "blocks_time", "timing")
+    names = ("blocks", "blocks_captures", "blocks_scene", "blocks_measures", "blocks_synthetic", "blocks_figures")
+    names += ("blocks_time", "timing")
 
     def module(name: str) -> ModuleType:
         return __import__(name)
@@ -166,8 +176,6 @@ def test_verdicts(bench: Any) -> None:
 
 
 def test_synthetic_part_runs_and_resumes(bench: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import json
-
     work, out = tmp_path / "work", tmp_path / "out"
     out.mkdir()
     words = ["--quick", "--json", "--work", str(work), "--out", str(out)]
@@ -185,6 +193,61 @@ def test_synthetic_part_runs_and_resumes(bench: Any, tmp_path: Path, capsys: pyt
     assert (work / "complete-0.json").stat().st_mtime_ns == before
     assert json.loads((out / "blocks.json").read_text())["synthetic"] == first
     assert (out / "blocks-synthetic.png").stat().st_size > 5_000
+
+
+def small_run(bench: Any, folder: Path, **stated: Any) -> TrainConfig:
+    """Two blocks, three views of 48 x 36, three steps."""
+    if not (folder / "capture").exists():
+        bench("blocks_scene").write_capture(folder / "capture", 48, 3)
+    small = {f"scene.{layer}.metadata.texture_size": 8 for layer in ("blocks", "ground", "dome")}
+    small |= {
+        "data.path": str(folder / "capture"),
+        "data.split": "none",
+        "data.points": "frustum",
+        "run.finish": [],
+        "run.log_every": 1,
+    }
+    small |= {"run.steps": 3, "scene.blocks.settings.count": 2, "loss.perceptual_kind": "gradients", **stated}
+    return resolve("blocks", small)
+
+
+def trained(path: Path, config: TrainConfig) -> None:
+    trainer = Trainer(Run.planned(path, config))
+    trainer.run.begin()
+    train(trainer, PlainDisplay(StringIO()))
+    trainer.cache.close()
+
+
+def test_seeds_are_reported_one_by_one(bench: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Mean and deviation over them; the picture is of the one with the lower training loss."""
+    several = Seeds.create(tmp_path / "several", small_run(bench, tmp_path), 2)
+    for place, seed in enumerate(several.seeds):
+        trained(several.run_path(seed), several.config_of(seed))
+        seed.status, seed.step, seed.training_loss = "finished", 3, 0.2 - 0.1 * place
+    several.write()
+    bench("blocks").main(["--part", "dtu", "--run", str(several.path), "--json", "--out", str(tmp_path)])
+    found = json.loads(capsys.readouterr().out)
+    assert [(row["seed"], row["training_loss"]) for row in found["runs"]] == [(0, 0.2), (1, 0.1)]
+    assert found["shown"] == 1
+    assert (found["width"], found["height"], found["views"], found["steps"]) == (48, 36, 3, 3)
+    quality = [row["psnr"] for row in found["runs"]]
+    assert quality[0] != quality[1]
+    assert found["seeds"]["psnr"]["mean"] == pytest.approx(sum(quality) / 2)
+    assert found["seeds"]["psnr"]["deviation"] == pytest.approx(abs(quality[0] - quality[1]) / math.sqrt(2))
+    assert json.loads((tmp_path / "blocks.json").read_text()) == {"dtu": found}
+    assert (tmp_path / "blocks-dtu.jpg").stat().st_size > 3_000
+
+
+def test_perceptual_terms_side_by_side(bench: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [tmp_path / "first", tmp_path / "second"]
+    trained(runs[0], small_run(bench, tmp_path))
+    trained(runs[1], small_run(bench, tmp_path, **{"loss.perceptual": 0.1, "loss.perceptual_every": 2}))
+    bench("blocks").main(["--part", "perceptual", "--run", *map(str, runs), "--json", "--out", str(tmp_path)])
+    found = json.loads(capsys.readouterr().out)
+    assert [row["loss"]["weight"] for row in found["runs"]] == [0.6, 0.1]
+    assert [row["loss"]["every"] for row in found["runs"]] == [1, 2]
+    assert all(row["perceptual"] == "gradients" and row["blocks_of"] == 2 for row in found["runs"])
+    assert (tmp_path / "blocks-perceptual.jpg").stat().st_size > 3_000
 
 
 def test_time_of_a_step_by_part(bench: Any, tmp_path: Path) -> None:
