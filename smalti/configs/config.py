@@ -180,6 +180,10 @@ class OptimizerConfig(Section):
 class ScheduleConfig(Section):
     """What changes along the run, besides learning rates."""
 
+    length: Count = 0
+    """Steps that shares of a run are of: the decay of rates, what families do until or from a share of it. 0: as many
+    as the run has. A run that is continued to another step (`--resume RUN --steps N`) keeps its schedule by this.
+    """
     sh_every: Natural = 1000
     """Steps between the colour degrees."""
     resolution: list[tuple[int, int]] = Field(default_factory=list)

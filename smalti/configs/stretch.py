@@ -20,7 +20,7 @@ def stretched(config: TrainConfig) -> TrainConfig:
         return max(round(step * config.run.stretch), 1) if step else 0
 
     for section, name in (
-        ("run", "steps"), ("schedule", "sh_every"), ("density", "start"), ("density", "stop"),
+        ("run", "steps"), ("schedule", "length"), ("schedule", "sh_every"), ("density", "start"), ("density", "stop"),
         ("gradient", "reset_every"), ("refine", "start"), ("optimizer", "warmup"),
     ):  # fmt: skip
         values[section][name] = at(values[section][name])
@@ -46,6 +46,8 @@ def _joined(changes: Iterable[tuple[int, str, float]]) -> list[tuple[int, str, f
 def beyond_the_end(config: TrainConfig) -> list[str]:
     """What of the schedule the run is too short to reach, a phrase each."""
     steps, found = config.run.steps, []
+    if config.schedule.length > steps:
+        found.append(f"rates and families do not come to their end (schedule.length={config.schedule.length})")
     if config.density.rule != "none" and config.density.stop > steps:
         found.append(f"growth goes on to the end (density.stop={config.density.stop})")
     if config.schedule.resolution and config.schedule.resolution[-1][0] >= steps:

@@ -68,9 +68,11 @@ class Run:
         return Run(path, read_config(path))
 
     def extend(self, steps: Any) -> str:
-        """Let the run go on to another step than it was configured for; returns a sentence on what that means.
+        """Let the run end at another step than it was configured for; returns a sentence on what that means.
 
-        Nothing is written before `keep`. ConfigError where that step is behind it already.
+        Its schedule stays: until its former end it is the same run to the bit, from there on rates are those of the
+        end, and what families do by shares of the run is over. Nothing is written before `keep`. ConfigError where
+        that step is behind it already.
         """
         done = self.latest_step() if self.steps() else 0
         if not isinstance(steps, int | float) or steps != int(steps) or steps <= done:
@@ -80,11 +82,13 @@ class Run:
             )
         values = self.config.model_dump()
         before, values["run"]["steps"] = values["run"]["steps"], int(steps)
+        length = values["schedule"]["length"] = values["schedule"]["length"] or before
         self.config = resolve.validated(values, "--steps")
         self._changed = True
+        beyond = f"; what is at its end, rates among it, holds from step {length} on" if steps > length else ""
         return (
-            f"the run goes to step {int(steps)} instead of {before}: rates decay over the new length (so they change "
-            f"at step {done}), and what families schedule by shares; density, resolution and colours keep their steps"
+            f"the run goes to step {int(steps)} instead of {before}, by the schedule of {length} steps that it "
+            f"has{beyond} (for another schedule: a new run with --init-from)"
         )
 
     def keep(self) -> None:

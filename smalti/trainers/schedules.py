@@ -5,8 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from smalti.configs.config import OptimizerConfig, ScheduleConfig
+from smalti.configs.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from smalti.primitives.family import Family
+
+
+def length(config: TrainConfig) -> int:
+    """Steps that shares of the run are of."""
+    return config.schedule.length or config.run.steps
+
+
+def share(step: int, config: TrainConfig) -> float:
+    """How much of the schedule is over, 0..1."""
+    return min(step / length(config), 1.0)
 
 
 def decay(step: int, steps: int, final: float) -> float:

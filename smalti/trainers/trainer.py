@@ -189,7 +189,7 @@ class Trainer:
             population.family.advance(schedules.color_degree(step, config.schedule))
         views = self._next_views(schedules.reduction(step, config.schedule))
         for population in self.populations:
-            population.family.begin_step(step / config.run.steps, self.generator)
+            population.family.begin_step(schedules.share(step, config), self.generator)
         result = backward(self.scene, views, self.refinement, self.options, step)
         for population in self.populations:
             population.family.end_step()
@@ -222,7 +222,7 @@ class Trainer:
         for population in self.active:
             family, layer = population.family, population.layer
             given = self.plans[layer.name].rates
-            rates = schedules.learning_rates(family, given, config.optimizer, step, config.run.steps)
+            rates = schedules.learning_rates(family, given, config.optimizer, step, schedules.length(config))
             positions = set(family.position_parameters())
             unit = self.extent if config.optimizer.scale_positions else 1.0
             position_rate = max([rates[name] for name in positions & set(rates)], default=0.0) * (unit / self.extent)
@@ -231,7 +231,7 @@ class Trainer:
             }
             self.adam.step(population.parameters(), scaled, population.rows_to_hold(bad))
             self.rules[layer.name].after_update(population, self._moment(step + 1, position_rate))
-        share = schedules.decay(step, config.run.steps, config.optimizer.position_final)
+        share = schedules.decay(step, schedules.length(config), config.optimizer.position_final)
         share *= schedules.dropped(step, config.optimizer.drops)
         stayed = self.refinement.step([view.index for view in views], step, share)
         names = {view.index: view.camera.name for view in views}

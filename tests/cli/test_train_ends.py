@@ -40,9 +40,10 @@ def test_what_is_left_out_at_the_start_is_said_and_a_run_can_go_on(
     assert "stands at step 2; give a later one" in capsys.readouterr().err
     assert Run.open(run).config.run.steps == 2
     assert main(["train", "--resume", str(run), "--steps", "5"]) == 0
-    assert "note: the run goes to step 5 instead of 2: rates decay over the new length" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "note: the run goes to step 5 instead of 2, by the schedule of 2 steps that it has; what is at its" in said
     opened = Run.open(run)
-    assert (opened.config.run.steps, opened.latest_step()) == (5, 5)
+    assert (opened.config.run.steps, opened.config.schedule.length, opened.latest_step()) == (5, 2, 5)
     assert not list(run.glob(".*"))
     assert main(["train", "--resume", str(run), "--stretch", "2"]) == 2
     assert "--init-from" in capsys.readouterr().err

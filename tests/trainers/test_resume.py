@@ -10,10 +10,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from smalti.cli.train import main
+from smalti.primitives.superquadrics import Superquadrics
+from smalti.trainers import schedules
 from smalti.trainers.checkpoints import checkpoint_path, checkpoint_steps
 from smalti.trainers.run import Run
 
@@ -125,6 +129,47 @@ def test_what_cannot_start_leaves_no_folder_and_what_never_saved_starts_over(
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     assert main(["--resume", str(tmp_path / "run")]) == 0
     assert (tmp_path / "run/checkpoints/000003/trainer.safetensors").read_bytes() == wanted
+
+
+def test_a_run_that_is_prolonged_keeps_its_schedule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Textures that were fine stay fine, rates stay where they ended; and one that is prolonged on its way passes its
+    former end with the same bytes.
+    """
+    arguments = ["superquadrics", *COMMON, "--steps", "4", "--checkpoint_every", "2", "--settings.count", "3"]
+    arguments += ["--metadata.pool", "4", "--metadata.texture_size", "8", "--metadata.pooled_until", "0.6"]
+    arguments += ["--position_final", "0.5", "--warmup", "0", "--optimizer.drops", "[]", "--keep", "9"]
+    assert main([*arguments, "--out", str(tmp_path / "whole")]) == 0
+    shutil.copytree(tmp_path / "whole", tmp_path / "half")
+    shutil.rmtree(tmp_path / "half/checkpoints/000004")
+
+    shares, rates, pooled = list[float](), list[dict[str, float]](), list[int]()
+    begin, compute = Superquadrics.begin_step, schedules.learning_rates
+
+    def begun(self: Superquadrics, share: float, generator: torch.Generator) -> None:
+        begin(self, share, generator)
+        shares.append(share)
+        pooled.append(self._pool)
+
+    def computed(*arguments: Any) -> dict[str, float]:
+        rates.append(compute(*arguments))
+        return rates[-1]
+
+    monkeypatch.setattr(Superquadrics, "begin_step", begun)
+    monkeypatch.setattr(schedules, "learning_rates", computed)
+    assert main(["--resume", str(tmp_path / "whole"), "--steps", "7"]) == 0
+    assert (shares, pooled) == ([1.0] * 3, [1] * 3)
+    base = Superquadrics.default_learning_rates()["translations"]
+    assert [each["translations"] for each in rates] == [pytest.approx(0.5 * base)] * 3
+    shares.clear(), pooled.clear()
+    assert main(["--resume", str(tmp_path / "half"), "--steps", "5"]) == 0
+    assert (shares, pooled) == ([0.5, 0.75, 1.0], [4, 1, 1])
+    names = ("scene.safetensors", "trainer.safetensors")
+    for name in names:
+        first, second = (tmp_path / run / "checkpoints/000004" / name for run in ("whole", "half"))
+        assert first.read_bytes() == second.read_bytes()
+    assert main(["--resume", str(tmp_path / "half"), "--steps", "6"]) == 0
+    config = Run.open(tmp_path / "half").config
+    assert (config.run.steps, config.schedule.length) == (6, 4)
 
 
 @pytest.mark.parametrize("name", ["scene.safetensors", "scene.json", "trainer.safetensors", "state.json", "clock.json"])
