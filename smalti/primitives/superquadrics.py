@@ -45,7 +45,8 @@ DEAD = 0.01
 class Superquadrics(Family, PosedBlocks):
     """See the module. Metadata: `level` of the icosphere; `edges` and `sigma` (squared NDC); `detach_barycentrics`:
     colour does not move the surface (as published); `texture_size`, `count`, `initial_opacity`, `initial_seed` of new
-    blocks, and whether those `at_random` have `random` (as published) or `even` `initial_places`. Schedule of a
+    blocks; of those `at_random`, whether they have `random` (as published) or `even` `initial_places`, and the mean of
+    their half extents, `initial_size`, in units of `ratio` (published: 1; a half more or less). Schedule of a
     training run (shares of it): up to `pooled_until` textures are averaged over `pool` texels; up to `fine_from`
     opacities get noise of deviation `noise` before the sigmoid; from then on `binary` is set: blocks above one half are
     opaque, with `fine_sigma`, the others are gone. `overlap_samples`: points per block in that loss term. `assembly`:
@@ -63,7 +64,7 @@ class Superquadrics(Family, PosedBlocks):
         return {
             **{"level": 1, "edges": "soft", "sigma": 1e-4, "fine_sigma": 5e-6, "detach_barycentrics": True},
             **{"ratio": 0.0, "texture_size": 256, "count": 10, "initial_opacity": 0.5, "initial_seed": 0},
-            **{"initial_places": "random", "binary": False, "pool": 8, "pooled_until": 0.4},
+            **{"initial_places": "random", "initial_size": 1.0, "binary": False, "pool": 8, "pooled_until": 0.4},
             **{"noise": 1.0, "fine_from": 0.8, "overlap_samples": 1000, "assembly": ""},
         }
 
@@ -78,6 +79,7 @@ class Superquadrics(Family, PosedBlocks):
             "initial_opacity": (0 < values["initial_opacity"] < 1, "between 0 and 1"),
             **{name: (values[name] >= 1, "1 or more") for name in ("pool", "overlap_samples")},
             "initial_places": (values["initial_places"] in ("random", "even"), "random or even"),
+            "initial_size": (values["initial_size"] > 0.5 + FLOOR, f"above {0.5 + FLOOR}"),
         }
 
     @classmethod
@@ -134,9 +136,9 @@ class Superquadrics(Family, PosedBlocks):
         generator: torch.Generator,
         metadata: Mapping[str, Any] | None = None,
     ) -> Self:
-        """As published, with `bounds` (low, high) for the cube [-1, 1]^3: centres N(0, 0.5^2), scales U(0.5, 1.5),
-        rotations uniform, grey textures. Where `initial_places` are `even`, the centres are means of the cells into
-        which they cut that distribution.
+        """As published, with `bounds` (low, high) for the cube [-1, 1]^3: centres N(0, 0.5^2), half extents U(0.5, 1.5)
+        `ratio`, rotations uniform, grey textures. Where `initial_places` are `even`, the centres are means of the cells
+        into which they cut that distribution.
         """
         values = cls.checked_metadata(metadata or {})
         low, high = bounds.cpu().float().unbind(0)
@@ -148,7 +150,7 @@ class Superquadrics(Family, PosedBlocks):
         centres = 0.5 * (low + high) + half * 0.5 * drawn
         # Two normal vectors are rotation-invariant, so their Gram-Schmidt frame is uniform.
         six = torch.randn(count, 6, generator=generator)
-        scales = 0.5 + torch.rand(count, 3, generator=generator) + FLOOR
+        scales = values["initial_size"] - 0.5 + torch.rand(count, 3, generator=generator)
         return cls._placed(centres, six, scales, torch.full((count, 3), 0.5), values)
 
     @classmethod

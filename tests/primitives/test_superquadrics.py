@@ -329,9 +329,11 @@ def test_random_blocks_are_the_published_ones_within_their_bounds() -> None:
     centre = (family.positions().detach() - 0.5 * (low + high)) / 2.0
     assert torch.allclose(centre.mean(0), torch.zeros(3), atol=0.03)
     assert torch.allclose(centre.std(0), torch.full((3,), 0.5), atol=0.02)
-    relative = family.sizes().detach() / (0.25 * 2.0)
-    assert 0.7 <= float(relative.min()) < 0.71
-    assert 1.69 < float(relative.max()) <= 1.7
+    relative = family.sizes().detach() / (0.25 * 2.0)  # the floor is part of them
+    assert 0.5 <= float(relative.min()) < 0.51
+    assert 1.49 < float(relative.max()) <= 1.5
+    larger = Superquadrics.at_random(CUBE, 4000, torch.Generator(), {"texture_size": 2, "initial_size": 1.2})
+    assert float(larger.sizes().detach().mean()) == pytest.approx(0.25 * 1.2, rel=0.01)
     assert torch.allclose(family.exponents(), torch.ones(4000, 2))
     assert torch.allclose(family.axes().detach().mean(0), torch.zeros(3, 3), atol=0.03)
 
@@ -382,6 +384,6 @@ def test_measures_agree_with_the_mesh() -> None:
 
 
 def test_metadata_that_cannot_be_is_refused() -> None:
-    for name, value in (("level", 9), ("edges", "round"), ("pool", 0), ("initial_opacity", 1.0)):
+    for name, value in (("level", 9), ("edges", "round"), ("pool", 0), ("initial_opacity", 1.0), ("initial_size", 0.7)):
         with pytest.raises(FamilyError, match=f"metadata {name} cannot be"):
             Superquadrics.at_random(CUBE, 2, torch.Generator(), {name: value})
