@@ -105,9 +105,13 @@ def _train(path: Path, request: dict[str, Any], channel: Channel) -> int:
 
         run, resume = Run.planned(path, validated(request["config"], str(path))), False
 
+    def at_finish(what: str) -> None:
+        channel.send("finishing", what=what)
+
     def at_end(trainer: Trainer) -> None:
         from smalti.trainers.training_loss import training_loss
 
+        at_finish("training loss")
         with trainer.clock:
             measured = training_loss(trainer)
         channel.send(
@@ -116,7 +120,7 @@ def _train(path: Path, request: dict[str, Any], channel: Channel) -> int:
         )  # fmt: skip
 
     try:
-        return conduct(run, resume=resume, display=ChannelDisplay(channel), at_end=at_end)
+        return conduct(run, resume=resume, display=ChannelDisplay(channel), at_finish=at_finish, at_end=at_end)
     except BadGradientError as error:
         print(f"smalti: {error}", file=sys.stderr)
         return 2

@@ -193,10 +193,12 @@ def conduct(
     resume: bool,
     view: str | None = None,
     display: Display | None = None,
+    at_finish: Callable[[str], None] | None = None,
     at_end: Callable[[Trainer], None] | None = None,
 ) -> int:
     """Train, finish, and say where everything is. `view`: see `Call`. Notes go to the display where one is given;
-    `at_end` is called with the finished trainer.
+    `at_finish` is called with the name of each thing that is made after the training, `at_end` with the finished
+    trainer.
     """
     from smalti.configs.stretch import beyond_the_end
     from smalti.trainers.display import make_display, of_layers
@@ -238,7 +240,7 @@ def conduct(
             return 130
         if ending == "out of time":
             print(f"the wall-clock limit ended the run at step {trainer.step_number}; {resume_line}")
-        for line in finish(trainer):
+        for line in finish(trainer, at_finish):
             print(line)
         found = ailments(trainer)
         if at_end is not None:

@@ -158,12 +158,14 @@ class Finish:
         return parts, stand_of(parts, self.trainer.cameras)
 
 
-def finish(trainer: Trainer) -> list[str]:
+def finish(trainer: Trainer, begin: Callable[[str], None] | None = None) -> list[str]:
     """Make all that `run.finish` lists; returns lines to show. What cannot be made is said and does not stop the
-    rest.
+    rest. `begin` is called with the name of each before it is made.
     """
     parts, lines = Finish(trainer), []
     for name in trainer.config.run.finish:
+        if begin is not None:
+            begin(name)
         try:
             with trainer.clock:  # the training is over: records of what it took stay as they are
                 lines += parts.makers[name]()

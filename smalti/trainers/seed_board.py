@@ -10,12 +10,17 @@ from typing import Any, Protocol
 from smalti.trainers.display import PLAIN_SECONDS
 from smalti.trainers.seeds import Seed
 
+BAR = "bar"
+
 
 class Board(Protocol):
     """Where several runs report to."""
 
     def update(self, seed: Seed, status: Mapping[str, Any]) -> None:
         """How one of them stands."""
+
+    def finishing(self, seed: Seed, what: str) -> None:
+        """Its steps are made; this is what is being done with its scene now."""
 
     def refresh(self) -> None:
         """Called several times a second."""
@@ -34,16 +39,34 @@ class PlainBoard:
     def __init__(self, seeds: Sequence[Seed], seconds: float = PLAIN_SECONDS) -> None:
         self.seeds, self.seconds = seeds, seconds
         self.latest: dict[int, Mapping[str, Any]] = {}
+        self.last: dict[int, str] = {}
+        """What is being done after the last step, by seed."""
         self.said: set[str] = set()
         self.shown = time.perf_counter()
 
     def update(self, seed: Seed, status: Mapping[str, Any]) -> None:
         self.latest[seed.seed] = status
 
+    def finishing(self, seed: Seed, what: str) -> None:
+        self.last[seed.seed] = what
+
     def refresh(self) -> None:
-        if time.perf_counter() - self.shown >= self.seconds and self.latest:
+        if time.perf_counter() - self.shown >= self.seconds and (self.latest or self.last):
             self.shown = time.perf_counter()
-            self.write("; ".join(f"seed {each.seed} {short(each, self.latest.get(each.seed))}" for each in self.seeds))
+            self.write("; ".join(f"seed {each.seed} {self.short(each)}" for each in self.seeds))
+
+    def state(self, seed: Seed) -> str:
+        """In a word."""
+        return "finishing" if seed.status == "running" and seed.seed in self.last else seed.status
+
+    def short(self, seed: Seed) -> str:
+        """One seed on a plain line."""
+        status, state = self.latest.get(seed.seed), self.state(seed)
+        if state == "finishing":
+            return f"{state} ({self.last[seed.seed]})"
+        if status is None or state != "running":
+            return state
+        return f"{status['step']}/{status['steps']} loss {status['loss']:.4f} left {status['left']}"
 
     def say(self, text: str, seed: Seed | None = None) -> None:
         if text not in self.said:
@@ -79,22 +102,26 @@ class LiveBoard(PlainBoard):
 
     def table(self) -> Any:
         """As it stands now."""
+        from rich.box import SIMPLE_HEAD
         from rich.progress_bar import ProgressBar
         from rich.table import Table
 
-        result = Table(title=self.title, title_justify="left")
-        for name in ("seed", "", "", "step", "loss", "fixed view", "primitives", "left"):
-            result.add_column(name)
+        result = Table(title=self.title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        for name in ("seed", "", BAR, "step", "loss", "view", "primitives", "left"):
+            if name == BAR:  # takes what the others leave, so that none of them is cut off
+                result.add_column("", min_width=4, max_width=24, ratio=1)
+            else:
+                result.add_column(name, no_wrap=True)
         for each in self.seeds:
             status = self.latest.get(each.seed)
             if status is None:
-                result.add_row(str(each.seed), each.status)
+                result.add_row(str(each.seed), self.state(each), *[""] * 5, self.last.get(each.seed, ""))
                 continue
             preview = "-" if status["preview"] is None else f"{status['preview']:.2f} dB"
             result.add_row(
-                str(each.seed), state(each, status), ProgressBar(status["steps"], status["step"], width=24),
+                str(each.seed), self.state(each), ProgressBar(status["steps"], status["step"]),
                 f"{status['step']}/{status['steps']}", f"{status['loss']:.4f}", preview, f"{status['primitives']:,}",
-                status["left"],
+                self.last.get(each.seed, status["left"]) if each.status == "running" else "",
             )  # fmt: skip
         return result
 
@@ -108,19 +135,6 @@ class LiveBoard(PlainBoard):
     def __exit__(self, *_: object) -> None:
         self.live.update(self.table())
         self.live.__exit__(None, None, None)
-
-
-def state(seed: Seed, status: Mapping[str, Any]) -> str:
-    """Of a seed that has begun, in a word."""
-    measuring = seed.status == "running" and status["step"] >= status["steps"]
-    return "measuring" if measuring else seed.status
-
-
-def short(seed: Seed, status: Mapping[str, Any] | None) -> str:
-    """One seed on a plain line."""
-    if status is None or seed.status != "running":
-        return seed.status
-    return f"{status['step']}/{status['steps']} loss {status['loss']:.4f} left {status['left']}"
 
 
 def make_board(seeds: Sequence[Seed], title: str) -> Board:

@@ -2,8 +2,8 @@
 
 A worker process (`smalti.cli.seed_worker`) gets one JSON object on its standard input, which then stays open: its end
 asks the worker to finish the step and save, so that workers also stop when this process is killed. It answers with JSON
-objects, one a line, of `kind` status, say, result or ended. It is in a session of its own: Ctrl-C reaches it through
-here alone.
+objects, one a line, of `kind` status, say, finishing, result or ended. It is in a session of its own: Ctrl-C reaches
+it through here alone.
 """
 
 from __future__ import annotations
@@ -148,6 +148,8 @@ class Conductor:
                 self.board.update(seed, message)
             case "say":
                 self.board.say(message["text"], seed)
+            case "finishing":
+                self.board.finishing(seed, message["what"])
             case "result":
                 for name, value in message.items():
                     setattr(seed, name, value)

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
 COMMON = [
     "gaussians-fast", "--data", "demo", "--downscale", "8", "--data.points", "frustum", "--sampled_points", "200",
     "--resolution", "[]", "--steps", "150", "--checkpoint_every", "0", "--preview_every", "1000", "--data.background",
-    "random", "--run.finish", "[]",
+    "random", "--run.finish", "[curves]",
 ]  # fmt: skip
 
 SMALLEST = {"data.downscale": 8, "data.points": "frustum", "sampled_points": 50, "run.steps": 2, "run.finish": []}
@@ -40,6 +40,10 @@ class Meddler(PlainBoard):
     def __init__(self, seeds: list[Seed], on: int, action: Any) -> None:
         super().__init__(seeds)
         self.on, self.action = on, action
+
+    def finishing(self, seed: Seed, what: str) -> None:
+        super().finishing(seed, what)
+        print(f"seed {seed.seed} {self.short(seed)}")
 
     def update(self, seed: Seed, status: Mapping[str, Any]) -> None:
         super().update(seed, status)
@@ -81,6 +85,7 @@ def test_seeds_that_are_stopped_and_killed_are_continued_and_end_as_runs_of_thei
     assert main(["train", "--resume", str(folder), "--jobs", "2"]) == 1
     assert statuses(folder) == {4: "finished", 5: "failed"}
     said = capsys.readouterr()
+    assert "seed 4 finishing (curves)\nseed 4 finishing (training loss)\n" in said.out
     assert "killed by SIGKILL" in said.out
     assert "not all seeds came to their end" in said.err
     assert Run.open(folder).path == folder / "seed-4"

@@ -112,18 +112,34 @@ def test_boards_show_every_seed_and_say_things_once(
         plain.refresh()
         for seed in seeds:
             plain.say("note: something", seed)
+        plain.update(seeds[0], {**status, "step": 9, "left": "0:00:00"})
+        plain.finishing(seeds[0], "video")
+        plain.finishing(seeds[2], "evaluation")  # of a run that is continued at its end no step is seen
+        plain.refresh()
+        seeds[2].status = "finished"
+        plain.refresh()
     said = capsys.readouterr().out.splitlines()
-    assert said == ["seed 0 5/9 loss 0.2500 left 0:00:07; seed 1 waiting; seed 2 running", "seed 0: note: something"]
+    assert said[2:] == [
+        "seed 0 finishing (video); seed 1 waiting; seed 2 finishing (evaluation)",
+        "seed 0 finishing (video); seed 1 waiting; seed 2 finished",
+    ]
+    seeds[2].status = "running"
+    assert said[:2] == [
+        "seed 0 5/9 loss 0.2500 left 0:00:07; seed 1 waiting; seed 2 running",
+        "seed 0: note: something",
+    ]
     monkeypatch.setattr(seed_board.sys.stdout, "isatty", lambda: True, raising=False)
     live = make_board(seeds, "here")
     assert isinstance(live, LiveBoard)
     with live:
-        live.update(seeds[0], {**status, "step": 9, "preview": 21.5})
+        live.update(seeds[0], {**status, "step": 9, "preview": 21.5, "left": "0:00:00"})
+        live.finishing(seeds[0], "turntable")
         live.say("a line that stays")
         live.console.print(live.table())
     shown = capsys.readouterr().out
-    for part in ("here", "9/9", "measuring", "21.50 dB", "1,234", "waiting", "a line that stays"):
+    for part in ("here", "9/9", "finishing", "turntable", "21.50 dB", "1,234", "waiting", "a line that stays"):
         assert part in shown
+    assert "0:00:00" not in shown
 
 
 def small(**options: Any) -> TrainConfig:
