@@ -227,30 +227,22 @@ class Superquadrics(Family, PosedBlocks):
         return self._drawn().repeat_interleave(len(self.shape.faces))
 
     def drawables(self, camera: Camera, time: float = 0.0) -> Sequence[TriangleDrawable]:
-        rows, shape = self._drawn(), self.shape
-        faces = shape.faces.to(self.device)
+        rows, faces, around = self._drawn(), self.shape.faces.to(self.device), self.shape.neighbours.to(self.device)
+        vertices = self.block_vertices().index_select(0, rows)
         texture, uvs = self._atlas(rows)
         edges = self.metadata["edges"]
         sigma = self.metadata["fine_sigma" if self.metadata["binary"] else "sigma"]
         drawn = TriangleDrawable(
-            corners=self._corners(rows, faces),
+            corners=gathered(vertices.reshape(-1, 3), shapes.repeated(faces, *vertices.shape[:2])),
             opacities=self._drawn_opacities(rows).repeat_interleave(len(faces)),
             texture=texture,
             uvs=uvs,
-            neighbours=self._neighbours(len(rows)) if edges == "antialiased" else None,
+            neighbours=shapes.repeated(around, len(rows), len(around)) if edges == "antialiased" else None,
             edges=edges,
             sigma=float(sigma),
             detach_barycentrics=bool(self.metadata["detach_barycentrics"]),
         )
         return [drawn]
-
-    def _corners(self, rows: Int[Tensor, "k"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "m 3 3"]:
-        vertices = self.block_vertices().index_select(0, rows)
-        return gathered(vertices.reshape(-1, 3), shapes.repeated(faces, *vertices.shape[:2]))
-
-    def _neighbours(self, count: int) -> Int[Tensor, "m 3"]:
-        one = self.shape.neighbours.to(self.device)
-        return shapes.repeated(one, count, len(one))
 
     def _atlas(self, rows: Int[Tensor, "k"]) -> tuple[Float[Tensor, "h w 3"], Float[Tensor, "m 3 2"]]:
         """Textures of `rows` in one, and the coordinates of their faces' corners."""
@@ -350,9 +342,7 @@ class Superquadrics(Family, PosedBlocks):
             return lambda: self.parameters["logit_opacities"].new_zeros(()) if values["binary"] else term()
 
         def parsimony() -> Tensor:
-            logits = self.parameters["logit_opacities"]
-            noisy, rows = logits if self._noise is None else logits + self._noise, self._alive()
-            return noisy.index_select(0, rows).sigmoid().clamp_min(1e-6).sqrt().sum() / len(self)
+            return self._drawn_opacities(self._alive()).clamp_min(1e-6).sqrt().sum() / len(self)
 
         def variation() -> Tensor:
             raw, rows = self.parameters["raw_textures"], self._alive()

@@ -219,6 +219,7 @@ def _double(search: Search, planes: tuple[Plane, Plane], rows: tuple[int, int, i
 
 
 def nested_mirrors(search: Search, bodies: list[Body], alike: Mask, planes: Sequence[Plane]) -> Iterator[Fit]:
+    """Groups that are each other's mirror image, at one of the planes or halfway between them."""
     for i, j in combinations(range(len(bodies)), 2):
         if not alike[i, j]:
             continue

@@ -15,6 +15,7 @@ from smalti.scene.groups.walks import Found, arrays, fit_array, fit_grid, fit_ro
 
 
 def repeated(search: Search, bodies: list[Body], alike: Mask, parallel: Mask) -> list[Fit]:
+    """Rows, grids and rings of blocks or of groups."""
     found = list[Fit]()
     if not bodies:
         return found
