@@ -7,7 +7,7 @@ directions of their own (a ground below, blocks of a certain size) measure by, a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -62,6 +62,9 @@ class World:
     """By part: up, centre, scale, ground."""
     notices: tuple[str, ...] = ()
     """Doubts, in sentences."""
+    rivals: dict[str, Float[np.ndarray, "3"]] = field(default_factory=lambda: dict[str, np.ndarray]())
+    """Other answers about up, by what says them (cameras, ground plane, far plane): unit vectors in the input's
+    frame. The chosen one is `up`."""
 
     @property
     def input_from_canonical(self) -> Similarity:
@@ -93,6 +96,7 @@ class World:
             "unit": self.unit,
             "findings": {name: {"how": each.how, "text": each.text} for name, each in self.findings.items()},
             "notices": list(self.notices),
+            "rivals": {name: up.tolist() for name, up in self.rivals.items()},
         }
 
     @staticmethod
@@ -100,7 +104,8 @@ class World:
         """The inverse of `to_plain`."""
         findings = {name: Finding(each["how"], each["text"]) for name, each in plain["findings"].items()}
         similarity = Similarity.from_plain(plain["canonical_from_input"])
-        return World(similarity, plain["ground"], findings, tuple(plain["notices"]))
+        rivals = {name: np.array(up, np.float64) for name, up in plain.get("rivals", {}).items()}
+        return World(similarity, plain["ground"], findings, tuple(plain["notices"]), rivals)
 
     def lines(self) -> list[str]:
         """What was found, for people."""
@@ -141,10 +146,12 @@ def find_world(cameras: Sequence[Camera], points: Points | None = None, wishes: 
 
     Up is stated, or the normal of a ground plane of the points that agrees with the cameras, or what the cameras' level
     horizons say, or the axis of their ring. The centre is where the cameras look, or the middle of the points there;
-    the unit is what the cameras see around it, or the points' spread. Never fails: what is doubtful is in the notices.
+    the unit is what the cameras see around it, or the points' spread. Never fails: what is doubtful is in the notices,
+    and what else says an up direction in `rivals`.
     ValueError without a camera. Equivariant: the transformed capture gives the transformed world (but for the turn
     about the vertical, which follows the input's axes where cameras stand all around).
     """
+    from smalti.datasets.world_doubts import compared, far_plane
     from smalti.datasets.world_evidence import Evidence
     from smalti.datasets.world_frame import framed
     from smalti.datasets.world_plane import ground_plane
@@ -155,11 +162,13 @@ def find_world(cameras: Sequence[Camera], points: Points | None = None, wishes: 
     wishes = wishes or Wishes()
     evidence = Evidence.gathered(cameras, points)
     stated = None if wishes.up is None else Level(wishes.up, True, "stated")
-    level = stated or up_of_cameras(evidence)
-    plane = None
+    cameras_say = up_of_cameras(evidence)
+    level = stated or cameras_say
+    plane = far = None
     if evidence.has_scenery and wishes.ground != "none":
         plane = ground_plane(evidence, level, *([STATED_AGREEMENT] if stated else []))
-    return framed(evidence, level, plane, wishes)
+        far = far_plane(evidence, level) if plane is None else None
+    return compared(framed(evidence, level, plane, wishes), cameras_say, plane, far)
 
 
 def similarity_of(rotation: Float[np.ndarray, "3 3"], centre: Float[np.ndarray, "3"], unit: float) -> Similarity:

@@ -37,6 +37,8 @@ class Evidence:
     """Radius of the ball around the focus that the median camera's picture holds across its shorter side."""
     positions: Float[np.ndarray, "m 3"]
     """Points in that ball and around it (twice the radius); none where they say nothing."""
+    around: Float[np.ndarray, "k 3"]
+    """The same, in twice that radius."""
     origin: str
     """How the points came to be (`Points.origin`); empty without."""
 
@@ -58,10 +60,11 @@ class Evidence:
         distances = np.linalg.norm(focus - centres, axis=1)
         viewed = float(np.median(distances * tangents / np.sqrt(1.0 + tangents**2)))
         viewed = viewed if viewed > 0 else 1.0
-        near = positions[np.linalg.norm(positions - focus, axis=1) <= 2.0 * viewed]
+        away = np.linalg.norm(positions - focus, axis=1)
+        near, around = positions[away <= 2.0 * viewed], positions[away <= 4.0 * viewed]
         if len(near) < FEWEST:
-            near, origin = np.zeros((0, 3)), ""
-        return Evidence(centres, rotations, focus, converging, viewed, near, origin)
+            near, around, origin = np.zeros((0, 3)), np.zeros((0, 3)), ""
+        return Evidence(centres, rotations, focus, converging, viewed, near, around, origin)
 
     @property
     def has_points(self) -> bool:

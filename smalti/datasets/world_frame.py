@@ -69,7 +69,12 @@ def framed(evidence: Evidence, level: Level, plane: Plane | None, wishes: Wishes
         )
     ground, findings["ground"] = _ground(evidence, plane, subject, rotation, wishes)
     if ground is not None and wishes.ground is None:
-        ground = (ground - float(rotation[1] @ (centre - evidence.focus))) / unit
+        # Under the middle of the cube: a plane that tilts against a stated up is elsewhere at another height.
+        aside = centre - evidence.focus
+        rise = float(rotation[1] @ aside)
+        if plane is not None:
+            rise = float(plane.normal @ aside) / _across(plane, rotation)
+        ground = (ground - rise) / unit
     return World(similarity_of(rotation, centre, unit), ground, findings, tuple(notices))
 
 
@@ -113,7 +118,12 @@ def _drop(evidence: Evidence, plane: Plane | None, rotation: Float[np.ndarray, "
     """Height of the plane right below the focus, seen from there (negative: below); None without a plane."""
     if plane is None:
         return None
-    return (plane.offset - float(plane.normal @ evidence.focus)) / max(float(plane.normal @ rotation[1]), 0.1)
+    return (plane.offset - float(plane.normal @ evidence.focus)) / _across(plane, rotation)
+
+
+def _across(plane: Plane, rotation: Float[np.ndarray, "3 3"]) -> float:
+    """A step along up, measured across the plane."""
+    return max(float(plane.normal @ rotation[1]), 0.1)
 
 
 def _subject(evidence: Evidence, rotation: Float[np.ndarray, "3 3"], drop: float | None) -> Subject | None:
@@ -196,7 +206,7 @@ def _ground(
     if plane is not None:
         thick = plane.thickness / evidence.viewed
         text = f"{plane.count:,} points ({plane.share:.0%}) lie on it, within {thick:.2%} of the view's radius"
-        return plane.offset - float(plane.normal @ evidence.focus), Finding("plane", text)
+        return _drop(evidence, plane, rotation), Finding("plane", text)
     if subject is not None:
         lowest = float(np.quantile(subject.positions[:, 1], 0.005 if subject.solid else 0.03))
         if ((evidence.centres - evidence.focus) @ rotation[1] < lowest).mean() > CAMERAS_BELOW:

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 
 MOST_POINTS = 20_000
 MOST_CAMERAS = 150
-CAMERA, GROUND, CUBE, DOUBT = "#1f5fa8", "#8a6d3b", "#d02020", "#b01010"
+CAMERA, GROUND, CUBE, DOUBT, RIVAL = "#1f5fa8", "#8a6d3b", "#d02020", "#b01010", "#9b30c0"
 AXES = ("#c83232", "#2a8f3c", "#2f55c8")
 CLOSE = 1.9
 """Half the width of the lower row, canonical units."""
+LEAST_ANGLE = 1.5
+"""Degrees from which another up direction is drawn."""
 FARTHEST = 12.0
 """Of the upper row, at most."""
 
@@ -87,6 +89,19 @@ def _cloud(world: World, points: Points | None) -> tuple[Float[np.ndarray, "n 3"
     return world.canonical_from_input.apply_array(points.positions[chosen]), colors
 
 
+def _rivals(axes: Axes, side: Side, world: World) -> None:
+    """Up as others say it, dashed, where one sees the difference."""
+    for name, up in world.rivals.items():
+        if up @ world.up > np.cos(np.radians(LEAST_ANGLE)):
+            continue
+        turned = world.canonical_from_input.rotation.double().numpy() @ up
+        right, rise = (float(value) for value in side(0.9 * turned))
+        arrow = {"arrowstyle": "-|>", "color": RIVAL, "lw": 1.5, "linestyle": (0, (4, 2))}
+        axes.annotate("", (right, rise), (0.0, 0.0), arrowprops=arrow, zorder=7)
+        label = axes.annotate(f"up, {name}", (right, rise), (4, -3), textcoords="offset points", fontsize=8, zorder=7)
+        label.set(color=RIVAL, bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0})
+
+
 def _panel(
     axes: Axes,
     side: Side,
@@ -123,6 +138,8 @@ def _panel(
             axes.annotate("", (right, up), (0.0, 0.0), arrowprops=arrow, zorder=6)
             place = (1.2 * right, 1.2 * up)
             axes.annotate(name, place, color=color, fontsize=11, weight="bold", ha="center", va="center", zorder=6)
+    if upright:
+        _rivals(axes, side, world)
     axes.set_xlim(-half, half)
     axes.set_ylim(-half, half)
     axes.set_aspect("equal")

@@ -48,10 +48,12 @@ class Plane:
     """Degrees from the cameras' up."""
 
 
-def ground_plane(evidence: Evidence, level: Level, agreement: float = AGREEMENT) -> Plane | None:
+def ground_plane(
+    evidence: Evidence, level: Level, agreement: float = AGREEMENT, fewest: int = FEWEST_ON
+) -> Plane | None:
     """The plane with most points that passes for a ground; None where none does. A function of its input.
 
-    `agreement` in degrees, for a trusted direction.
+    `agreement` in degrees, for a trusted direction; `fewest` points on it.
     """
     points, size = evidence.positions, evidence.viewed
     limit = float(np.cos(np.radians(agreement if level.trusted else 2.0 * AGREEMENT)))
@@ -61,11 +63,13 @@ def ground_plane(evidence: Evidence, level: Level, agreement: float = AGREEMENT)
     counts = np.zeros(len(normals), np.int64)
     for start in range(0, len(normals), CHUNK):
         rows = slice(start, start + CHUNK)
-        counts[rows] = _support(evidence, normals[rows], offsets[rows])
+        counts[rows] = _support(evidence, normals[rows], offsets[rows], fewest)
     for row in np.argsort(-counts, kind="stable")[:5]:
         if counts[row] == 0:
             break
-        plane = _judged(evidence, level, limit, *_refined(points, normals[row], float(offsets[row]), size))
+        normal, offset = _refined(points, normals[row], float(offsets[row]), size)
+        passes = normal @ level.up >= limit and _support(evidence, normal[None], np.array([offset]), fewest)[0]
+        plane = _judged(evidence, level, normal, offset) if passes else None
         if plane is not None:
             return plane
     return None
@@ -89,14 +93,10 @@ def _candidates(
     return normals, (normals * one[usable]).sum(1)
 
 
-def _judged(
-    evidence: Evidence, level: Level, limit: float, normal: Float[np.ndarray, "3"], offset: float
-) -> Plane | None:
-    """The plane with its figures, where it still passes for a ground."""
+def _judged(evidence: Evidence, level: Level, normal: Float[np.ndarray, "3"], offset: float) -> Plane | None:
+    """The plane with its figures, where its points fill an area."""
     points, size = evidence.positions, evidence.viewed
     inliers = _on(points, normal, offset, size)
-    if normal @ level.up < limit or not _support(evidence, normal[None], np.array([offset]))[0]:
-        return None
     if not _wide(points[inliers], size):
         return None
     distances = points[inliers] @ normal - offset
@@ -110,7 +110,7 @@ def _on(points: Float[np.ndarray, "n 3"], normal: np.ndarray, offset: float, siz
 
 
 def _support(
-    evidence: Evidence, normals: Float[np.ndarray, "k 3"], offsets: Float[np.ndarray, "k"]
+    evidence: Evidence, normals: Float[np.ndarray, "k 3"], offsets: Float[np.ndarray, "k"], fewest: int
 ) -> Int[np.ndarray, "k"]:
     """How many points lie on each plane; 0 where it cannot be a ground."""
     size = evidence.viewed
@@ -119,7 +119,7 @@ def _support(
     under = (heights < -2.0 * THICKNESS * size).mean(0)
     passes = np.zeros(len(normals), bool)
     for least, most in SHARES:
-        passes |= (on >= max(least, FEWEST_ON / len(heights))) & (under <= most)
+        passes |= (on >= max(least, fewest / len(heights))) & (under <= most)
     passes &= (evidence.centres @ normals.T > offsets).mean(0) >= CAMERAS_ABOVE
     depth = (normals @ evidence.focus - offsets) / size
     passes &= (depth >= DEPTHS[0]) & (depth <= DEPTHS[1])

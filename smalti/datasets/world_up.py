@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -16,6 +17,8 @@ FEWEST_CAMERAS = 4
 """Fewer cannot contradict each other."""
 ROLL = 12.0
 """Degrees of roll in the median up to which horizons count as level."""
+UNSURE = 5.0
+"""Degrees of two standard errors from which up is doubtful."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +34,19 @@ class Level:
     """A sentence for a person, where there is one."""
 
 
+class Horizontal(NamedTuple):
+    """The direction to which most of the given ones are perpendicular."""
+
+    direction: Float[np.ndarray, "3"]
+    roll: float
+    """Median angle in degrees by which they are not."""
+    spread: float
+    """Mean square along the direction that is next to vanish: small where they are all parallel, and nothing is
+    determined."""
+    error: float
+    """Two standard errors of the direction, in degrees (the robust estimate's: Huber 1967)."""
+
+
 def up_of_cameras(evidence: Evidence) -> Level:
     """The first of these that the cameras allow: the direction to which all horizons are level, in upright pictures or
     in pictures that lie on their sides (its sign then by where the cameras stand); the axis of a ring; the mean of the
@@ -38,19 +54,19 @@ def up_of_cameras(evidence: Evidence) -> Level:
     """
     rights, downs = evidence.rotations[:, 0], evidence.rotations[:, 1]
     mean_up = -downs.mean(0)
-    upright, upright_roll, upright_spread = _level_direction(rights)
-    lying, lying_roll, lying_spread = _level_direction(downs)
-    fits = upright_spread > TURNED and upright_roll < ROLL
-    fits_lying = lying_spread > TURNED and lying_roll < ROLL
+    upright, lying = _level_direction(rights), _level_direction(downs)
+    fits = upright.spread > TURNED and upright.roll < ROLL
+    fits_lying = lying.spread > TURNED and lying.roll < ROLL
     if len(rights) < FEWEST_CAMERAS:
-        return _of_few(evidence, upright if fits else None, mean_up)
-    if fits and not (fits_lying and lying_roll < 0.5 * upright_roll and abs(upright @ mean_up) < 0.3):
-        sign = 1.0 if upright @ mean_up >= 0 else -1.0
-        return Level(sign * upright, True, f"level horizons of the cameras (median roll {upright_roll:.1f} degrees)")
+        return _of_few(evidence, upright.direction if fits else None, mean_up)
+    if fits and not (fits_lying and lying.roll < 0.5 * upright.roll and abs(upright.direction @ mean_up) < 0.3):
+        sign = 1.0 if upright.direction @ mean_up >= 0 else -1.0
+        text, doubt = f"level horizons of the cameras ({_agreement(upright)})", _unsure(upright)
+        return Level(sign * upright.direction, True, text, doubt)
     ring = _ring_axis(evidence.centres)
     if fits_lying:
-        axis = lying
-        text = f"level horizons of cameras that lie on their sides (median roll {lying_roll:.1f} degrees)"
+        axis = lying.direction
+        text = f"level horizons of cameras that lie on their sides ({_agreement(lying)})"
     elif ring is not None and np.linalg.norm(mean_up) < 0.7:
         axis, text = ring, "axis of the cameras' ring"
     else:
@@ -68,11 +84,21 @@ def _of_few(evidence: Evidence, upright: Float[np.ndarray, "3"] | None, mean_up:
     return Level(up, False, f"level horizons of {count} cameras", doubt)
 
 
-def _level_direction(horizontals: Float[np.ndarray, "n 3"]) -> tuple[Float[np.ndarray, "3"], float, float]:
-    """(direction, median roll, spread): the unit vector to which the given directions are perpendicular, robustly
-    (least squares reweighted by Cauchy's function), the median angle in degrees by which they are not, and the mean
-    square along the direction that is next to vanish: small where they are all parallel, and nothing is determined.
-    """
+def _agreement(found: Horizontal) -> str:
+    return f"median roll {found.roll:.1f} degrees; they agree to {found.error:.1f}"
+
+
+def _unsure(found: Horizontal) -> str:
+    if found.error <= UNSURE:
+        return ""
+    return (
+        f"the cameras' horizons agree about up to {found.error:.0f} degrees only; state `up` where the picture of the "
+        "world is tilted"
+    )
+
+
+def _level_direction(horizontals: Float[np.ndarray, "n 3"]) -> Horizontal:
+    """By least squares, reweighted by Cauchy's function."""
     weights = np.ones(len(horizontals))
     values, vectors = np.zeros(3), np.eye(3)
     for _ in range(20):
@@ -83,7 +109,14 @@ def _level_direction(horizontals: Float[np.ndarray, "n 3"]) -> tuple[Float[np.nd
             break
         weights = 1.0 / (1.0 + (roll / (2.0 * middle)) ** 2)
     roll = np.degrees(np.arcsin(np.clip(np.abs(horizontals @ vectors[:, 0]), 0.0, 1.0)))
-    return vectors[:, 0], float(np.median(roll)), float(values[1])
+    sides = horizontals @ vectors[:, 1:]
+    slopes = weights * (2.0 * weights - 1.0)  # the derivative of a residual times its weight
+    share = max(float(slopes.sum()), 0.2 * len(slopes)) / float(weights.sum())
+    bread = np.linalg.pinv(share * np.einsum("n,ni,nj->ij", weights, sides, sides))
+    filling = np.einsum("n,ni,nj->ij", (weights * np.radians(roll)) ** 2, sides, sides)
+    variance = float(np.linalg.eigvalsh(bread @ filling @ bread)[-1]) * len(roll) / max(len(roll) - 2, 1)
+    error = float(np.degrees(2.0 * np.sqrt(max(variance, 0.0))))
+    return Horizontal(vectors[:, 0], float(np.median(roll)), float(values[1]), error)
 
 
 def _ring_axis(centres: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "3"] | None:

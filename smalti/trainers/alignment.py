@@ -72,12 +72,12 @@ def wishes_of(data: DataConfig) -> Wishes:
 
 def alignment_of(data: DataConfig, training: Dataset, points: Points) -> Alignment | None:
     """The frame of the training views, by the points that the run starts from (or the capture's own, where it starts
-    from a file); None where `data.align` does not ask for one.
+    from a file, or from points at random, which say nothing); None where `data.align` does not ask for one.
     """
     wishes = wishes_of(data)
     if data.align == "none":
         return None
-    known = points if len(points.positions) else training.points
+    known = points if len(points.positions) and points.origin != "random" else training.points or points
     if known is not None and known.origin != "file" and len(times(training)) > 1:
         known = None  # they are of one instant, and what moves is elsewhere in the others
     cameras = [view.camera for view in training.views]

@@ -108,6 +108,19 @@ def test_nothing_is_moved(tmp_path: Path) -> None:
     assert torch.equal(plain.cameras[0].translation, aligned.cameras[0].translation)
 
 
+def test_points_at_random_are_no_reason_to_forget_the_captures_own() -> None:
+    generator = np.random.default_rng(0)
+    dataset = open_dataset("demo")
+    own = Points(generator.uniform(-0.2, 0.2, (500, 3)), np.zeros((500, 3), np.uint8))
+    config = resolve("", {**SMALL, "data.align": "auto", "data.points": "frustum"})
+    found = found_alignment(config, replace(dataset, points=own))
+    assert found.world.findings["centre"].how == "points"
+    assert found.points is not None
+    assert found.points.origin == "file"
+    bare = found_alignment(config, replace(dataset, points=None))
+    assert bare.world.findings["centre"].how == "cameras"
+
+
 def test_points_are_the_captures_own_where_a_scene_file_is_the_start() -> None:
     config = resolve("gaussians-fast", {**SMALL, "data.align": "auto"})
     dataset = open_dataset("demo")
