@@ -8,7 +8,8 @@
 
 `synthetic`: three cuboids on a checker ground (`bench/blocks_scene.py`, `bench/blocks_synthetic.py`): the complete
 method, its ablations and three weights of parsimony, three seeds each, 1,500 steps. Runs are kept in `--work` one by
-one and not repeated while their configuration is the same; `--minutes` starts no further run after that time.
+one and not repeated while their configuration is the same; `--minutes` starts no further run after that time. Two more
+variants, with LPIPS, are run where `--variants` names them.
 `dtu`, `capture`: a finished run is reported; where `--run` is not there yet, it is trained (`smalti train blocks`, or
 `--preset FILE`, with what `--set FIELD=VALUE` says), and continued where it was stopped; `--collect` reports it as it
 stands. All views are trained on, as published. `dtu` has `--seeds` seeds, and shows the best by its training loss.
@@ -33,7 +34,7 @@ from typing import Any
 import torch
 from blocks_captures import capture, compared
 from blocks_figures import synthetic_figure
-from blocks_synthetic import PUBLISHED, STEPS, VARIANTS, claims, outcome, summary, train
+from blocks_synthetic import EVERY, PUBLISHED, STEPS, VARIANTS, claims, outcome, summary, train
 from blocks_time import times
 
 from smalti.renderers.engine import set_threads
@@ -61,7 +62,7 @@ def synthetic(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
             rows.append(row)
     found = summary(rows)
     if arguments.out and rows:
-        synthetic_figure(rows, work, arguments.out / "blocks-synthetic.png")
+        synthetic_figure(rows, work, arguments.out / f"blocks-{arguments.name or 'synthetic'}.png")
     return {
         "steps": steps, "seeds": seeds, "missing": missing, "claims": claims(found), "variants": found,
         "published": {name: dict(zip(("blocks_of_10", "chamfer_mm", "psnr"), values, strict=True))
@@ -87,12 +88,12 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="one seed, a dozen steps: does it run")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=STEPS, help="for a look beyond the experiment")
-    parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(EVERY))
     parser.add_argument("--minutes", type=float, default=1e9, help="start no further run after so many")
     parser.add_argument("--collect", action="store_true", help="report what is there, start nothing")
     parser.add_argument("--work", type=Path, help="where finished runs of the synthetic part are kept between calls")
     parser.add_argument("--data", type=Path, help="folder of the capture")
-    parser.add_argument("--name", default="capture", help="what its section and its figure are called")
+    parser.add_argument("--name", default="", help="what its section and its figure are called; by default as the part")
     parser.add_argument("--run", type=Path, nargs="+", help="the run (or folder of seeds) to report, or to train first")
     parser.add_argument("--preset", default="blocks", help="for its training: a preset or a file")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="for its training")
@@ -115,9 +116,8 @@ def main(words: Sequence[str] | None = None) -> None:
         elif part == "perceptual":
             found = compared(arguments)
         else:
-            part = "dtu" if part == "dtu" else arguments.name
-            found = capture(arguments, part)
-    reported(part, found, arguments.out)
+            found = capture(arguments, arguments.name or part)
+    reported(arguments.name or part, found, arguments.out)
     print(json.dumps(found))
 
 

@@ -38,7 +38,7 @@ def capture(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
     """The figures of one run on real pictures, or of several seeds; the picture is of the one with the lowest loss."""
     folder: Path = arguments.run[0]
     if not arguments.collect and not finished(folder):
-        trained(arguments, folder, arguments.seeds if name == "dtu" else 0)
+        trained(arguments, folder, arguments.seeds if arguments.part == "dtu" else 0)
     rows = [measured(Run.open(path)) for path in paths_of(folder)]
     shown = Run.open(chosen_run(folder))
     if arguments.out:
@@ -50,7 +50,7 @@ def capture(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
     return {
         **of_all(shown), "shown": shown.config.run.seed, "seeds": summary(rows),
         "runs": [{**row, "training_loss": losses.get(row["seed"])} for row in rows],
-        **({"published": PUBLISHED_SCANS} if name == "dtu" else {}),
+        **({"published": PUBLISHED_SCANS} if arguments.part == "dtu" else {}),
     }  # fmt: skip
 
 
@@ -65,8 +65,9 @@ def compared(arguments: argparse.Namespace) -> dict[str, Any]:
         for view in views:
             column: dict[str, np.ndarray] = {}
             for drawn, row in zip(drawings, rows, strict=True):
-                column[row["perceptual"]] = drawn.picture(view)
-                column[f"{row['perceptual']}: its blocks"] = drawn.flat(view)
+                name = str(row["perceptual"])
+                column[name] = drawn.picture(view)
+                column[f"{name}: its blocks"] = drawn.flat(view)
             columns.append(column)
         capture_figure(columns, [drawings[0].title(row) for row in views], arguments.out / "blocks-perceptual.jpg")
         for drawn in drawings:

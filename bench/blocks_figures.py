@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from blocks_synthetic import BLOCKS, PUBLISHED, SHOWN, VARIANTS
+from blocks_synthetic import BLOCKS, EVERY, PUBLISHED, SHOWN
 
 WEIGHTS = {"parsimony 0.001": 1e-3, "complete": 1e-2, "parsimony 0.1": 1e-1}
 
@@ -17,7 +17,7 @@ def synthetic_figure(rows: Sequence[Mapping[str, Any]], work: Path, target: Path
     run, and blocks against the weight of parsimony.
     """
     pyplot = _pyplot()
-    names = [name for name in VARIANTS if any(row["variant"] == name for row in rows)]
+    names = [name for name in EVERY if any(row["variant"] == name for row in rows)]
     first = min(row["seed"] for row in rows)
     drawing = pyplot.figure(figsize=(1.3 * (len(names) + 1), 7.6))
     grid = drawing.add_gridspec(2, 1, height_ratios=[1.5, 1.0], hspace=0.12)

@@ -40,7 +40,7 @@ from smalti.trainers.run import Run
 from smalti.trainers.trainer import Trainer
 
 BLOCKS, TEXTURE, STEPS, VIEWS_PER_STEP = 6, 32, 1500, 2
-PERCEPTUAL = 0.6
+PERCEPTUAL, PERCEPTUAL_LPIPS = 0.6, 0.1
 BACKDROP_TEXTURE = 128
 WIDTH, VIEWS = 64, 12
 SPACING = 0.02
@@ -92,6 +92,15 @@ def _no_perceptual(values: Values) -> None:
     values["loss"]["perceptual"] = 0.0
 
 
+def _lpips(crop: int) -> Callable[[Values], None]:
+    """The published term: LPIPS-VGG, at its own weight, in whole pictures or in random squares."""
+
+    def change(values: Values) -> None:
+        values["loss"] |= {"perceptual": PERCEPTUAL_LPIPS, "perceptual_kind": "lpips", "perceptual_crop": crop}
+
+    return change
+
+
 def _colors_move(values: Values) -> None:
     """Not the paper's: what the preset does."""
     for layer in layers_of(values, "superquadrics"):
@@ -114,6 +123,11 @@ VARIANTS = {
     )
 }
 """In the order in which they are run: the most telling first."""
+LPIPS = {
+    variant.name: variant for variant in (Variant("LPIPS", _lpips(0)), Variant("LPIPS in squares of 32", _lpips(32)))
+}
+"""Where its weights are on the machine; run where they are named, since they take four and two times as long."""
+EVERY = VARIANTS | LPIPS
 PUBLISHED = {
     "complete": (4.60, 3.63, 20.5), "no parsimony": (8.86, 3.65, 20.6), "no overlap": (4.38, 3.80, 20.4),
     "no curriculum": (4.66, 3.99, 20.4), "no noise": (3.60, 4.13, 20.0), "no TV": (4.04, 4.58, 19.7),
@@ -139,7 +153,7 @@ def configuration(variant: str, seed: int, folder: Path, steps: int, preset: str
         layer["settings"]["count"] = BLOCKS
         for name in ("overlap_samples", "detach_barycentrics"):
             layer["metadata"].pop(name, None)  # the family's own: as published
-    VARIANTS[variant].change(values)
+    EVERY[variant].change(values)
     return stretched(validated(values, "bench/blocks.py"))
 
 
@@ -201,9 +215,9 @@ def keep_pictures(scene: Scene, trainer: Trainer, target: Path) -> None:
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means and deviations over seeds of every variant, in the order of `VARIANTS`."""
+    """Means and deviations over seeds of every variant, in the order of `EVERY`."""
     found: dict[str, Any] = {}
-    for name in VARIANTS:
+    for name in EVERY:
         same = [row for row in rows if row["variant"] == name]
         if same:
             found[name] = {"seeds": len(same), **{key: _spread(same, key) for key in (
