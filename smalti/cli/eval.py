@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _measure(opened: OpenedRun, arguments: argparse.Namespace, quiet: bool) -> dict[str, Any]:
     from smalti.cli.progress import track
-    from smalti.trainers.display import of_layers
+    from smalti.scene.contents import contents
     from smalti.trainers.evaluation import ViewScore, evaluate, protocol_for
 
     dataset, images = opened.pictures()
@@ -68,7 +68,7 @@ def _measure(opened: OpenedRun, arguments: argparse.Namespace, quiet: bool) -> d
         result = evaluate(opened.scene, images, rows, protocol, backend=opened.backend, on_view=on_view)
     kind = opened.of_run().perceptual_kind()
     if not quiet:
-        count = f"{len(opened.scene):,} primitives{of_layers(opened.scene.counts())}"
+        count = contents(opened.scene)
         print(f"{opened.of_run().path}, step {opened.step}, {count}, {arguments.views} views")
         print("\n".join(result.lines()))
         if kind:

@@ -109,6 +109,7 @@ def _train(path: Path, request: dict[str, Any], channel: Channel) -> int:
         channel.send("finishing", what=what)
 
     def at_end(trainer: Trainer) -> None:
+        from smalti.scene.contents import contents
         from smalti.trainers.training_loss import training_loss
 
         at_finish("training loss")
@@ -116,7 +117,8 @@ def _train(path: Path, request: dict[str, Any], channel: Channel) -> int:
             measured = training_loss(trainer)
         channel.send(
             "result", training_loss=measured.loss, training_psnr=measured.psnr, step=trainer.step_number,
-            primitives=len(trainer.scene), seconds=trainer.clock.wall, perceptual=trainer.perceptual_kind,
+            primitives=len(trainer.scene), contents=contents(trainer.scene), seconds=trainer.clock.wall,
+            perceptual=trainer.perceptual_kind,
         )  # fmt: skip
 
     try:

@@ -201,7 +201,8 @@ def conduct(
     trainer.
     """
     from smalti.configs.stretch import beyond_the_end
-    from smalti.trainers.display import make_display, of_layers
+    from smalti.scene.contents import contents
+    from smalti.trainers.display import make_display
     from smalti.trainers.finish import finish
     from smalti.trainers.health import ailments
     from smalti.trainers.loop import train
@@ -230,7 +231,7 @@ def conduct(
         begin = f"from step {trainer.step_number}" if resume else "from the start"
         print(
             f"training {run.path} {begin}: {len(trainer.train_rows)} views, {len(trainer.test_rows)} held out, "
-            f"{len(trainer.scene):,} primitives{of_layers(trainer.scene.counts())}, {drawn_by(trainer)}"
+            f"{contents(trainer.scene)}, {drawn_by(trainer)}"
         )
         with watched(trainer, door) as watcher:
             ending = train(trainer, display or make_display(str(run.path)), watcher)

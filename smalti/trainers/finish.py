@@ -81,12 +81,13 @@ class Finish:
 
     def export(self) -> list[str]:
         """The scene as a file for other programs, in the input's frame."""
+        from smalti.scene.contents import contents
         from smalti.scene.exchange import export_scene
         from smalti.scene.folder import save_scene
 
         scene, path = self.trainer.scene, self.run.path
         size = save_scene(scene, path / "scene")
-        lines = [f"scene folder: {path / 'scene'} ({len(scene):,} primitives, {size / 1e6:.1f} MB)"]
+        lines = [f"scene folder: {path / 'scene'} ({contents(scene)}, {size / 1e6:.1f} MB)"]
         names = [layer.name for layer in scene.visible_layers() if layer.family.is_splats]
         if not names:
             return lines

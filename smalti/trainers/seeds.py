@@ -42,6 +42,8 @@ class Seed:
     """By the clock, of training."""
     perceptual: str | None = None
     """Kind of the perceptual term, if any."""
+    contents: str = ""
+    """What the scene is made of, in words."""
 
     @property
     def folder(self) -> str:
@@ -153,7 +155,7 @@ class Seeds:
             told = f"{mark} seed {each.seed:<{width}}  {each.status:<11}"
             if each.training_loss is not None and each.training_psnr is not None:
                 told += f"  loss {each.training_loss:.5f}  PSNR {each.training_psnr:.2f} dB"
-                told += f"  {each.primitives:,} primitives  {each.seconds / 60:.1f} min"
+                told += f"  {each.contents or f'{each.primitives:,} primitives'}  {each.seconds / 60:.1f} min"
             yield told + (f"  {each.message}" if each.message else "")
         kinds = sorted({each.perceptual for each in self.seeds if each.perceptual})
         term = f"; perceptual term {', '.join(kinds)}" if kinds else ""

@@ -93,6 +93,7 @@ def test_seeds_that_are_stopped_and_killed_are_continued_and_end_as_runs_of_thei
     meddle(0, None)
     assert main(["train", "--resume", str(folder)]) == 0
     assert statuses(folder) == {4: "finished", 5: "finished"}
+    assert all(each.contents == f"{each.primitives:,} primitives" for each in Seeds.open(folder).seeds)
     losses = {each.seed: each.training_loss for each in Seeds.open(folder).seeds}
     best = min(losses, key=lambda seed: losses[seed] or 9.0)
     assert (folder / "best").read_text() == f"seed-{best}\n"

@@ -23,6 +23,7 @@ from smalti.files.assembly import read_assembly, write_assembly
 from smalti.primitives.meshes import Meshes
 from smalti.primitives.superquadrics import Superquadrics
 from smalti.scene import Scene, demo_camera, demo_scene, duplicate, layer, move, parts_of, split_parts
+from smalti.scene.contents import contents
 from smalti.scene.exchange import export_scene
 from smalti.scene.exchange_parts import export_parts
 from smalti.trainers import finish, part_pictures, sheets
@@ -38,7 +39,7 @@ def blocks_scene(count: int = 3) -> Scene:
     """Over a floor that is no part; the last block is dead."""
     generator = torch.Generator().manual_seed(3)
     bounds = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
-    options = {"texture_size": 8, "binary": True, "edges": "hard"}
+    options = {"texture_size": 8, "binary": True, "edges": "hard", "initial_size": 1.2}
     blocks = Superquadrics.at_random(bounds, count + 1, generator, options)
     logits = torch.full((count + 1,), 3.0)
     logits[-1] = -3.0
@@ -192,6 +193,21 @@ def ended(tmp_path: Path, scene: Scene) -> Trainer:
     facts: dict[str, Any] = {"dataset": dataset, "cache": cache, "train_rows": train, "test_rows": test}
     facts |= {"clock": Clock()}
     return cast(Trainer, SimpleNamespace(run=run, config=config, scene=scene, backend="auto", cameras=cameras, **facts))
+
+
+def test_the_end_says_what_a_scene_is_made_of(tmp_path: Path) -> None:
+    trainer = ended(tmp_path, blocks_scene())
+    trainer.config.run.finish = ["export"]
+    begun: list[str] = []
+    (line,) = finish.finish(trainer, begun.append)
+    assert line.startswith(f"scene folder: {trainer.run.path / 'scene'} (floor 2, toy 4 blocks (3 drawn), ")
+    assert begun == ["export"]
+    scene = Scene(order="ray")
+    scene.add("blocks", blocks_scene(1).layers["toy"].family)
+    assert contents(scene) == "2 blocks (1 drawn)"
+    blocks = scene.layers["blocks"].family
+    blocks.prune(torch.tensor([False, True]))
+    assert contents(scene) == "1 block"
 
 
 def test_a_run_leaves_its_parts_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

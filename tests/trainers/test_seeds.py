@@ -58,6 +58,9 @@ def test_the_best_came_to_its_end_with_the_lowest_loss(tmp_path: Path) -> None:
     lines = list(again.table())
     assert [line[0] for line in lines[:7]] == [" ", "*", " ", " ", " ", " ", " "]
     assert "no held-out view" in lines[7]
+    again.seeds[1].contents = "10 blocks (6 drawn), ground 1"
+    assert "  5 primitives  " in lines[0]
+    assert "  10 blocks (6 drawn), ground 1  1.0 min" in list(again.table())[1]
 
 
 def test_commands_on_the_folder_use_the_best(tmp_path: Path) -> None:
