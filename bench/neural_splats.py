@@ -31,6 +31,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, help="folder of finished runs; by default a temporary one")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no run after so long")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder of the captures")
+    parser.add_argument("--variants", help="part chair: only these, commas between")
+    parser.add_argument("--validate", action="store_true", help="part chair: hold out training views, not the test's")
     parser.add_argument("--quick", action="store_true", help="a test: few, short runs")
     parser.add_argument("--json", action="store_true", help="print the report")
     return parser.parse_args()
@@ -46,7 +48,8 @@ def main() -> None:
         report: dict[str, Any] = import_module(PARTS[arguments.part]).report(arguments)
     text = json.dumps(report, indent=1)
     if arguments.out:
-        (arguments.out / f"neural-{arguments.part}.json").write_text(text + "\n")
+        name = f"neural-{arguments.part}" + ("-validation" if arguments.validate else "")
+        (arguments.out / f"{name}.json").write_text(text + "\n")
     if arguments.json:
         print(text)
 

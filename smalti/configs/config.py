@@ -296,6 +296,10 @@ class ExchangeConfig(Section):
     """By which share the taker's bytes have to be worth more than the giver's; else none move between layers."""
     memory: Fraction = 0.5
     """How much the newest trial says of a layer's worth; the rest is what was known."""
+    race: Count = 0
+    """Steps for which the run goes on as it is, and with all bytes in one layer for each of them, before bytes move
+    between layers for the first time; the best is followed. 0 for no such trial: they share the bytes by their worth.
+    """
 
 
 class ContributionConfig(Section):

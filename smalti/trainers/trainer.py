@@ -4,14 +4,13 @@ loop's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from smalti.cameras.camera import Camera
-from smalti.configs.config import TrainConfig, parse_bytes
+from smalti.configs.config import parse_bytes
 from smalti.configs.resolve import ConfigError
 from smalti.datasets.dataset import Dataset
 from smalti.datasets.images import ImageCache
@@ -26,7 +25,7 @@ from smalti.trainers import checkpoints, schedules
 from smalti.trainers.adam import Adam, AdamSettings
 from smalti.trainers.alignment import Alignment, alignment_of, wishes_of
 from smalti.trainers.clock import Clock
-from smalti.trainers.density.budget import Budget
+from smalti.trainers.density.budget import Budget, limits_of, most_primitives
 from smalti.trainers.density.evidence import near_cameras, unsupported
 from smalti.trainers.density.exchange import Exchange, Judged
 from smalti.trainers.density.population import Population
@@ -39,6 +38,7 @@ from smalti.trainers.losses import DepthLoss, ImageLossWeights, image_loss
 from smalti.trainers.ordering import ViewOrder
 from smalti.trainers.perceptual import perceptual_term
 from smalti.trainers.plans import plans_of, require_known_names, require_scheduled_terms
+from smalti.trainers.race import raced
 from smalti.trainers.refinement import Refinement
 from smalti.trainers.run import Run
 from smalti.trainers.step import StepOptions, backward
@@ -255,8 +255,14 @@ class Trainer:
             changes = self.rules[population.layer.name].change(population, doomed, self._moment(step))
             total = _added(total, changes)
         if self.exchange.due(step, self.config.density.start, self.config.density.stop):
-            total = _added(total, self.exchange.change(self.scene, self._moment(step), len(self.source), self._judged))
+            if self.exchange.undecided(self.active):
+                self.exchange.choice = raced(self)
+            total = _added(total, self.move_bytes())
         return {key: value for key, value in total.items() if value}
+
+    def move_bytes(self) -> dict[str, int]:
+        """Let the exchange of bytes do what it would now; returns its counts."""
+        return self.exchange.change(self.scene, self._moment(self.step_number), len(self.source), self._judged)
 
     @torch.no_grad()
     def _judged(self, scene: Scene, row: int) -> Judged:
@@ -366,30 +372,6 @@ def chosen_device(name: str, backend: str = "auto") -> torch.device:
     """The configured device; a BackendError with the remedy where nothing, or not `backend`, can draw on it."""
     choose(backend, name)
     return torch.device(name)
-
-
-def most_primitives(config: TrainConfig, cameras: Sequence[Camera]) -> int:
-    """The configured number, or what the training pixels support where that is less."""
-    density = config.density
-    if density.pixels_per_primitive == 0:
-        return density.max_primitives
-    pixels = sum(camera.width * camera.height for camera in cameras)
-    return max(1, min(density.max_primitives, int(pixels / density.pixels_per_primitive)))
-
-
-def limits_of(config: TrainConfig, cameras: Sequence[Camera], most: int) -> str:
-    """What holds the number of primitives down, with the options' names."""
-    density, found = config.density, list[str]()
-    if most:
-        found.append(f"the layer's max_primitives={most:,}")
-    if density.pixels_per_primitive:
-        found.append(
-            f"density.pixels_per_primitive={density.pixels_per_primitive:g} ({most_primitives(config, cameras):,} for "
-            "these pictures; 0 lifts it)"
-        )
-    if density.model:
-        found.append(f"density.model={density.model}")
-    return ", ".join([*found, f"density.max_primitives={density.max_primitives:,}", f"density.budget={density.budget}"])
 
 
 def _added(total: dict[str, int], more: dict[str, int]) -> dict[str, int]:

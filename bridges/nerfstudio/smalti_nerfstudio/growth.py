@@ -17,12 +17,11 @@ from smalti.renderers.frame import Frame
 from smalti.renderers.render import render
 from smalti.scene.scene import Layer, Scene
 from smalti.trainers import schedules
-from smalti.trainers.density.budget import Budget
+from smalti.trainers.density.budget import Budget, most_primitives
 from smalti.trainers.density.evidence import fold, near_cameras, unsupported
 from smalti.trainers.density.population import Population
 from smalti.trainers.density.rule import Change, Sighting, make_rule
 from smalti.trainers.plans import plans_of
-from smalti.trainers.trainer import most_primitives
 from smalti_nerfstudio.optimizers import Moments, follow_run, rate_of
 
 if TYPE_CHECKING:

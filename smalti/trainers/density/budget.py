@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from smalti.cameras.camera import Camera
+from smalti.configs.config import TrainConfig
 from smalti.primitives.family import Family
 from smalti.trainers.density.population import Population
 
@@ -131,3 +133,27 @@ class Budget:
         """The inverse of `state`."""
         self.arena_peak, self.refused = int(state["arena_peak"]), int(state["refused"])
         self.arena_per_primitive = float(state["arena_per_primitive"])
+
+
+def most_primitives(config: TrainConfig, cameras: Sequence[Camera]) -> int:
+    """The configured number, or what the training pixels support where that is less."""
+    density = config.density
+    if density.pixels_per_primitive == 0:
+        return density.max_primitives
+    pixels = sum(camera.width * camera.height for camera in cameras)
+    return max(1, min(density.max_primitives, int(pixels / density.pixels_per_primitive)))
+
+
+def limits_of(config: TrainConfig, cameras: Sequence[Camera], most: int) -> str:
+    """What holds the number of primitives down, with the options' names."""
+    density, found = config.density, list[str]()
+    if most:
+        found.append(f"the layer's max_primitives={most:,}")
+    if density.pixels_per_primitive:
+        found.append(
+            f"density.pixels_per_primitive={density.pixels_per_primitive:g} ({most_primitives(config, cameras):,} for "
+            "these pictures; 0 lifts it)"
+        )
+    if density.model:
+        found.append(f"density.model={density.model}")
+    return ", ".join([*found, f"density.max_primitives={density.max_primitives:,}", f"density.budget={density.budget}"])

@@ -9,6 +9,8 @@ moved. What they are worth is not estimated but tried: the share `exchange.trial
 least contribution, is left out of these views, and the loss rises by so much per byte. (An equal share of each layer,
 not equal bytes: those would be the very last of a large layer and half of a small one.) The layer in which they are
 worth least gives bytes to the one in which they are worth most, where that is clearly more.
+With `exchange.race` that is for layers which do better together than any of them would with the bytes of all: the run
+finds that out first (`race.py`), and where one does better alone the others give all but their last primitive.
 Nothing here knows families: a primitive has a row, a number of bytes, and what a frame with statistics says of it.
 """
 
@@ -57,16 +59,26 @@ class Evidence:
 
 
 class Exchange:
-    """See the module. Its state is what layers' bytes were worth so far, smoothed."""
+    """See the module. Its state is what layers' bytes were worth so far, smoothed, and who won them all."""
 
     def __init__(self, config: ExchangeConfig) -> None:
         self.config = config
         self.worth: dict[str, float] = {}
         """By layer, what the trials of its cheapest bytes cost, as loss per byte."""
+        self.choice: str | None = None
+        """The layer that is to have all bytes, "" where all share them, None as long as they did not race for them."""
 
     def due(self, step: int, start: int, stop: int) -> bool:
         """Whether bytes move after `step` steps, while structure changes from `start` to `stop`."""
         return self.config.every > 0 and start <= step <= stop and step % self.config.every == 0
+
+    def candidates(self, populations: Sequence[Population]) -> list[str]:
+        """The layers among which bytes may move."""
+        return [each.layer.name for each in _taking_part(populations)]
+
+    def undecided(self, populations: Sequence[Population]) -> bool:
+        """Whether these layers are to race for the bytes before any are moved."""
+        return self.config.race > 0 and self.choice is None and len(_taking_part(populations)) > 1
 
     @torch.no_grad()
     def change(self, scene: Scene, change: Change, views: int, judge: Judge) -> dict[str, int]:
@@ -77,7 +89,7 @@ class Exchange:
             return {}
         rows = spread(views, self.config.views, change.generator)
         evidence = evidence_of(scene, rows, judge)
-        if len(taking_part) > 1:
+        if len(taking_part) > 1 and self._winner(taking_part) is None:
             for each in taking_part:
                 self._try(each, scene, rows, evidence, judge)
         giver, taker = self._parties(taking_part)
@@ -111,6 +123,10 @@ class Exchange:
     def _parties(self, populations: Sequence[Population]) -> tuple[Population, Population]:
         """(who gives, who takes), the same one where no difference is worth it or nobody can."""
         givers = [each for each in populations if len(each) > 1]
+        winner = self._winner(populations)
+        if winner is not None:
+            losers = [each for each in givers if each is not winner]
+            return (max(losers, key=lambda each: each.family.bytes), winner) if losers else (winner, winner)
         takers = [each for each in populations if not each.most or len(each) < each.most]
         if len(populations) < 2 or not givers or not takers:
             return populations[0], populations[0]
@@ -120,14 +136,19 @@ class Exchange:
         return (giver, taker) if high > (1.0 + self.config.margin) * max(low, 0.0) else (giver, giver)
 
     def _given(self, giver: Population, taker: Population, populations: Sequence[Population]) -> int:
-        """How many primitives the giver gives: the share of all bytes, at most a quarter of what it has left, and no
-        more than the taker has hosts for.
+        """How many primitives the giver gives: the share of all bytes, at most a quarter of what it has left (all but
+        one where it lost the race), and no more than the taker has hosts for.
         """
         size, larger = max(giver.family.bytes_per_primitive, 1), max(taker.family.bytes_per_primitive, 1)
         wanted = int(self.config.share * sum(each.family.bytes for each in populations)) // size
         hosts = max(len(taker) // 2, 1)
         hosts = min(hosts, taker.most - len(taker)) if taker.most else hosts
-        return min(max(wanted, 1), max(len(giver) // 4, 1), -(-hosts * larger // size))
+        left = len(giver) - 1 if taker is self._winner(populations) else min(max(wanted, 1), max(len(giver) // 4, 1))
+        return min(left, -(-hosts * larger // size))
+
+    def _winner(self, populations: Sequence[Population]) -> Population | None:
+        """Who is to have all bytes, if that was found and it is still among these."""
+        return next((each for each in populations if each.layer.name == self.choice), None)
 
     def _branch(self, population: Population, wanted: int, error: Float[Tensor, "n"], change: Change) -> int:
         room = change.budget.room(change.populations, population)
@@ -140,11 +161,16 @@ class Exchange:
 
     def state(self) -> dict[str, Any]:
         """Plain values."""
-        return {"worth": dict(self.worth)}
+        return {"worth": dict(self.worth), "choice": self.choice}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state`."""
         self.worth = {str(name): float(value) for name, value in state["worth"].items()}
+        self.choice = state.get("choice")
+
+
+def _taking_part(populations: Sequence[Population]) -> list[Population]:
+    return [each for each in populations if each.changes and each.family.grows and each.layer.visible]
 
 
 def _cheapest(population: Population, evidence: Evidence) -> Int[Tensor, "n"]:
