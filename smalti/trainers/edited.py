@@ -33,6 +33,10 @@ class EditedState:
         self.trainer = trainer
         self.follower = Follower(trainer.scene)
         self.touched: set[str] = set()
+        self.said: list[str] = []
+        """What there is to say of edits (`told` takes it)."""
+        self.over = 0
+        """Bytes beyond the budget of the model, as the last edit left them."""
         self.known = {population.layer.name: population for population in trainer.populations}
         """By the names that layers had when they were last looked at."""
 
@@ -63,6 +67,27 @@ class EditedState:
             layer.family.require_gradients(not layer.locked)
         self.known = {population.layer.name: population for population in populations}
         trainer.plan(populations)
+        self._say_what_is_over()
+
+    def told(self) -> list[str]:
+        """Sentences about edits since the last call."""
+        said, self.said = self.said, []
+        return said
+
+    def _say_what_is_over(self) -> None:
+        """An edit is what a person wants, so the budget of the model does not refuse it, and says that it is over."""
+        budget, density, step = self.trainer.budget, self.trainer.config.density, self.trainer.step_number
+        held = budget.model_used(self.trainer.populations)
+        before, self.over = self.over, max(held - budget.model, 0) if budget.model else 0
+        if self.over <= before:
+            return
+        what = f"density control, which goes by it, ends at step {density.stop}"
+        if step >= density.stop:
+            what = f"nothing is taken away after step {density.stop} (density.stop)"
+        self.said.append(
+            f"step {step}: the edited scene takes {held:,} bytes, {self.over:,} more than "
+            f"density.model={density.model}; {what}: undo the edit or delete as much where the budget has to hold"
+        )
 
     def _follow_step(self, known: dict[str, Population], step: Step, forwards: bool) -> None:
         """`known` by the names that layers have after the step."""

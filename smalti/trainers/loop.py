@@ -114,6 +114,8 @@ class _Loop:
     def _after(self, report: StepReport) -> None:
         """Records and displays; none of it changes what is trained."""
         trainer, step = self.trainer, self.trainer.step_number
+        for text in trainer.edited.told():
+            self.display.say(text)
         for problem in report.problems:
             self.problems += 1
             self.display.say(f"left out of the update: {problem}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 
 from smalti.configs.config import TrainConfig
 from smalti.configs.resolve import ConfigError, resolve
+from smalti.scene import duplicate, index
 from smalti.trainers import loop
 from smalti.trainers.display import PlainDisplay
 from smalti.trainers.run import Run
@@ -114,3 +116,22 @@ def test_a_model_over_its_budget_gives_back(tmp_path: Path) -> None:
     trainer.step_number = 3
     trainer.step()
     assert trainer.scene.counts() == {"flat": 150}
+
+
+@pytest.mark.parametrize(("stop", "what"), [(1, "nothing is taken away after step 1"), (20, "ends at step 20")])
+def test_an_edit_beyond_it_is_made_and_said_once(tmp_path: Path, stop: int, what: str) -> None:
+    """A person's wish stands above a budget, and the run does not keep it to itself."""
+    trainer = trainer_of(tmp_path, [FLAT], "8.4KB", density__stop=stop, density__start=stop, run__steps=3)
+    trainer.run.begin()
+    trainer.step()
+    duplicate(trainer.scene, index("flat", [0, 1, 2]))
+    said = io.StringIO()
+    assert loop.train(trainer, PlainDisplay(said)) == "finished"
+    lines = [line for line in said.getvalue().splitlines() if "density.model" in line]
+    assert len(lines) == 1
+    assert f"the edited scene takes {153 * 56:,} bytes, {3 * 56} more than density.model=8.4KB" in lines[0]
+    assert what in lines[0]
+    assert trainer.scene.counts() == {"flat": 153}
+    trainer.scene.undo()
+    trainer.edited.follow()
+    assert (trainer.edited.told(), trainer.edited.over) == ([], 0)
