@@ -50,7 +50,7 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
 def train(form: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """One run; the last state on the held-out views."""
     preset, changes = FORMS[form]
-    steps, count = (40, 60) if arguments.quick else (STEPS, COUNT)
+    steps, count = (30, 60) if arguments.quick else (STEPS, COUNT)
     options: dict[str, Any] = {
         "data.path": "demo" if arguments.quick else str(arguments.data / "chair_blender"), "data.downscale": 8,
         "data.background": "black", "data.points": "frustum" if arguments.quick else "hull",
@@ -92,4 +92,4 @@ def report(arguments: argparse.Namespace) -> dict[str, Any]:
         }
         for form, runs in found.items()
     ]  # fmt: skip
-    return {"steps": 40 if arguments.quick else STEPS, "rows": rows}
+    return {"steps": 30 if arguments.quick else STEPS, "rows": rows}

@@ -11,12 +11,12 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from test_experiments import ROOT, report_of
+from bench_scripts import BENCH, printed_by
 
 
 @pytest.fixture
 def solids(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    monkeypatch.syspath_prepend(str(BENCH))
     import neural_solids  # pyright: ignore[reportMissingImports]
 
     yield neural_solids
@@ -24,9 +24,11 @@ def solids(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
         sys.modules.pop(name, None)
 
 
-def test_the_toy_runs_through(tmp_path: Path) -> None:
-    options = ("--part", "toy", "--out", str(tmp_path), "--cache", str(tmp_path / "cache"))
-    found = report_of("neural_splats.py", *options)
+def test_the_toy_runs_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--part", "toy", "--cache", str(tmp_path / "cache"))
+    found = printed_by("neural_splats.py", monkeypatch, capsys, "--out", str(tmp_path), *options)
     assert found["missing_runs"] == 0
     assert {(row["model"], row["primitives"]) for row in found["rows"]} == {
         (model, count) for model in ("neural", "gaussian", "ellipsoid") for count in (1, 2)
@@ -37,12 +39,13 @@ def test_the_toy_runs_through(tmp_path: Path) -> None:
             assert 5 < row[measure] < 40
     for name in ("neural-toy.png", "neural-toy-pictures.png", "neural-toy.json"):
         assert (tmp_path / name).stat().st_size > 500
-    again = report_of("neural_splats.py", *options)  # from the cache: not even the seconds differ
+    again = printed_by("neural_splats.py", monkeypatch, capsys, *options)  # from the cache: not even the seconds differ
     assert again == found
 
 
-def test_every_form_trains() -> None:
-    rows = {row["form"]: row for row in report_of("neural_splats.py", "--part", "forms")["rows"]}
+def test_every_form_trains(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    report = printed_by("neural_splats.py", monkeypatch, capsys, "--part", "forms")
+    rows = {row["form"]: row for row in report["rows"]}
     assert len(rows) == 8
     for form, row in rows.items():
         each = 396 if form.startswith("published") else 312  # colours of degree 3, and 2

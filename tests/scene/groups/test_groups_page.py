@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bench_scripts import printed_by
 
 from smalti.scene.groups import Group
 
@@ -57,13 +55,9 @@ def test_its_figures_are_those_that_were_measured() -> None:
         assert not run["count_error"]
 
 
-def test_the_bench_runs() -> None:
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    command = [sys.executable, str(ROOT / "bench" / "groups.py"), "--quick", "--json"]
-    environment = {**os.environ, "PYTHONPATH": path}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
-    assert done.returncode == 0, done.stderr
-    runs = {run["noise"]: run for run in json.loads(done.stdout)["runs"]}
+def test_the_bench_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    report = printed_by("groups.py", monkeypatch, capsys)
+    runs = {run["noise"]: run for run in report["runs"]}
     assert runs[0.0]["recall"] == 1.0
     assert runs[0.0]["edit_error"] < 1e-5
     assert runs[0.01]["recall"] > 0.7
