@@ -237,7 +237,7 @@ def figure(result: dict[str, Any], target: Path) -> None:
     from matplotlib import pyplot
     from PIL import Image
 
-    drawing, axes = pyplot.subplots(1, 2, figsize=(9.6, 4.6), sharey=True)
+    drawing, axes = pyplot.subplots(1, 2, figsize=(9.0, 5.2), sharey=True)
     found = {row["variant"] for row in result["runs"]}
     for axis, degree in zip(axes, "30", strict=True):
         for variant in [name for name in VARIANTS if name in found and name.split("-")[1] == degree]:
@@ -251,15 +251,19 @@ def figure(result: dict[str, Any], target: Path) -> None:
                           label=named(variant))  # fmt: skip
         for kind, values in PUBLISHED.items() if degree == "3" else ():
             axis.plot([0.1, 0.4, 1.0], values, ":", color="gray", marker="s" if kind == "neural" else "^", ms=4,
-                      label=f"published {KINDS[kind].split(' (')[0]}\n(8 scenes, 800 x 800)")  # fmt: skip
+                      label=f"published {KINDS[kind].split(' (')[0]} (8 scenes, 800 x 800)")  # fmt: skip
         axis.set_xscale("log")
         axis.set_xticks([0.1, 0.4, 1.0], ["0.1", "0.4", "1.0"])
         axis.minorticks_off()
         axis.set_title(f"colours of degree {degree}", fontsize=10)
         axis.set_xlabel("MB of parameters")
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7, loc="lower right")
     axes[0].set_ylabel("PSNR of held-out views, dB")
-    drawing.tight_layout()
+    entries = dict[str, Any]()
+    for axis in axes:
+        entries |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    entries = {label: entries[label] for label in sorted(entries, key=lambda label: ("published" in label, label))}
+    drawing.legend(entries.values(), entries.keys(), loc="lower center", ncol=3, fontsize=8, frameon=False)
+    drawing.tight_layout(rect=(0.0, 0.14, 1.0, 1.0))
     drawing.savefig(target, dpi=110)
     Image.open(target).convert("RGB").quantize(128).save(target, optimize=True)
