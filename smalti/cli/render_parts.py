@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def alone(opened: OpenedRun) -> OpenedRun:
     """The scene with its separate parts alone, on light grey."""
-    from smalti.trainers.part_pictures import PAPER
+    from smalti.trainers.part_marks import PAPER
 
     scene = _parts(opened).alone
     scene.background = PAPER
@@ -58,7 +58,7 @@ def render_exploded(opened: OpenedRun, arguments: argparse.Namespace, out: Path)
 
 def render_flat(opened: OpenedRun, arguments: argparse.Namespace, out: Path) -> str:
     """The sheet of one view, or of some training views."""
-    from smalti.trainers.part_pictures import chosen_views, draw_flat
+    from smalti.trainers.flat_pictures import chosen_views, draw_flat
 
     if out.suffix.lower() != ".png":
         raise UsageError(f"--out {out}: the sheet is written as .png (or into a folder)")

@@ -143,12 +143,12 @@ class Finish:
 
     def flat(self) -> list[str]:
         """The parts in flat colours over some of the training photographs."""
-        from smalti.trainers import part_pictures
+        from smalti.trainers.flat_pictures import chosen_views, draw_flat
 
         trainer, path = self.trainer, self.run.path / "flat.png"
         parts, _ = self._taken_apart()
-        rows = part_pictures.chosen_views(trainer.train_rows)
-        part_pictures.draw_flat(path, trainer.scene, parts, trainer.cache, rows, trainer.backend)
+        rows = chosen_views(trainer.train_rows)
+        draw_flat(path, trainer.scene, parts, trainer.cache, rows, trainer.backend)
         return [f"parts in flat colours: {path}"]
 
     def _taken_apart(self) -> tuple[Parts, Stand]:

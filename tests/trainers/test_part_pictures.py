@@ -26,7 +26,7 @@ from smalti.scene import Scene, demo_camera, demo_scene, duplicate, layer, move,
 from smalti.scene.contents import contents
 from smalti.scene.exchange import export_scene
 from smalti.scene.exchange_parts import export_parts
-from smalti.trainers import finish, part_pictures, sheets
+from smalti.trainers import finish, flat_pictures, part_marks, part_pictures, sheets
 from smalti.trainers.clock import Clock
 from smalti.trainers.run import Run
 from smalti.trainers.trainer import Trainer
@@ -93,7 +93,7 @@ def test_flat_colors_over_a_photograph() -> None:
     scene = blocks_scene(2)
     parts, camera = parts_of(scene), demo_camera(96, 72)
     photograph = torch.rand(72, 96, 3, generator=torch.Generator().manual_seed(0))
-    flat, numbers = part_pictures.flat_over(parts, camera, photograph)
+    flat, numbers = flat_pictures.flat_over(parts, camera, photograph)
     cells = numbers.reshape(72, 2, 96, 2)
     nothing = (cells < 0).all(axis=(1, 3))
     assert 0.2 < nothing.mean() < 0.99
@@ -109,11 +109,11 @@ def test_flat_colors_over_a_photograph() -> None:
     clear = blocks_scene(2)
     clear.layers["toy"].family.metadata["binary"] = False
     clear.layers["toy"].family.parameters["logit_opacities"].data[0] = -1.0
-    seen = np.unique(part_pictures.flat_over(parts_of(clear), camera, photograph)[1])
+    seen = np.unique(flat_pictures.flat_over(parts_of(clear), camera, photograph)[1])
     assert seen.tolist() == [-1, 1]  # one that is more transparent than not has no colour; the dead one neither
     wall = torch.tensor([[-9.0, -9.0, -3.0], [9.0, -9.0, -3.0], [9.0, 9.0, -3.0], [-9.0, 9.0, -3.0]])
     scene.add("wall", Meshes.from_mesh(wall, torch.tensor([[0, 1, 2], [0, 2, 3]]), torch.zeros(4, 3), {}))
-    hidden, none = part_pictures.flat_over(parts_of(scene), camera, photograph)
+    hidden, none = flat_pictures.flat_over(parts_of(scene), camera, photograph)
     assert (none == -1).all()
     np.testing.assert_allclose(hidden, photograph.numpy(), atol=1e-6)
 
@@ -121,19 +121,20 @@ def test_flat_colors_over_a_photograph() -> None:
 def test_large_photographs_are_reduced_and_fit_still(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 101 x 75 pixels squares of three become one: the render of the reduced camera is the reduced render."""
     monkeypatch.setattr(sheets, "PANEL_PIXELS", 40)
-    monkeypatch.setattr(part_pictures, "LEAST_SIDE", 20)
+    monkeypatch.setattr(flat_pictures, "LEAST_SIDE", 20)
     scene, camera = blocks_scene(), demo_camera(101, 75)
     levels = (scene.render(camera).color.detach().clamp(0, 1) * 255).round().byte()
     view = LoadedView(camera, levels)
     images = cast(ImageCache, SimpleNamespace(get=lambda row: view))
-    row = part_pictures.flat_row(scene, parts_of(scene), images, 0, "auto")
+    row = flat_pictures.flat_row(scene, parts_of(scene), images, 0, "auto")
     assert row.photograph.shape == row.render.shape == row.flat.shape == (25, 33, 3)
     assert row.numbers.shape == (50, 66)
+    assert row.name == camera.name
     difference = np.abs(row.photograph - row.render).mean()
     assert difference < 0.02
     assert np.abs(row.photograph - np.roll(row.render, 1, axis=1)).mean() > 3 * difference
-    monkeypatch.setattr(part_pictures, "LEAST_SIDE", 100)
-    large = part_pictures.flat_row(scene, parts_of(scene), images, 0, "auto")
+    monkeypatch.setattr(flat_pictures, "LEAST_SIDE", 100)
+    large = flat_pictures.flat_row(scene, parts_of(scene), images, 0, "auto")
     np.testing.assert_array_equal(large.photograph[::4, ::4], row.photograph)
     assert large.render.shape == large.flat.shape == (100, 132, 3)
     assert np.abs(large.photograph - large.render).mean() < 0.04
@@ -151,14 +152,14 @@ def test_one_part_has_nothing_to_be_apart_from(tmp_path: Path) -> None:
 def test_the_innermost_pixel() -> None:
     mask = np.zeros((60, 90), bool)
     mask[10:51, 20:31] = True
-    row, column = part_pictures.innermost(mask)
+    row, column = part_marks.innermost(mask)
     assert (row, column) == (pytest.approx(30.5, abs=6), pytest.approx(25.5, abs=1))
     mask[10:51, 20:31] = False
     mask[0, 0] = True
-    assert part_pictures.innermost(mask) == (0.5, 0.5)
+    assert part_marks.innermost(mask) == (0.5, 0.5)
     large = np.zeros((600, 900), bool)
     large[100:300, 500:700] = True
-    assert part_pictures.innermost(large) == (pytest.approx(200, abs=6), pytest.approx(600, abs=6))
+    assert part_marks.innermost(large) == (pytest.approx(200, abs=6), pytest.approx(600, abs=6))
 
 
 def test_upright_by_the_canonical_frame_or_else_by_the_cameras() -> None:
@@ -174,9 +175,22 @@ def test_upright_by_the_canonical_frame_or_else_by_the_cameras() -> None:
     assert alone.direction.tolist() == pytest.approx([0.4, 1.0, 0.5])
 
 
+def test_views_are_named_by_their_ends(tmp_path: Path) -> None:
+    assert flat_pictures.ending("left/0001.png") == "left/0001.png"
+    long = "a/very/long/way/to/the/pictures/of/the/second/camera/0001.png"
+    assert flat_pictures.ending(long) == "..." + long[-45:]
+    trainer = ended(tmp_path, blocks_scene())
+    sizes: list[tuple[int, int]] = []
+    for rows in (trainer.train_rows[:1], trainer.train_rows[:2]):
+        flat_pictures.draw_flat(tmp_path / "a.png", trainer.scene, parts_of(trainer.scene), trainer.cache, rows)
+        sizes.append(Image.open(tmp_path / "a.png").size)
+    assert sizes[0][0] == sizes[1][0]
+    assert sizes[1][1] > 1.5 * sizes[0][1]
+
+
 def test_views_are_spread() -> None:
-    assert part_pictures.chosen_views(list(range(30))) == [0, 10, 20]
-    assert part_pictures.chosen_views([4, 7]) == [4, 7]
+    assert flat_pictures.chosen_views(list(range(30))) == [0, 10, 20]
+    assert flat_pictures.chosen_views([4, 7]) == [4, 7]
 
 
 # -- the end of a run --------------------------------------------------------------------------------------------------
