@@ -132,11 +132,12 @@ def replace_texture(scene: Scene, name: str, picture: Tensor | np.ndarray[Any, A
     >>> replace_texture(scene, "ball", torch.rand(16, 16, 3))
     80
     """
-    colors = _picture(picture)
+    colors = checked_picture(picture, "replace_texture")
     return apply_to(scene, layer(name), "replace texture", lambda held, part: part.set_texture(colors))
 
 
-def _picture(given: Tensor | np.ndarray[Any, Any] | Path | str) -> Float[Tensor, "h w c"]:
+def checked_picture(given: Tensor | np.ndarray[Any, Any] | Path | str, name: str) -> Float[Tensor, "h w c"]:
+    """What `replace_texture` takes, as values 0..1. ValueError for what is no picture, with the edit's `name`."""
     if isinstance(given, str | Path):
         from smalti.datasets.decode import decode_picture
 
@@ -144,7 +145,7 @@ def _picture(given: Tensor | np.ndarray[Any, Any] | Path | str) -> Float[Tensor,
     found = torch.as_tensor(given).detach()
     colors = found.float() if found.is_floating_point() else found.float() / 255.0
     if colors.dim() != 3 or colors.shape[2] not in (3, 4) or 0 in colors.shape or not bool(colors.isfinite().all()):
-        raise ValueError(f"replace_texture: expected a finite picture [h, w, 3 or 4], got {tuple(colors.shape)}")
+        raise ValueError(f"{name}: expected a finite picture [h, w, 3 or 4], got {tuple(colors.shape)}")
     return colors
 
 

@@ -11,8 +11,8 @@ Where what stands, in the order in which one meets it:
   `members` (blocks by layer and row, read and written).
 - its edits: `changing` (every one of them), `settings` (`Group.set`), `breaking` (`Group.break_member`), `overlaps`
   (what they warn of).
-- beside the scene: `schema` (groups as JSON), `program` (the scene as an expression tree), `demo` (scenes for
-  examples).
+- beside the scene: `schema` (groups as JSON), `program` (the scene as an expression tree) and `grammar` (what its
+  functions take), `demo` (scenes for examples).
 """
 
 from __future__ import annotations

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
 from torch import Tensor
 
 from smalti.scene.changes import EditError
@@ -20,6 +20,7 @@ from smalti.scene.groups.levels import Grid, Level, LinearArray, Rotation, SameS
 from smalti.scene.groups.members import PartId, chosen, read
 from smalti.scene.groups.settings import setting
 from smalti.scene.groups.state import Held, State
+from smalti.scene.looks import checked_picture
 from smalti.scene.vectors import Point, vector
 
 if TYPE_CHECKING:
@@ -172,12 +173,14 @@ class Group:
         model = Model(state.model.levels, replace(state.model.base, halves=halves))
         return change(self._held, "resize", model, state.slots)
 
-    def retexture(self, picture: Float[Tensor, "h w c"]) -> Edited:
-        """Give every member these colours (0..1), resampled to the texture that it has."""
+    def retexture(self, picture: Tensor | np.ndarray[Any, Any] | Path | str) -> Edited:
+        """Give every member these colours, resampled to the texture that it has; `picture` as in
+        `smalti.scene.replace_texture`.
+        """
         self._require_unlocked()
         require_members(self._held)
-        parts = self._state.parts
-        apply_to(self._held.scene, chosen(parts), "retexture", lambda _, part: part.set_texture(picture))
+        parts, colors = self._state.parts, checked_picture(picture, "retexture")
+        apply_to(self._held.scene, chosen(parts), "retexture", lambda _, part: part.set_texture(colors))
         return Edited(tuple(parts))
 
     def set(self, *, mode: str = "extend", anchor: str = "base", **values: object) -> Edited:

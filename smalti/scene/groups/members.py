@@ -54,14 +54,18 @@ def posed(held: Layer) -> Posed | None:
 
 
 def read_all(scene: Scene) -> tuple[list[PartId], Boxes]:
-    """All blocks that are drawn: those of visible layers of families that say of their parts where they are."""
+    """All blocks that are drawn: those of visible layers of families that say of their parts where they are. What is
+    NaN or infinite is not drawn.
+    """
     parts, boxes = list[PartId](), list[Boxes]()
     for held in scene.visible_layers():
         family, rows = posed(held), held.family.separate_parts()
         if family is not None and rows is not None and len(rows):
-            numbers = [int(row) for row in rows.tolist()]
+            placed = _in_scene(family.poses(), held.similarity)
+            usable = np.isfinite(np.concatenate([each.reshape(len(placed), -1) for each in vars(placed).values()], 1))
+            numbers = [int(row) for row in rows.tolist() if usable[row].all()]
             parts += [PartId(held.name, row) for row in numbers]
-            boxes.append(_in_scene(family.poses(), held.similarity).take(numbers))
+            boxes.append(placed.take(numbers))
     return parts, joined(boxes) if boxes else NONE
 
 
@@ -138,12 +142,13 @@ def renumbered(part: PartId, layer: str, stay: Rows, forwards: bool) -> PartId |
 
 def _in_scene(poses: Poses, place: Similarity) -> Boxes:
     turn, shift = place.rotation.double().numpy(), place.translation.double().numpy()
-    return Boxes(
-        place.scale * poses.centres.numpy() @ turn.T + shift,
-        turn @ poses.rotations.numpy(),
-        place.scale * poses.half_extents.numpy(),
-        poses.exponents.numpy(),
-    )
+    with np.errstate(invalid="ignore"):  # what is infinite is left out later
+        return Boxes(
+            place.scale * poses.centres.numpy() @ turn.T + shift,
+            turn @ poses.rotations.numpy(),
+            place.scale * poses.half_extents.numpy(),
+            poses.exponents.numpy(),
+        )
 
 
 def _in_layer(boxes: Boxes, place: Similarity) -> Poses:

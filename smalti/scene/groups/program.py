@@ -25,6 +25,7 @@ import numpy as np
 
 from smalti.scene.groups.boxes import Array, Boxes, joined
 from smalti.scene.groups.fit import MISSING, Model
+from smalti.scene.groups.grammar import require_program
 from smalti.scene.groups.levels import (
     CHOICE,
     CONSTANT,
@@ -43,7 +44,7 @@ from smalti.scene.groups.levels import (
     stacked,
     unit,
 )
-from smalti.scene.groups.members import PartId, chosen, read_all, write
+from smalti.scene.groups.members import NONE, PartId, chosen, read_all, write
 from smalti.scene.groups.state import rotation_vector
 
 if TYPE_CHECKING:
@@ -74,44 +75,53 @@ def program(scene: Scene, groups: Groups | None = None) -> Tree:
 
 def execute(tree: Tree) -> Boxes:
     """The blocks that a program makes. ValueError for what is no program."""
+    require_program(tree)
     made = _executed(tree)
-    return joined([box for _, box in made])
+    return joined([box for _, box in made]) if made else NONE
 
 
 def cost(tree: Tree) -> float:
-    """1 per function, 2 per free number, 0.5 per constant, count or axis. A union of n things is n - 1 functions."""
+    """1 per function, 2 per free number, 0.5 per constant, count or axis. A union of n things is n - 1 functions.
+    ValueError for what is no program.
+    """
+    require_program(tree)
+    return _cost(tree)
+
+
+def _cost(tree: Tree) -> float:
     name, args = tree["fn"], tree["args"]
     match name:
         case "Union":
-            return sum(cost(each) for each in args) + FUNCTION * (len(args) - 1)
+            return sum(_cost(each) for each in args) + FUNCTION * max(len(args) - 1, 0)
         case "Cuboid":
             return FUNCTION + 3 * FREE
         case "Move":
-            return cost(args[0]) + FUNCTION + 3 * FREE
+            return _cost(args[0]) + FUNCTION + 3 * FREE
         case "Rotate":
-            return cost(args[0])
+            return _cost(args[0])
         case "SymRef":
-            return cost(args[0]) + FUNCTION + CHOICE
+            return _cost(args[0]) + FUNCTION + CHOICE
         case "SymTrans" | "SymRot":
-            return cost(args[0]) + FUNCTION + CHOICE + CONSTANT + FREE
+            return _cost(args[0]) + FUNCTION + CHOICE + CONSTANT + FREE
         case "Except":
-            return cost(args[0]) + MISSING * len(args[1])
-        case "SameSize":
+            return _cost(args[0]) + MISSING * len(args[1])
+        case _:  # SameSize
             places = len(args[1])
-            return cost(args[0]) + places * (2 * FUNCTION + 3 * FREE) + FUNCTION * (places - 1)
-        case _:
-            raise ValueError(f"program: there is no function {name!r}")
+            return _cost(args[0]) + places * (2 * FUNCTION + 3 * FREE) + FUNCTION * (places - 1)
 
 
 def rebuilt(scene: Scene, tree: Tree) -> Scene:
     """See `Scene.from_program`."""
     from smalti.scene.structure import delete, duplicate
 
+    require_program(tree)
     made = _executed(tree)
     result = scene.like()
     sources = [part if part is not None else PartId("", -1) for part, _ in made]
     known = set(read_all(scene)[0])
     missing = [part for part in sources if part not in known]
+    if PartId("", -1) in missing:
+        raise ValueError("from_program: a Cuboid does not say whose look it has; write part, [layer, row], beside args")
     if missing:
         raise ValueError(f"from_program: block {missing[0]} is not in this scene; its look is not known")
     for layer in [held.name for held in scene if any(part.layer == held.name for part in sources)]:
@@ -193,8 +203,6 @@ def _translated(tree: Tree, step: Array, number: int) -> Tree:
 
 # -- executing --------------------------------------------------------------------------------------------------------
 def _executed(tree: Tree) -> Parts:
-    if "fn" not in tree or "args" not in tree:
-        raise ValueError(f"program: expected a tree with fn and args, got {tree!r}")
     name, args = cast(str, tree["fn"]), cast(list[Any], tree["args"])
     makers: Mapping[str, Callable[[], Parts]] = {
         "Union": lambda: [part for each in args for part in _executed(each)],
@@ -207,8 +215,6 @@ def _executed(tree: Tree) -> Parts:
         "SameSize": lambda: _same_sizes(args),
         "Except": lambda: [part for number, part in enumerate(_executed(args[0])) if number not in set(args[1])],
     }
-    if name not in makers:
-        raise ValueError(f"program: there is no function {name!r}; there are {', '.join(makers)}")
     return makers[name]()
 
 
@@ -241,8 +247,10 @@ def _turns(args: Sequence[Any]) -> list[tuple[Array, Array]]:
 
 
 def _same_sizes(args: Sequence[Any]) -> Parts:
-    ((part, box),) = _executed(args[0])
-    found: Parts = []
+    parts = _executed(args[0])
+    if len(parts) != 1:
+        raise ValueError(f"program: SameSize takes one block in several places, got {len(parts)}")
+    (part, box), found = parts[0], list[tuple[PartId | None, Boxes]]()
     for place in np.array(args[1], dtype=np.float64):
         turned = replace(box, rotations=rotation(place[:3])[None], centres=place[None, 3:])
         found.append((part, turned))

@@ -86,6 +86,9 @@ def to_plain(group: Group) -> list[dict[str, Any]]:
 
 def from_plain(scene: Scene, plain: Sequence[Mapping[str, Any]]) -> Groups:
     """Groups on the blocks that are there; see the module. GroupError for what does not fit."""
+    given = cast(object, plain)  # who reads JSON may have read anything
+    if not isinstance(given, list | tuple) or not all(isinstance(each, Mapping) for each in cast(list[object], given)):
+        raise GroupError("groups: expected a list of groups, as `Groups.to_plain` makes it")
     book, tolerance = Book(scene), 0.0
     children = {line["parent"]: line for line in plain if line.get("parent") is not None}
     names, unit = {line.get("id") for line in plain}, read_all(scene)[1].extent() or 1.0

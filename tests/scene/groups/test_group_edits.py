@@ -111,6 +111,27 @@ def test_a_picture_is_given_to_all() -> None:
     assert not torch.allclose(colors[0], colors[rows[0]], atol=0.1)
 
 
+@pytest.mark.parametrize("picture", [torch.zeros(3), torch.zeros(4, 4), torch.full((2, 2, 3), math.nan)])
+def test_what_is_no_picture_is_refused(picture: torch.Tensor) -> None:
+    scene = demo_table()
+    before = in_bytes(scene)
+    with pytest.raises(ValueError, match="retexture: expected a finite picture"):
+        first(scene).retexture(picture)
+    assert in_bytes(scene) == before
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_blocks_that_are_no_numbers_hide_no_group(value: float) -> None:
+    for name in ("translations", "raw_scales", "raw_exponents"):
+        scene = scene_of(row(5), unrelated(np.random.default_rng(0), 2))
+        scene.layers["blocks"].family.parameters[name].data[6] = value
+        groups = scene.find_groups()
+        if name != "raw_exponents" or math.isnan(value):  # an infinite one is an exponent of 1.9
+            assert len(read_all(scene)[0]) == 6
+        assert [part.row for part in groups[0].members] == [0, 1, 2, 3, 4]
+        groups[0].move([0.1, 0.0, 0.0])
+
+
 # -- numbers ----------------------------------------------------------------------------------------------------------
 def ends(scene: Scene, group: Group) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     return read(scene, [group.members[0], group.members[-1]]).centres

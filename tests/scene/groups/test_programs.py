@@ -138,9 +138,57 @@ def test_looks_are_those_of_the_blocks_that_a_program_names() -> None:
     tree["args"][0]["part"] = ["table", 9]  # type: ignore[index]
     with pytest.raises(ValueError, match=r"block table:9 is not in this scene"):
         scene.from_program(tree)
-    for wrong in ({"fn": "Sphere", "args": []}, {"args": []}):
-        with pytest.raises(ValueError, match="program: "):
-            execute(wrong)
+
+
+CUBOID: dict[str, Any] = {"fn": "Cuboid", "args": [0.2, 0.4, 0.6]}
+
+
+@pytest.mark.parametrize(
+    ("tree", "said"),
+    [
+        (None, "expected a tree with fn and args, got None"),
+        ({"args": []}, "expected a tree with fn and args"),
+        ({"fn": "Sphere", "args": []}, "there is no function 'Sphere'; there are Union, Cuboid"),
+        ({"fn": "Union", "args": CUBOID}, "args of Union should be a list"),
+        ({"fn": "Union", "args": [CUBOID, 3]}, "expected a tree with fn and args, got 3"),
+        ({"fn": "Cuboid", "args": [1, 2]}, "Cuboid takes .*; got 2 arguments"),
+        ({"fn": "Cuboid", "args": [1, -2, 3]}, "-2 is not a length above 0"),
+        ({"fn": "Cuboid", "args": [1, math.nan, 3]}, "nan is not a length above 0"),
+        ({**CUBOID, "exponents": [0.1]}, "exponents of a Cuboid"),
+        ({**CUBOID, "part": ["table"]}, r"part of a Cuboid should be \[layer, row\]"),
+        ({**CUBOID, "part": ["table", -1]}, r"part of a Cuboid should be \[layer, row\]"),
+        ({"fn": "Move", "args": [CUBOID, 1, "2", 3]}, "'2' is not a number"),
+        ({"fn": "Move", "args": [[1], 1, 2, 3]}, "expected a tree with fn and args"),
+        ({"fn": "Rotate", "args": [CUBOID, [1, 2]]}, "is not three numbers"),
+        ({"fn": "SymRef", "args": [CUBOID]}, "SymRef takes a tree, a plane"),
+        ({"fn": "SymRef", "args": [CUBOID, {"n": [0, 0, 0], "o": 0}]}, "is not a plane"),
+        ({"fn": "SymTrans", "args": [CUBOID, [0, 0, 2], 3, 1.0]}, "is not a direction of length 1"),
+        ({"fn": "SymTrans", "args": [CUBOID, [0, 0, 1], 0, 1.0]}, "0 is not a whole number from 1 on"),
+        ({"fn": "SymRot", "args": [CUBOID, {"axis": [0, 1, 0]}, 3, 1.0]}, "is not an axis"),
+        ({"fn": "SameSize", "args": [CUBOID, [[1, 2, 3]]]}, "is not places of six numbers"),
+        ({"fn": "Except", "args": [CUBOID, [-1]]}, "is not numbers of copies"),
+    ],
+)
+def test_what_is_no_program_is_refused_in_words(tree: Any, said: str) -> None:
+    for use in (execute, cost, demo_table().from_program):
+        with pytest.raises(ValueError, match=f"program: .*{said}"):
+            use(tree)
+
+
+def test_places_of_two_blocks_and_blocks_of_no_look_are_refused() -> None:
+    two = {"fn": "Union", "args": [CUBOID, CUBOID]}
+    with pytest.raises(ValueError, match="SameSize takes one block in several places, got 2"):
+        execute({"fn": "SameSize", "args": [two, [[0.0] * 6]]})
+    with pytest.raises(ValueError, match="a Cuboid does not say whose look it has"):
+        demo_table().from_program(CUBOID)
+
+
+def test_a_program_of_nothing_makes_nothing() -> None:
+    scene = demo_table()
+    scene["table"].remove()
+    assert len(execute(scene.program())) == 0
+    assert cost(scene.program()) == 0
+    assert scene.from_program(scene.program()).counts() == {}
 
 
 def test_snapped_groups_come_back_with_their_offsets() -> None:
@@ -228,6 +276,12 @@ def broken(change: str) -> list[dict[str, Any]]:
         case _:
             line["members"][0] = "table"
     return plain
+
+
+@pytest.mark.parametrize("plain", ["groups", None, 3, [1], {"id": "group-1"}])
+def test_what_is_no_list_of_groups_is_refused(plain: Any) -> None:
+    with pytest.raises(GroupError, match="expected a list of groups"):
+        Groups.from_plain(demo_table(), plain)
 
 
 @pytest.mark.parametrize(
