@@ -33,10 +33,10 @@ def contents(scene: Scene) -> str:
 
 
 def _words(held: Layer) -> str:
-    """A layer's name and number; `10 blocks`, not `blocks 10 blocks`, where its name is what its parts are called."""
+    """A layer's name and number; of parts `10 blocks` alone where its name is what these or the family are called."""
     count, noun, rows = len(held.family), held.family.part_noun, held.family.separate_parts()
     if not noun or rows is None:
         return f"{held.name} {count:,}"
     called = f"{count:,} {noun}" + ("s" if count != 1 else "")
     drawn = f" ({len(rows)} drawn)" if len(rows) < count else ""
-    return (called if held.name in (noun, f"{noun}s") else f"{held.name} {called}") + drawn
+    return (called if held.name in (noun, f"{noun}s", held.family.name) else f"{held.name} {called}") + drawn
