@@ -39,6 +39,24 @@ class Subject:
     """Whether it is an object cut out by its silhouettes: its bounds are its bounds."""
 
 
+@dataclass(frozen=True, eq=False)
+class Floor:
+    """The ground plane in turned axes (y up) about the focus: level, but where another up is stated."""
+
+    normal: Float[np.ndarray, "3"]
+    offset: float
+
+    @staticmethod
+    def of(plane: Plane, evidence: Evidence, rotation: Float[np.ndarray, "3 3"]) -> Floor:
+        """Of a plane in the input's frame."""
+        return Floor(rotation @ plane.normal, plane.offset - float(plane.normal @ evidence.focus))
+
+    def height(self, positions: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n"]:
+        """Its height (y) right under (or over) positions."""
+        aside = positions[..., [0, 2]] @ self.normal[[0, 2]]
+        return (self.offset - aside) / max(float(self.normal[1]), 0.1)
+
+
 def framed(evidence: Evidence, level: Level, plane: Plane | None, wishes: Wishes) -> World:
     """The world of what was found and what is stated."""
     findings: dict[str, Finding] = {}
@@ -55,9 +73,9 @@ def framed(evidence: Evidence, level: Level, plane: Plane | None, wishes: Wishes
         findings["up"] = Finding("cameras" if level.trusted else "guess", level.text)
         notices += [level.doubt] if level.doubt else []
     rotation = upright(up / np.linalg.norm(up), evidence)
-    drop = _drop(evidence, plane, rotation)
-    subject = _subject(evidence, rotation, drop)
-    middle, unit, said = _cube(evidence, subject, drop)
+    floor = None if plane is None else Floor.of(plane, evidence, rotation)
+    subject = _subject(evidence, rotation, floor)
+    middle, unit, said = _cube(evidence, subject, floor)
     centre = wishes.centre if wishes.centre is not None else evidence.focus + rotation.T @ middle
     findings["centre"] = Finding("stated", "stated") if wishes.centre is not None else said[0]
     findings["scale"] = Finding("stated", "stated") if wishes.radius is not None else said[1]
@@ -69,12 +87,9 @@ def framed(evidence: Evidence, level: Level, plane: Plane | None, wishes: Wishes
         )
     ground, findings["ground"] = _ground(evidence, plane, subject, rotation, wishes)
     if ground is not None and wishes.ground is None:
-        # Under the middle of the cube: a plane that tilts against a stated up is elsewhere at another height.
-        aside = centre - evidence.focus
-        rise = float(rotation[1] @ aside)
-        if plane is not None:
-            rise = float(plane.normal @ aside) / _across(plane, rotation)
-        ground = (ground - rise) / unit
+        aside = rotation @ (centre - evidence.focus)
+        # A plane that tilts against a stated up is elsewhere at another height.
+        ground = ((ground if floor is None else float(floor.height(aside))) - float(aside[1])) / unit
     return World(similarity_of(rotation, centre, unit), ground, findings, tuple(notices))
 
 
@@ -114,19 +129,7 @@ def _turned_least(up: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
     return (np.eye(3) + cross + cross @ cross / (1.0 + here[1])) @ turn
 
 
-def _drop(evidence: Evidence, plane: Plane | None, rotation: Float[np.ndarray, "3 3"]) -> float | None:
-    """Height of the plane right below the focus, seen from there (negative: below); None without a plane."""
-    if plane is None:
-        return None
-    return (plane.offset - float(plane.normal @ evidence.focus)) / _across(plane, rotation)
-
-
-def _across(plane: Plane, rotation: Float[np.ndarray, "3 3"]) -> float:
-    """A step along up, measured across the plane."""
-    return max(float(plane.normal @ rotation[1]), 0.1)
-
-
-def _subject(evidence: Evidence, rotation: Float[np.ndarray, "3 3"], drop: float | None) -> Subject | None:
+def _subject(evidence: Evidence, rotation: Float[np.ndarray, "3 3"], floor: Floor | None) -> Subject | None:
     """Points of an object, or those near the focus that stand on the ground; None where they are too few."""
     if not evidence.has_points:
         return None
@@ -136,9 +139,9 @@ def _subject(evidence: Evidence, rotation: Float[np.ndarray, "3 3"], drop: float
     near = np.linalg.norm(positions, axis=1) <= evidence.viewed
     if near.sum() >= WHOLE * len(near):
         near[:] = True
-    if drop is not None:
+    if floor is not None:
         beside = np.linalg.norm(positions[:, [0, 2]], axis=1) <= evidence.viewed
-        near = beside & (positions[:, 1] > drop + 3.0 * THICKNESS * evidence.viewed)
+        near = beside & (positions @ floor.normal > floor.offset + 3.0 * THICKNESS * evidence.viewed)
     kept = _without_strays(positions[near], CELL * evidence.viewed)
     return Subject(kept, False) if len(kept) >= FEWEST else None
 
@@ -152,7 +155,7 @@ def _without_strays(positions: Float[np.ndarray, "n 3"], cell: float) -> Float[n
 
 
 def _cube(
-    evidence: Evidence, subject: Subject | None, drop: float | None
+    evidence: Evidence, subject: Subject | None, floor: Floor | None
 ) -> tuple[Float[np.ndarray, "3"], float, tuple[Finding, Finding]]:
     """(middle in turned axes about the focus, half the side, how centre and scale were found)."""
     if subject is None:
@@ -162,8 +165,8 @@ def _cube(
         return np.zeros(3), CAMERA_UNIT * evidence.viewed, (Finding(how, where), Finding(how, text))
     share = 0.002 if subject.solid else 0.03
     low, high = np.quantile(subject.positions, [share, 1.0 - share], axis=0)
-    if drop is not None:
-        low[1] = drop
+    if floor is not None:
+        low[1] = floor.height(0.5 * (low + high))
     middle = 0.5 * (low + high)
     half = float((0.5 * (high - low)).max()) * MARGIN
     count = f"{len(subject.positions):,} points"
@@ -185,7 +188,7 @@ def _cube(
         middle,
         unit,
         (
-            Finding("points", f"middle of the {count} {'there' if drop is None else 'above the ground'} ({moved})"),
+            Finding("points", f"middle of the {count} {'there' if floor is None else 'above the ground'} ({moved})"),
             Finding("points", f"94 % of these points and {MARGIN - 1:.0%} around them"),
         ),
     )
@@ -206,7 +209,7 @@ def _ground(
     if plane is not None:
         thick = plane.thickness / evidence.viewed
         text = f"{plane.count:,} points ({plane.share:.0%}) lie on it, within {thick:.2%} of the view's radius"
-        return _drop(evidence, plane, rotation), Finding("plane", text)
+        return plane.offset - float(plane.normal @ evidence.focus), Finding("plane", text)
     if subject is not None:
         lowest = float(np.quantile(subject.positions[:, 1], 0.005 if subject.solid else 0.03))
         if ((evidence.centres - evidence.focus) @ rotation[1] < lowest).mean() > CAMERAS_BELOW:

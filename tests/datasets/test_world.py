@@ -233,6 +233,9 @@ def test_a_plane_that_tilts_against_a_stated_up_is_met_under_the_middle(
     assert world.findings["ground"].how == "plane"
     under = world.input_from_canonical.apply(torch.tensor([[0.0, world.ground, 0.0]], dtype=torch.float64))
     assert float(under[0, 1]) == pytest.approx(-0.8, abs=0.002)  # the table, straight below as up is stated
+    if centre is None:  # the table around is not taken for the block that stands on it
+        assert np.abs(world.centre).max() < 0.05
+        assert 1.1 * 0.8 * 0.97 < world.unit < 1.1 * (0.8 * np.cos(angle) + 0.7 * np.sin(angle))
 
 
 # -- how sure ---------------------------------------------------------------------------------------------------------
