@@ -93,7 +93,8 @@ class Exchange:
             for each in taking_part:
                 self._try(each, scene, rows, evidence, judge)
         giver, taker = self._parties(taking_part)
-        given = self._given(giver, taker, taking_part) if giver is not taker else 0
+        hosts = int((evidence.error[taker.layer.name] > 0).sum()) - int(self.config.share * len(taker))
+        given = self._given(giver, taker, taking_part, hosts) if giver is not taker else 0
         gone: dict[str, int] = {}
         kept: dict[str, Tensor] = {}
         for each in taking_part:
@@ -135,15 +136,17 @@ class Exchange:
         low, high = self.worth[giver.layer.name], self.worth[taker.layer.name]
         return (giver, taker) if high > (1.0 + self.config.margin) * max(low, 0.0) else (giver, giver)
 
-    def _given(self, giver: Population, taker: Population, populations: Sequence[Population]) -> int:
-        """How many primitives the giver gives: the share of all bytes, at most a quarter of what it has left (all but
-        one where it lost the race), and no more than the taker has hosts for.
+    def _given(self, giver: Population, taker: Population, populations: Sequence[Population], hosts: int) -> int:
+        """How many primitives the giver gives: the share of all bytes, at most a quarter of what it has left, and no
+        more than half of the taker's could be hosts for; where the taker won the race all but one, if it has as many
+        hosts. `hosts`: primitives of the taker that there is any error to hand to.
         """
         size, larger = max(giver.family.bytes_per_primitive, 1), max(taker.family.bytes_per_primitive, 1)
         wanted = int(self.config.share * sum(each.family.bytes for each in populations)) // size
-        hosts = max(len(taker) // 2, 1)
+        won = taker is self._winner(populations)
+        hosts = max(hosts if won else min(len(taker) // 2, hosts), 1)
         hosts = min(hosts, taker.most - len(taker)) if taker.most else hosts
-        left = len(giver) - 1 if taker is self._winner(populations) else min(max(wanted, 1), max(len(giver) // 4, 1))
+        left = len(giver) - 1 if won else min(max(wanted, 1), max(len(giver) // 4, 1))
         return min(left, -(-hosts * larger // size))
 
     def _winner(self, populations: Sequence[Population]) -> Population | None:
