@@ -154,7 +154,7 @@ def find_world(cameras: Sequence[Camera], points: Points | None = None, wishes: 
     from smalti.datasets.world_doubts import compared, far_plane
     from smalti.datasets.world_evidence import Evidence
     from smalti.datasets.world_frame import framed
-    from smalti.datasets.world_plane import ground_plane
+    from smalti.datasets.world_plane import AGREEMENT, ground_plane
     from smalti.datasets.world_up import Level, up_of_cameras
 
     if not cameras:
@@ -166,7 +166,7 @@ def find_world(cameras: Sequence[Camera], points: Points | None = None, wishes: 
     level = stated or cameras_say
     plane = far = None
     if evidence.has_scenery and wishes.ground != "none":
-        plane = ground_plane(evidence, level, *([STATED_AGREEMENT] if stated else []))
+        plane = ground_plane(evidence, level, STATED_AGREEMENT if stated else AGREEMENT)
         far = far_plane(evidence, level) if plane is None else None
     return compared(framed(evidence, level, plane, wishes), cameras_say, plane, far)
 

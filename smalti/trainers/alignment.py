@@ -78,7 +78,7 @@ def alignment_of(data: DataConfig, training: Dataset, points: Points) -> Alignme
     if data.align == "none":
         return None
     known = points if len(points.positions) and points.origin != "random" else training.points or points
-    if known is not None and known.origin != "file" and len(times(training)) > 1:
+    if known.origin != "file" and len(times(training)) > 1:
         known = None  # they are of one instant, and what moves is elsewhere in the others
     cameras = [view.camera for view in training.views]
     return Alignment(find_world(cameras, known, wishes), training, known)
