@@ -40,6 +40,7 @@ def _conduct(seeds: Seeds, jobs: int) -> int:
     if not seeds.anything_began:
         told = list(dict.fromkeys(each.message for each in seeds.seeds if each.message))
         seeds.remove()
+        told = told or ["interrupted before any of the seeds had begun; nothing of it is kept"]
         print("\n".join(f"smalti: {text}" for text in told), file=sys.stderr)
         return 130 if interrupted else 2
     for line in seeds.table():

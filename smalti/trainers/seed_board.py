@@ -51,13 +51,15 @@ class PlainBoard:
         self.last[seed.seed] = what
 
     def refresh(self) -> None:
-        if time.perf_counter() - self.shown >= self.seconds and (self.latest or self.last):
+        if time.perf_counter() - self.shown >= self.seconds:
             self.shown = time.perf_counter()
             self.write("; ".join(f"seed {each.seed} {self.short(each)}" for each in self.seeds))
 
     def state(self, seed: Seed) -> str:
         """In a word."""
-        return "finishing" if seed.status == "running" and seed.seed in self.last else seed.status
+        if seed.status != "running":
+            return seed.status
+        return "finishing" if seed.seed in self.last else "running" if seed.seed in self.latest else "preparing"
 
     def short(self, seed: Seed) -> str:
         """One seed on a plain line."""

@@ -111,6 +111,8 @@ def test_boards_show_every_seed_and_say_things_once(
     assert not isinstance(plain, LiveBoard)
     plain.seconds = 0.0
     with plain:
+        plain.refresh()
+        assert capsys.readouterr().out == "seed 0 preparing; seed 1 waiting; seed 2 preparing\n"
         plain.update(seeds[0], status)
         plain.refresh()
         for seed in seeds:
@@ -128,7 +130,7 @@ def test_boards_show_every_seed_and_say_things_once(
     ]
     seeds[2].status = "running"
     assert said[:2] == [
-        "seed 0 5/9 loss 0.2500 left 0:00:07; seed 1 waiting; seed 2 running",
+        "seed 0 5/9 loss 0.2500 left 0:00:07; seed 1 waiting; seed 2 preparing",
         "seed 0: note: something",
     ]
     monkeypatch.setattr(seed_board.sys.stdout, "isatty", lambda: True, raising=False)
