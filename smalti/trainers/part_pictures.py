@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from torch import Tensor
 
 from smalti.cameras.camera import Camera
 from smalti.cameras.framing import framed, front, side_view, turntable
