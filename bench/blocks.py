@@ -107,6 +107,8 @@ def main(words: Sequence[str] | None = None) -> None:
         parser.error(f"--part {part} needs --run RUN (and --data, where it is to be trained)")
     if part != "perceptual" and len(arguments.run or []) > 1:
         parser.error(f"--part {part} takes one --run; of several seeds, the folder that holds them")
+    if arguments.out:
+        arguments.out.mkdir(parents=True, exist_ok=True)  # before any run, whose work would be lost
     with tempfile.TemporaryDirectory() as temporary:
         if part == "synthetic":
             found = synthetic(arguments, arguments.work or Path(temporary))
