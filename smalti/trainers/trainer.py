@@ -4,6 +4,7 @@ loop's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -263,6 +264,10 @@ class Trainer:
     def move_bytes(self) -> dict[str, int]:
         """Let the exchange of bytes do what it would now; returns its counts."""
         return self.exchange.change(self.scene, self._moment(self.step_number), len(self.source), self._judged)
+
+    def loss_of(self, rows: Sequence[int]) -> float:
+        """Mean loss of these training views, without regularisers, as the scene is now; no random number is drawn."""
+        return sum(self._judged(self.scene, row).loss for row in rows) / len(rows)
 
     @torch.no_grad()
     def _judged(self, scene: Scene, row: int) -> Judged:

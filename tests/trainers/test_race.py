@@ -98,11 +98,13 @@ def test_what_does_best_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         def move_bytes(self) -> None:
             asked.append(str(self.exchange.choice))
 
-        def step(self) -> Any:
-            """Losses fall to what the choice is told to reach; the first half says nothing."""
+        def step(self) -> None:
             self.steps += 1
-            reached = losses[str(self.exchange.choice)]
-            return SimpleNamespace(loss=10.0 - reached if self.steps <= 2 else reached)
+
+        def loss_of(self, rows: list[int]) -> float:
+            assert self.steps == 4
+            assert rows == list(range(len(trainer.source))) or len(set(rows)) == 12
+            return losses[str(self.exchange.choice)]
 
     monkeypatch.setattr(race, "twin_of", lambda _: Told())
     losses = {"": 0.3, "flat": 0.2, "bent": 0.4}
