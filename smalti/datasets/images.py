@@ -19,6 +19,7 @@ from smalti.cameras.undistort import plan, undistort_image
 from smalti.datasets.dataset import Dataset, DatasetError
 from smalti.datasets.decode import Videos, decode_mask, decode_view
 from smalti.datasets.downscale import area_resample, area_resample_alpha, downscale_factor, downscaled_camera
+from smalti.datasets.heap import Trimmer
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +66,7 @@ class ImageCache:
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._cameras: dict[int, Camera] = {}
+        self._trimmer = Trimmer()
 
     def __len__(self) -> int:
         return len(self.dataset.views)
@@ -98,6 +100,8 @@ class ImageCache:
             loaded = self._load(row)
             with self._lock:
                 self._keep(row, loaded)
+            source = self.dataset.views[row].camera
+            self._trimmer.decoded(source.width * source.height)
             return loaded
         finally:
             with self._lock:

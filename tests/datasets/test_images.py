@@ -14,6 +14,7 @@ import small_sets
 import torch
 from PIL import Image
 
+from smalti.datasets import heap
 from smalti.datasets.dataset import Dataset, DatasetError
 from smalti.datasets.decode import decode_mask, decode_picture, video_info
 from smalti.datasets.downscale import area_resample, area_resample_alpha, downscale_factor, downscaled_camera
@@ -324,3 +325,18 @@ def test_alpha_weighted_means_are_exact(size: tuple[int, int]) -> None:
     assert np.abs(got[..., 3:] - coverage).max() <= 0.5 + 1e-9
     expected = np.where(coverage > 1e-9, sums / np.maximum(coverage, 1e-9), 0)
     assert np.abs(got[..., :3] - expected).max() <= 0.5 + 1e-6
+
+
+def test_the_heap_is_trimmed_as_pictures_are_decoded(capture: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it the process grew by 23 MB for each photograph of 1080 x 1920, however small the pictures kept."""
+    calls: list[int] = []
+    monkeypatch.setattr(heap, "_TRIM", calls.append)
+    monkeypatch.setattr(heap, "PIXELS", 2 * capture.views[0].camera.width * capture.views[0].camera.height)
+    with ImageCache(capture) as cache:
+        cache.get(0)
+        assert calls == []
+        cache.get(1)
+        assert calls == [0]
+        cache.get(1)  # kept: nothing is decoded
+        cache.get(0)
+        assert calls == [0]
