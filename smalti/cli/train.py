@@ -228,6 +228,8 @@ def conduct(
             told = [] if trainer.alignment is None else trainer.alignment.record(run.path)
         for line in told:
             say(line)
+        if resume and trainer.step_number >= run.config.run.steps:
+            say("note: the run is at its end; what it leaves is made again (with --steps N it goes on)")
         begin = f"from step {trainer.step_number}" if resume else "from the start"
         print(
             f"training {run.path} {begin}: {len(trainer.train_rows)} views, {len(trainer.test_rows)} held out, "

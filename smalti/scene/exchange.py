@@ -81,9 +81,9 @@ def _require_splats(layers: list[Layer]) -> None:
     if not foreign:
         return
     fit = [layer.name for layer in layers if layer.family.is_splats]
-    only = f"Splat files can hold the layers {', '.join(fit)} (--layers {','.join(fit)}); " if fit else ""
+    only = f"they can hold the layers {', '.join(fit)} (--layers {','.join(fit)}); " if fit else ""
     meshes = ".glb holds meshes, superquadrics and Gaussians together; " if has_triangles(foreign[0].family) else ""
     raise ValueError(
-        f"export: layer {foreign[0].name!r} is of family {foreign[0].family.name!r}, which splat files cannot hold. "
-        f"{only}{meshes}a scene folder holds every layer (give a path without an extension)"
+        f"export: layer {foreign[0].name!r} is of family {foreign[0].family.name!r}, which splat files cannot hold; "
+        f"{only}{meshes}a scene folder holds every layer (give a path without an extension), or one file: .smalti"
     )
