@@ -122,8 +122,8 @@ def draw_curves(path: Path, records: Iterable[dict[str, Any]]) -> None:
         _line(count, train, key, "primitives")
         _line(memory, train, key, "bytes", factor=1e-6)
         memory.set_xlabel(label)
-        count.set_ylim(bottom=0)
-        memory.set_ylim(bottom=0)
+    for axis in grid[2:, 0]:
+        axis.set_ylim(0, 1.05 * axis.get_ylim()[1])  # what hardly changes would lie on the frame
     for axis, label in zip(grid[:, 0], ("loss", "PSNR, dB", "primitives", "memory counted, MB"), strict=True):
         axis.set_ylabel(label)
     last = next((record for record in reversed(held_out) if _number(record.get("psnr"))), None)
