@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,8 +49,19 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command. Returns its exit code: 0 done, 2 for a wrong call or bad data, 130 for Ctrl-C."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    """Runs one command. Returns its exit code: 0 done, 2 for a wrong call or bad data, 130 for Ctrl-C, 141 where nobody
+    reads on (`smalti info FILE | head`).
+    """
+    try:
+        code = _called(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()  # a reader that has gone is met here, not in the interpreter's last breath
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return code
+
+
+def _called(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if arguments else 2
