@@ -12,6 +12,7 @@ import yaml
 
 from smalti.configs.resolve import resolve
 from smalti.trainers import race
+from smalti.trainers.density.population import Population
 from smalti.trainers.race import raced, twin_of
 from smalti.trainers.run import Run
 from smalti.trainers.trainer import Trainer
@@ -82,6 +83,7 @@ def test_a_layer_that_learns_nothing_is_left_one_primitive(tmp_path: Path, layer
     for _ in range(8):
         trainer.step()
     assert trainer.scene.counts() == {"able": 399, "idle": 1}
+    assert trainer.exchange.is_settled(trainer.active)
     assert trainer.budget.model_used(trainer.populations) == held
     assert trainer.exchange.worth == {}  # nothing is left to try
 
@@ -92,7 +94,8 @@ def test_what_does_best_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     class Told:
         def __init__(self) -> None:
-            self.exchange = SimpleNamespace(choice=None)
+            self.exchange = SimpleNamespace(choice=None, is_settled=lambda _: self.exchange.choice != late)
+            self.active: list[Population] = []
             self.steps = 0
 
         def move_bytes(self) -> None:
@@ -107,7 +110,11 @@ def test_what_does_best_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             return losses[str(self.exchange.choice)]
 
     monkeypatch.setattr(race, "twin_of", lambda _: Told())
-    losses = {"": 0.3, "flat": 0.2, "bent": 0.4}
+    late = "bent"
+    losses = {"": 0.3, "flat": 0.2, "bent": 0.1}
+    assert raced(trainer) == "flat"  # the other has not come to where it would be judged
+    late = "nobody"
+    losses |= {"bent": 0.4}
     assert raced(trainer) == "flat"
     losses |= {"flat": float("nan")}
     assert raced(trainer) == ""
@@ -115,7 +122,22 @@ def test_what_does_best_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert raced(trainer) == "bent"
     losses |= {"": 0.4}
     assert raced(trainer) == ""  # where nothing is gained, nothing is given away
-    assert asked == ["", "flat", "bent"] * 4
+    assert asked == ["", "flat", "bent"] * 5
+
+
+def test_few_that_cannot_take_all_in_time_are_not_followed(tmp_path: Path) -> None:
+    few = {**ABLE, "name": "few", "settings": {"count": 4}}
+    trainer = trainer_of(tmp_path, [{**IDLE, "settings": {"count": 396}}, few], density__model="22400B")
+    trainer.step()
+    twin = twin_of(trainer)
+    twin.exchange.choice = "few"
+    assert not twin.exchange.is_settled(twin.active)
+    for _ in range(5):
+        twin.step()
+    assert 4 < len(twin.scene["few"].family) < 400
+    assert not twin.exchange.is_settled(twin.active)
+    trainer.step()
+    assert trainer.exchange.choice != "few"
 
 
 def test_layers_race_once_and_only_where_there_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,6 +80,12 @@ class Exchange:
         """Whether these layers are to race for the bytes before any are moved."""
         return self.config.race > 0 and self.choice is None and len(_taking_part(populations)) > 1
 
+    def is_settled(self, populations: Sequence[Population]) -> bool:
+        """Whether the layer that is to have all bytes has them: the others are down to one primitive."""
+        return self._winner(populations) is None or all(
+            len(each) <= 1 for each in _taking_part(populations) if each.layer.name != self.choice
+        )
+
     @torch.no_grad()
     def change(self, scene: Scene, change: Change, views: int, judge: Judge) -> dict[str, int]:
         """Move bytes once; `views` is the number of training views. Returns counts for the record."""
