@@ -205,8 +205,10 @@ class Group:
                 return self.set(count=level.number + number)
             case Grid() if side in ("rows", "columns"):
                 return self.set(**{side: getattr(level, side) + number})
+            case Grid():
+                raise EditError(f"extend: a grid grows by its rows or its columns, not by {side!r}")
             case _:
-                raise EditError(f"extend: a group of kind {self.kind!r} has as many copies as it has (side {side!r})")
+                raise EditError(f"extend: a group of kind {self.kind!r} has as many copies as it has")
 
     def complete(self) -> Edited:
         """Make the copies that are missing."""

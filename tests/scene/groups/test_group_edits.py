@@ -219,6 +219,10 @@ def test_grids_grow_by_rows_and_columns() -> None:
     assert isinstance(after, Grid)
     assert len(group.members) == 2 * (level.rows + 1)
     assert np.linalg.norm(after.column_step) == pytest.approx(0.9)
+    with pytest.raises(EditError, match="its rows or its columns, not by 'depth'"):
+        group.extend(1, "depth")
+    with pytest.raises(EditError, match="as many copies as it has$"):
+        first(scene_of(pair())).extend(1)
 
 
 def test_mirrors_are_set_by_their_offsets() -> None:
