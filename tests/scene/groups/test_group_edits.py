@@ -221,7 +221,7 @@ def test_grids_grow_by_rows_and_columns() -> None:
     assert np.linalg.norm(after.column_step) == pytest.approx(0.9)
     with pytest.raises(EditError, match="its rows or its columns, not by 'depth'"):
         group.extend(1, "depth")
-    with pytest.raises(EditError, match="as many copies as it has$"):
+    with pytest.raises(EditError, match=r"as many copies as it has$"):
         first(scene_of(pair())).extend(1)
 
 
