@@ -125,7 +125,7 @@ def blocks() -> TriangleDrawable:
     """Superquadrics, one round, one like a box and one between, that overlap one another."""
     bounds, generator = torch.tensor([[-1.2] * 3, [1.2] * 3]), torch.Generator().manual_seed(4)
     family = Superquadrics.at_random(
-        bounds, 3, generator, {"level": 2, "edges": "hard", "texture_size": 4, "ratio": 0.5}
+        bounds, 3, generator, {"level": 2, "edges": "hard", "texture_size": 4, "ratio": 0.5, "initial_size": 1.2}
     )
     family.parameters["raw_exponents"].data[:] = torch.tensor([[0.0, 0.0], [-2.0, -2.0], [1.0, -1.0]])
     (drawn,) = family.drawables(simple_camera())
