@@ -88,6 +88,13 @@ def sizes_only() -> Boxes:
     return boxes_at(random.uniform(-2, 2, (4, 3)), [0.1, 0.2, 0.4], turns)
 
 
+def near(value: Any) -> Any:
+    """Equal but for rounding: directions that come back are made unit ones again."""
+    if isinstance(value, tuple):
+        return tuple(map(near, value))
+    return pytest.approx(value, abs=1e-12) if isinstance(value, float) else value
+
+
 @pytest.mark.parametrize(
     "boxes",
     [
@@ -122,7 +129,9 @@ def test_programs_make_the_blocks_again_at_the_same_cost(boxes: Boxes) -> None:
     assert back.cost == groups.cost
     for one, two in zip(groups, back, strict=True):
         assert (one.id, one.kind, one.members, one.slots) == (two.id, two.kind, two.members, two.slots)
-        assert one.parameters == two.parameters
+        first, second = one.parameters, two.parameters
+        assert type(first) is type(second)
+        assert vars(second) == {name: near(value) for name, value in vars(first).items()}
         assert two.residual[1] < 1e-4
 
 
