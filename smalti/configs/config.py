@@ -297,9 +297,8 @@ class ExchangeConfig(Section):
     memory: Fraction = 0.5
     """How much the newest trial says of a layer's worth; the rest is what was known."""
     race: Count = 0
-    """Steps for which the run goes on as it is, and with all bytes in one layer for each of them, before bytes move
-    between layers for the first time; the best is followed. 0 for no such trial: they share the bytes by their worth.
-    """
+    """Steps for which the run is tried as it is, and with each layer taking all bytes, before any move between layers;
+    the best (that took them all in time) is followed. 0 for no such trial: they share the bytes by their worth."""
 
 
 class ContributionConfig(Section):
